@@ -1,0 +1,37 @@
+# make demo and make test do all the set-up; the second time they are fast
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# shapes are checked by beartype in every test but those that compile, where a checker inside the graph would break it
+SHAPES := --jaxtyping-packages=batvit,beartype.beartype
+
+.PHONY: install demo test check format clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $(STAMP)
+
+demo: install
+	$(BIN)/batvit demo
+
+test: install
+	$(BIN)/python -m pytest -m "not compiles" $(SHAPES) --cov --cov-report=
+	$(BIN)/python -m pytest -m compiles --cov --cov-append --cov-report=term --cov-fail-under=95
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .coverage

@@ -1,0 +1,37 @@
+r"""Vision Transformers with fewer tokens: Beyond Attentive Tokens (CVPR 2023).
+
+    image - patch_embed -> tokens (B, prefix + N, C), sizes = 1
+            every block:       x = x + attention(x)           attention knows the sizes, if the configuration says so
+            at a site:             decouple   importance   -> attentive | inattentive
+                                   match      attentive    -> pairs       \ Assignment: N tokens
+                                   cluster    inattentive  -> clusters    /           -> M groups
+                                   merge      by Assignment -> (B, prefix + M, C), sizes added up
+                               x = x + mlp(x)
+            norm - pool - head -> logits
+
+``batvit.patch(model, keep_rate=0.7)`` is all it takes.
+"""
+
+from batvit.backbones.patch import config_of, patch, supported, unpatch
+from batvit.config import BATConfig, Counts
+from batvit.core import Assignment, diversity, merge, unmerge
+from batvit.info import info
+from batvit.trace import Trace, trace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Assignment",
+    "BATConfig",
+    "Counts",
+    "Trace",
+    "config_of",
+    "diversity",
+    "info",
+    "merge",
+    "patch",
+    "supported",
+    "trace",
+    "unmerge",
+    "unpatch",
+]

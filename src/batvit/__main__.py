@@ -1,0 +1,5 @@
+"""``python -m batvit``."""
+
+from batvit.cli import main
+
+raise SystemExit(main())

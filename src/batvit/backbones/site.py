@@ -1,0 +1,122 @@
+"""What happens at a site, whatever library the block comes from: importance, plan, merge."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from batvit.config import BATConfig, Counts
+from batvit.core import Assignment, class_importance, merge, received_importance, sum_by_group
+from batvit.core.merge import unmerge
+from batvit.plans import PLANS, Evidence
+
+
+class Geometry(NamedTuple):
+    """What the counts of a model depend on."""
+
+    depth: int
+    """number of blocks"""
+    grid: tuple[int, int]
+    """patches of an image of the model's own size (rows, columns)"""
+    prefix: int
+    """tokens before the patches: class, distillation, registers"""
+
+    @property
+    def patches(self) -> int:
+        """Image tokens at the first block."""
+        return self.grid[0] * self.grid[1]
+
+
+class Tokens(NamedTuple):
+    """What goes from block to block after the first site: all state of one forward pass travels here."""
+
+    x: Float[Tensor, "batch prefix+groups channels"]
+    """prefix tokens, then one token a group"""
+    size: Float[Tensor, "batch groups"]
+    """how many patches each group holds"""
+    origin: Assignment
+    """which group each patch of the image is in"""
+
+    @classmethod
+    def start(cls, x: Float[Tensor, "batch prefix+patches channels"], prefix: int) -> "Tokens":
+        """Every patch a group of its own."""
+        batch, patches = x.shape[0], x.shape[1] - prefix
+        size = torch.ones(batch, patches, device=x.device)
+        return cls(x, size, Assignment.identity(batch, patches, x.device))
+
+    def bias(self) -> Float[Tensor, "batch 1 1 prefix+groups"]:
+        """Logarithms of the sizes, to be added to attention logits: a token that stands for five counts as five."""
+        prefix = self.x.shape[1] - self.size.shape[1]
+        return nn.functional.pad(self.size.log(), (prefix, 0))[:, None, None]
+
+    def grid(self) -> Float[Tensor, "batch prefix+patches channels"]:
+        """Every patch gets its group's feature back, so that what pools patches weights a group by its size."""
+        prefix = self.x.shape[1] - self.size.shape[1]
+        return torch.cat([self.x[:, :prefix], unmerge(self.x[:, prefix:], self.origin)], dim=1)
+
+
+class Heard(NamedTuple):
+    """The queries and keys that an attention module made of all tokens (B, H, prefix + M, d)."""
+
+    queries: Float[Tensor, "batch heads tokens width"]
+    keys: Float[Tensor, "batch heads tokens width"]
+    scale: float
+
+
+class Reduce(nn.Module):
+    """The reduction at one site: a module without parameters, so that it can be hooked, timed and counted by name."""
+
+    def __init__(self, config: BATConfig, block: int, *, depth: int, prefix: int, class_token: bool) -> None:
+        super().__init__()
+        self.config, self.block, self.depth = config, block, depth
+        self.prefix, self.class_token = prefix, class_token
+
+    def counts(self, patches: int) -> Counts:
+        """The counts at this site for an image of ``patches`` tokens."""
+        return next(c for c in self.config.schedule(depth=self.depth, patches=patches) if c.block == self.block)
+
+    def forward(self, tokens: Tokens, heard: Heard) -> Tokens:
+        """Between attention and MLP: M tokens in, fewer out. Prefix tokens pass by.
+
+        Args:
+            tokens: after the attention of this block and its residual.
+            heard: what that attention made.
+        """
+        counts = self.counts(tokens.origin.tokens)
+        if counts.tokens_out == tokens.size.shape[1]:
+            return tokens
+        prefix, image = tokens.x[:, : self.prefix], tokens.x[:, self.prefix :]
+        importance = self.importance(tokens, heard)
+        features = image if self.config.similarity == "tokens" else self.keys(heard)
+        plan = PLANS[self.config.method].decide(Evidence(features, importance, tokens.size), counts, self.config)
+        image = merge(image, plan, self.weight(importance, tokens.size))
+        return Tokens(torch.cat([prefix, image], dim=1), sum_by_group(tokens.size, plan), tokens.origin.then(plan))
+
+    def importance(self, tokens: Tokens, heard: Heard) -> Float[Tensor, "batch groups"]:
+        """Class attention; the mean attention received where there is no class token. Never needs a gradient."""
+        measure = class_importance if self.class_token else received_importance
+        with torch.no_grad():
+            return measure(
+                heard.queries,
+                heard.keys,
+                prefix=self.prefix,
+                scale=heard.scale,
+                bias=tokens.bias() if self.config.size_aware else None,
+            )
+
+    def keys(self, heard: Heard) -> Float[Tensor, "batch groups width"]:
+        """The keys of the image tokens, averaged over heads."""
+        return heard.keys[:, :, self.prefix :].mean(dim=1)
+
+    def weight(
+        self, importance: Float[Tensor, "batch groups"], size: Float[Tensor, "batch groups"]
+    ) -> Float[Tensor, "batch groups"]:
+        """What each member of a group is weighted by."""
+        if self.config.weight == "importance":
+            return importance
+        return size if self.config.weight == "size" else importance * size
+
+    def extra_repr(self) -> str:
+        """What ``print(model)`` shows of it."""
+        return f"block={self.block}, method={self.config.method}"

@@ -1,0 +1,287 @@
+"""Where tokens are reduced, to how many, and how: one frozen value that travels with a model."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from batvit.files import read_json, write_atomic
+
+# Image tokens after blocks 4, 7, 10 at 14 x 14 patches. No source gives them: they were fitted to the MACs in the
+# authors' training logs, and reproduce each within 0.3 % (docs/algorithm.md).
+PAPER_TOKENS: dict[float, tuple[int, ...]] = {
+    0.7: (138, 97, 68),
+    0.6: (116, 69, 41),
+    0.5: (102, 53, 28),
+    0.4: (84, 36, 15),
+    0.3: (61, 19, 6),
+    0.2: (42, 9, 2),
+}
+PAPER_PATCHES = 196
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"weight": "importance", "size_aware": False},
+    "training_free": {"weight": "size", "size_aware": True},
+}
+DEFAULT_MODE = "training_free"
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "similarity": ("tokens", "keys"),
+    "matching": ("bipartite", "greedy"),
+    "weight": ("importance", "size", "importance_size"),
+}
+
+
+class Counts(NamedTuple):
+    """What happens at one site: ``tokens_out = attentive - pairs + centres``."""
+
+    block: int
+    tokens_in: int
+    attentive: int
+    pairs: int
+    centres: int
+    tokens_out: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BATConfig:
+    """Which blocks reduce their tokens, how many go on, and how they are chosen and combined.
+
+    Counts of tokens never include prefix tokens (class, distillation, registers), which bypass the reduction.
+    Every field is checked on creation; what depends on the model (depth, number of patches) is checked by
+    :func:`batvit.patch` before the model is touched.
+
+    Raises:
+        ValueError, TypeError: naming the field, the value received, what is allowed, and what to do.
+    """
+
+    keep_rate: float | tuple[float, ...] | None = None
+    """share of the image tokens that goes on at each site, in (0, 1]; one number, or one a site; 0.7 unless tokens are given"""
+    tokens: tuple[int, ...] | None = None
+    """image tokens after each site, instead of a keep rate"""
+    blocks: tuple[int, ...] | None = None
+    """the blocks that reduce, counted from 0; by default three sites at the quarters of the depth (3, 6, 9 of 12)"""
+    method: str = "bat"
+    """the plan that decides what becomes of each token: bat, or a peer to compare with (topk)"""
+    centres: float | int = 0.3
+    """clusters of inattentive tokens: a share of the outgoing tokens (float) or a count (int)"""
+    pairs: float | int = 0.1
+    """merges among the attentive tokens: a share of them, at most 0.5 (float), or a count (int)"""
+    similarity: str = "tokens"
+    """what similarity is measured on: the tokens after attention, or the keys of the attention"""
+    matching: str = "bipartite"
+    """how pairs are found: bipartite (one step) or greedy (exact pairs, one step each)"""
+    neighbours: int | None = None
+    """density of a token over this many nearest tokens; over all when not given"""
+    weight: str = "importance"
+    """what members of a group are weighted by: importance, size, or importance_size (their product)"""
+    size_aware: bool = False
+    """add log(size) to the attention logits after the first site, so that a merged token counts for what it holds"""
+
+    def __post_init__(self) -> None:
+        for name in ("keep_rate", "tokens", "blocks"):
+            value = getattr(self, name)
+            if isinstance(value, Sequence) and not isinstance(value, str):
+                object.__setattr__(self, name, tuple(value))
+        if self.keep_rate is None and self.tokens is None:
+            object.__setattr__(self, "keep_rate", 0.7)
+        _check(self)
+
+    @classmethod
+    def preset(cls, mode: str = DEFAULT_MODE, **fields: Any) -> Self:
+        """A named configuration, with any field set otherwise.
+
+        ``paper`` is steps 1 to 6 of the paper, for fine-tuning and reproduction. ``training_free`` merges by size and
+        makes the attention size-aware, for a pretrained model as it is. In both, a keep rate of the paper's table
+        stands for the token counts that give the paper's MACs (:data:`PAPER_TOKENS`); any other is taken as it is.
+        """
+        name = mode.replace("-", "_") if isinstance(mode, str) else mode
+        if name not in PRESETS:
+            raise ValueError(f"mode must be one of {', '.join(PRESETS)}, got {mode!r}")
+        fields = PRESETS[name] | fields
+        if fields.get("tokens") is None:
+            fields["keep_rate"] = _as_in_paper(fields.get("keep_rate", 0.7), fields.get("blocks"))
+        return cls(**fields)
+
+    @property
+    def is_identity(self) -> bool:
+        """True when every token goes on everywhere."""
+        rates = self.keep_rate if isinstance(self.keep_rate, tuple) else (self.keep_rate,)
+        return self.tokens is None and all(rate == 1 for rate in rates)
+
+    def sites(self, depth: int) -> tuple[int, ...]:
+        """The blocks that reduce in a model of ``depth`` blocks, counted from 0.
+
+        Raises:
+            ValueError: if a block is out of range.
+        """
+        if self.blocks is None:
+            sites = self._site_count or 3
+            if depth <= sites:
+                raise ValueError(f"{sites} default sites need more than {sites} blocks, the model has {depth}; give blocks=(…)")
+            return tuple(depth * (i + 1) // (sites + 1) for i in range(sites))
+        if self.blocks[-1] >= depth:
+            raise ValueError(f"blocks must lie in 0 .. {depth - 1} for a model of {depth} blocks, got {self.blocks[-1]}")
+        return self.blocks
+
+    def schedule(self, *, depth: int, patches: int) -> tuple[Counts, ...]:
+        """The counts at every site, for an image of ``patches`` tokens: fixed, whatever the image shows.
+
+        Raises:
+            ValueError: if a count does not fit the number of tokens.
+        """
+        counts: list[Counts] = []
+        tokens = patches
+        for i, block in enumerate(self.sites(depth)):
+            counts.append(self._counts(i, block, tokens))
+            tokens = counts[-1].tokens_out
+        return tuple(counts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`. Unknown names are refused."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        unknown = sorted(set(fields) - set(known))
+        if unknown:
+            raise ValueError(f"unknown field {unknown[0]!r} in a BATConfig; the fields are {', '.join(known)}")
+        return cls(**fields)
+
+    def save(self, path: str | Path) -> Path:
+        """Write as JSON, whole or not at all."""
+        return write_atomic(path, json.dumps(self.to_dict(), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what :meth:`save` wrote."""
+        fields = read_json(path)
+        if not isinstance(fields, dict):
+            raise ValueError(f"{path}: a BATConfig is a JSON object, found {type(fields).__name__}")
+        try:
+            return cls.from_dict(fields)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    @staticmethod
+    def path_beside(checkpoint: str | Path) -> Path:
+        """Where the configuration of a checkpoint is kept: ``model.safetensors`` has ``model.batvit.json``."""
+        return Path(checkpoint).with_suffix(".batvit.json")
+
+    @classmethod
+    def beside(cls, checkpoint: str | Path) -> Self | None:
+        """The configuration saved beside a checkpoint, or None."""
+        path = cls.path_beside(checkpoint)
+        return cls.load(path) if path.is_file() else None
+
+    @property
+    def _site_count(self) -> int | None:
+        for value in (self.blocks, self.tokens, self.keep_rate):
+            if isinstance(value, tuple):
+                return len(value)
+        return None
+
+    def _counts(self, site: int, block: int, tokens: int) -> Counts:
+        out = self._tokens_out(site, block, tokens)
+        if out == tokens or self.method != "bat":
+            return Counts(block, tokens, out, 0, 0, out)
+        centres = self.centres if isinstance(self.centres, int) else max(1, round(self.centres * out))
+        if centres > out:
+            raise ValueError(f"block {block}: {centres} centres do not fit into {out} outgoing tokens; give fewer")
+        if isinstance(self.pairs, int):
+            pairs = self.pairs
+        else:
+            # pairs = share * attentive, and attentive = out - centres + pairs
+            pairs = min(int(self.pairs * (out - centres) / (1 - self.pairs)), tokens - out)
+        attentive = out - centres + pairs
+        if 2 * pairs > attentive:
+            raise ValueError(
+                f"block {block}: {pairs} pairs need {2 * pairs} attentive tokens, there are {attentive}; give fewer pairs"
+            )
+        if tokens - attentive < centres or (centres == 0 and attentive < tokens):
+            raise ValueError(
+                f"block {block}: {attentive} attentive tokens of {tokens} leave {tokens - attentive} for {centres} centres; "
+                "change centres or pairs"
+            )
+        return Counts(block, tokens, attentive, pairs, centres, out)
+
+    def _tokens_out(self, site: int, block: int, tokens: int) -> int:
+        if self.tokens is None:
+            rate = self.keep_rate[site] if isinstance(self.keep_rate, tuple) else self.keep_rate
+            assert rate is not None
+            # a product such as 196 * (138 / 196) must not be rounded up by its last bit
+            return max(1, math.ceil(rate * tokens - 1e-9))
+        if self.tokens[site] > tokens:
+            raise ValueError(f"block {block}: {self.tokens[site]} tokens cannot go on where {tokens} come in; lower tokens")
+        return self.tokens[site]
+
+
+def _as_in_paper(keep_rate: Any, blocks: Any) -> Any:
+    three_sites = blocks is None or (isinstance(blocks, Sequence) and len(blocks) == 3)
+    if isinstance(keep_rate, float) and keep_rate in PAPER_TOKENS and three_sites:
+        tokens = PAPER_TOKENS[keep_rate]
+        return tuple(after / before for before, after in zip((PAPER_PATCHES, *tokens), tokens, strict=False))
+    return keep_rate
+
+
+def _check(config: BATConfig) -> None:
+    from batvit.plans import PLANS
+
+    if config.keep_rate is not None and config.tokens is not None:
+        raise ValueError(f"give keep_rate or tokens, not both; got {config.keep_rate} and {config.tokens}")
+    rates = config.keep_rate if isinstance(config.keep_rate, tuple) else (config.keep_rate,)
+    for rate in rates if config.tokens is None else ():
+        if not _number("keep_rate", rate) or rate is None or not 0 < rate <= 1:
+            raise ValueError(f"keep_rate must lie in (0, 1], got {rate}; 1 keeps everything, 0.7 is usual")
+    _check_integers("tokens", config.tokens, least=1, remedy="at least one token must go on at every site")
+    _check_integers("blocks", config.blocks, least=0, remedy="blocks count from 0")
+    if config.tokens and any(late > early for early, late in zip(config.tokens, config.tokens[1:], strict=False)):
+        raise ValueError(f"tokens cannot grow from site to site, got {config.tokens}")
+    if config.blocks and any(late <= early for early, late in zip(config.blocks, config.blocks[1:], strict=False)):
+        raise ValueError(f"blocks must rise and not repeat, got {config.blocks}; sort them and name each once")
+    lengths = {len(v) for v in (config.keep_rate, config.tokens, config.blocks) if isinstance(v, tuple)}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"one value a site: blocks={config.blocks}, keep_rate={config.keep_rate}, tokens={config.tokens} differ in length"
+        )
+    _check_share("centres", config.centres, most=1.0)
+    _check_share("pairs", config.pairs, most=0.5)
+    _check_integers(
+        "neighbours", None if config.neighbours is None else (config.neighbours,), least=1, remedy="or None for all"
+    )
+    if not isinstance(config.size_aware, bool):
+        raise TypeError(f"size_aware must be True or False, got {config.size_aware!r}")
+    for name, allowed in (CHOICES | {"method": tuple(PLANS)}).items():
+        value = getattr(config, name)
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def _number(name: str, value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
+    return math.isfinite(value)
+
+
+def _check_integers(name: str, values: Any, *, least: int, remedy: str) -> None:
+    if values is None:
+        return
+    if not isinstance(values, tuple) or not values:
+        raise TypeError(f"{name} must be a tuple of integers, one a site, got {values!r}")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must hold integers, got {value!r} ({type(value).__name__})")
+        if value < least:
+            raise ValueError(f"{name} must be {least} or more, got {value}; {remedy}")
+
+
+def _check_share(name: str, value: Any, *, most: float) -> None:
+    if not _number(name, value) or value < 0:
+        raise ValueError(f"{name} must be a count from 0 up (int) or a share in 0.0 .. {most} (float), got {value}")
+    if isinstance(value, float) and value > most:
+        raise ValueError(f"{name} as a share must lie in 0.0 .. {most}, got {value}; a count is an int")

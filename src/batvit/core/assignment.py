@@ -1,0 +1,116 @@
+"""Which group each token joins: the integers that every step returns and one function applies."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Assignment:
+    """N tokens to M groups, for a batch of B images.
+
+    ``index[b, n]`` is the group of token n of image b, in ``0 .. groups - 1``, or -1 when the token is pruned.
+    ``groups`` (M) is a Python integer: it comes from the configuration, never from the data, so shapes stay fixed.
+
+    Invariant of every plan in this library: the map is *onto* (no group is empty). A plan that merges is also
+    *total* (no token is lost).
+    """
+
+    index: Int64[Tensor, "batch tokens"]
+    groups: int
+
+    @classmethod
+    def from_index(cls, index: Tensor, groups: int | None = None) -> Self:
+        """Check a hand-made index and wrap it.
+
+        Args:
+            index: integers (B, N), -1 for pruned; a single image may be given as (N,).
+            groups: M; by default the largest group number plus one.
+
+        Raises:
+            ValueError: if the index is not integral, has another shape, names a group out of range, or leaves a group empty.
+        """
+        if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+            raise ValueError(f"index must hold integers, got {index.dtype}; convert it with .long()")
+        index = index.long().unsqueeze(0) if index.dim() == 1 else index.long()
+        if index.dim() != 2 or index.numel() == 0:
+            raise ValueError(f"index must have shape (batch, tokens) with at least one token, got {tuple(index.shape)}")
+        groups = int(index.max()) + 1 if groups is None else groups
+        low, high = int(index.min()), int(index.max())
+        if groups < 1 or low < -1 or high >= groups:
+            raise ValueError(f"group numbers must lie in -1 .. {groups - 1}, got {low} .. {high}")
+        assignment = cls(index, groups)
+        if not assignment.is_onto:
+            raise ValueError(f"every one of the {groups} groups needs a token in every image; at least one is empty")
+        return assignment
+
+    @classmethod
+    def identity(cls, batch: int, tokens: int, device: torch.device | None = None) -> Self:
+        """Every token is a group of its own."""
+        return cls(torch.arange(tokens, device=device).expand(batch, tokens), tokens)
+
+    @classmethod
+    def join(cls, *parts: tuple[Int64[Tensor, "batch _"], "Assignment"]) -> Self:
+        """Put together the assignments of disjoint subsets that cover all tokens.
+
+        Args:
+            parts: for each subset the positions of its tokens (B, n_i) and their assignment (n_i to m_i).
+
+        Returns:
+            The assignment of all N = sum n_i tokens; groups are numbered one part after the other.
+        """
+        positions = torch.cat([position for position, _ in parts], dim=1)
+        shifted, groups = [], 0
+        for _, part in parts:
+            shifted.append(torch.where(part.index < 0, part.index, part.index + groups))
+            groups += part.groups
+        index = torch.empty_like(positions).scatter(1, positions, torch.cat(shifted, dim=1))
+        return cls(index, groups)
+
+    def then(self, later: "Assignment") -> "Assignment":
+        """Compose: tokens to groups by ``self``, those groups to fewer groups by ``later``. Pruned stays pruned."""
+        if later.tokens != self.groups:
+            raise ValueError(f"cannot compose: the first gives {self.groups} groups, the second takes {later.tokens}")
+        moved = later.index.gather(1, self.index.clamp(min=0))
+        return Assignment(torch.where(self.index < 0, self.index, moved), later.groups)
+
+    @property
+    def batch(self) -> int:
+        """B, the number of images."""
+        return self.index.shape[0]
+
+    @property
+    def tokens(self) -> int:
+        """N, the number of tokens that come in."""
+        return self.index.shape[1]
+
+    @property
+    def kept(self) -> Bool[Tensor, "batch tokens"]:
+        """False where a token is pruned."""
+        return self.index >= 0
+
+    @property
+    def sizes(self) -> Int64[Tensor, "batch groups"]:
+        """How many tokens each group holds (B, M)."""
+        return self.kept.long().new_zeros(self.batch, self.groups).scatter_add(1, self.index.clamp(min=0), self.kept.long())
+
+    @property
+    def is_total(self) -> bool:
+        """True when no token is lost. Reads the data, so it waits for the device."""
+        return bool(self.kept.all())
+
+    @property
+    def is_onto(self) -> bool:
+        """True when no group is empty. Reads the data, so it waits for the device."""
+        return bool((self.sizes > 0).all())
+
+    def __repr__(self) -> str:
+        sizes = self.sizes
+        pruned = self.batch * self.tokens - int(sizes.sum())
+        return (
+            f"Assignment({self.tokens} tokens -> {self.groups} groups, batch {self.batch}, "
+            f"largest group {int(sizes.max())}, {pruned} pruned)"
+        )

@@ -1,0 +1,74 @@
+"""Steps 1 and 2: how much attention each token gets, and who is attentive (paper, section 3.1)."""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+def class_importance(
+    queries: Float[Tensor, "batch heads queries width"],
+    keys: Float[Tensor, "batch heads queries width"],
+    *,
+    prefix: int,
+    scale: float,
+    bias: Float[Tensor, "batch 1 1 queries"] | None = None,
+) -> Float[Tensor, "batch tokens"]:
+    """The attention that the class token pays to each image token, averaged over heads.
+
+    a = softmax(q_cls k^T / sqrt(d)), the entries of the image tokens. Only this one row of the attention is computed.
+
+    Args:
+        queries, keys: of all tokens (B, H, prefix + N, d), the class token first.
+        prefix: how many tokens (class, distillation, registers) stand before the N image tokens.
+        scale: what the attention module multiplies q k^T with, 1 / sqrt(d) as a rule.
+        bias: what the attention module adds to its logits (log size of each token), if anything.
+
+    Returns:
+        (B, N) in float32; non-negative, sums to at most 1.
+    """
+    return _attention(queries[:, :, :1], keys, scale, bias).mean(dim=1)[:, 0, prefix:]
+
+
+def received_importance(
+    queries: Float[Tensor, "batch heads queries width"],
+    keys: Float[Tensor, "batch heads queries width"],
+    *,
+    prefix: int,
+    scale: float,
+    bias: Float[Tensor, "batch 1 1 queries"] | None = None,
+) -> Float[Tensor, "batch tokens"]:
+    """The attention each image token receives from all tokens, averaged over heads and queries.
+
+    For models without a class token. Arguments and result as in :func:`class_importance`.
+    """
+    return _attention(queries, keys, scale, bias).mean(dim=(1, 2))[:, prefix:]
+
+
+def _attention(queries: Tensor, keys: Tensor, scale: float, bias: Tensor | None) -> Tensor:
+    logits = (queries * scale) @ keys.transpose(-2, -1)
+    return (logits.float() if bias is None else logits.float() + bias).softmax(dim=-1)
+
+
+def decouple(
+    importance: Float[Tensor, "batch tokens"], attentive: int
+) -> tuple[Int64[Tensor, "batch attentive"], Int64[Tensor, "batch inattentive"]]:
+    """Split the tokens: the ``attentive`` most important ones, and the rest.
+
+    Returns:
+        The positions of both, each by falling importance; equal importance by rising position.
+    """
+    order = importance.argsort(dim=1, descending=True, stable=True)
+    return order[:, :attentive], order[:, attentive:]
+
+
+def take(
+    x: Float[Tensor, "batch tokens channels"], index: Int64[Tensor, "batch chosen"]
+) -> Float[Tensor, "batch chosen channels"]:
+    """The tokens at the given positions."""
+    return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+def ranks(order: Int64[Tensor, "batch tokens"]) -> Int64[Tensor, "batch tokens"]:
+    """The place of each token in an order: the inverse permutation."""
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter(1, order, places)

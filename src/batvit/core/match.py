@@ -1,0 +1,65 @@
+"""Step 4: match similar attentive tokens in pairs (paper, section 3.3)."""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from batvit.core.assignment import Assignment
+from batvit.core.decouple import ranks
+
+
+def match(features: Float[Tensor, "batch tokens channels"], pairs: int, *, method: str = "bipartite") -> Assignment:
+    """Join the most similar tokens (cosine) in pairs; the others stay alone.
+
+    Args:
+        features: (B, A, C), by falling importance.
+        pairs: how many merges, at most A // 2.
+        method: ``bipartite`` lets every second token choose its most similar partner among the others, in one step;
+            two may choose the same partner, and that group then has three members. ``greedy`` takes the most similar
+            of all remaining pairs, removes both, and repeats: exact pairs, one step a pair.
+
+    Returns:
+        A tokens to ``A - pairs`` groups, total and onto.
+    """
+    unit = normalize(features.float(), dim=-1)
+    if method == "bipartite":
+        return _bipartite(unit, pairs)
+    assert method == "greedy", method
+    return _greedy(unit, pairs)
+
+
+def _bipartite(unit: Float[Tensor, "batch tokens channels"], pairs: int) -> Assignment:
+    batch, tokens = unit.shape[:2]
+    # even ranks choose, odd ranks are chosen
+    choosing, chosen = (tokens + 1) // 2, tokens // 2
+    if pairs == 0 or chosen == 0:
+        return Assignment.identity(batch, tokens, unit.device)
+    best, partner = (unit[:, 0::2] @ unit[:, 1::2].transpose(1, 2)).max(dim=2)
+    rank = ranks(best.argsort(dim=1, descending=True, stable=True))
+    alone = choosing - pairs
+    index = torch.empty(batch, tokens, dtype=torch.long, device=unit.device)
+    index[:, 0::2] = torch.where(rank < pairs, alone + partner, rank - pairs)
+    index[:, 1::2] = alone + torch.arange(chosen, device=unit.device)
+    return Assignment(index, tokens - pairs)
+
+
+def _greedy(unit: Float[Tensor, "batch tokens channels"], pairs: int) -> Assignment:
+    batch, tokens = unit.shape[:2]
+    upper = torch.ones(tokens, tokens, dtype=torch.bool, device=unit.device).triu(diagonal=1)
+    similarity = (unit @ unit.transpose(1, 2)).masked_fill(~upper, -torch.inf)
+    place = torch.arange(tokens, device=unit.device)
+    root = place.expand(batch, tokens)
+    for _ in range(pairs):
+        flat = similarity.flatten(1).argmax(dim=1, keepdim=True)
+        first, second = flat // tokens, flat % tokens
+        root = torch.where(place == second, first, root)
+        gone = (place == first) | (place == second)
+        similarity = similarity.masked_fill(gone.unsqueeze(1) | gone.unsqueeze(2), -torch.inf)
+    return Assignment(_number(root), tokens - pairs)
+
+
+def _number(root: Int64[Tensor, "batch tokens"]) -> Int64[Tensor, "batch tokens"]:
+    """Number the groups in order of their first member, given that member for every token."""
+    leads = root == torch.arange(root.shape[1], device=root.device)
+    return (leads.long().cumsum(dim=1) - 1).gather(1, root)

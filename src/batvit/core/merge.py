@@ -1,0 +1,57 @@
+"""Step 5: the only place where features move (paper, section 3.2 and 3.3)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from batvit.core.assignment import Assignment
+
+
+def merge(
+    x: Float[Tensor, "batch tokens channels"],
+    assignment: Assignment,
+    weight: Float[Tensor, "batch tokens"] | None = None,
+) -> Float[Tensor, "batch groups channels"]:
+    """Each group becomes the weighted mean of its members, y_g = sum_i w_i x_i / sum_i w_i.
+
+    Args:
+        x: (B, N, C), any floating type; sums are taken in float32.
+        assignment: N tokens to M groups.
+        weight: (B, N), non-negative; equal weights when None. A group of zero weight is a plain mean, never 0/0.
+
+    Returns:
+        (B, M, C) in the type of ``x``. Gradients flow into ``x`` and ``weight``.
+    """
+    weight = torch.ones_like(x[..., 0], dtype=torch.float32) if weight is None else weight.float()
+    total = sum_by_group(weight, assignment)
+    # a group without weight falls back to equal weights
+    weight = torch.where(_of_group(total, assignment) > 0, weight, 1.0)
+    share = weight / _of_group(sum_by_group(weight, assignment), assignment)
+    return sum_by_group(x.float() * share.unsqueeze(-1), assignment).to(x.dtype)
+
+
+def unmerge(y: Float[Tensor, "batch groups channels"], assignment: Assignment) -> Float[Tensor, "batch tokens channels"]:
+    """Give every token back the feature of its group (B, N, C); a pruned token gets zeros."""
+    x = y.gather(1, assignment.index.clamp(min=0).unsqueeze(-1).expand(-1, -1, y.shape[-1]))
+    return x * assignment.kept.unsqueeze(-1).to(y.dtype)
+
+
+def sum_by_group(
+    values: Float[Tensor, "batch tokens *channels"], assignment: Assignment
+) -> Float[Tensor, "batch groups *channels"]:
+    """Add up the values of the members of each group; what is pruned does not count."""
+    batch, groups = assignment.batch, assignment.groups
+    kept = assignment.kept.reshape(assignment.kept.shape + (1,) * (values.dim() - 2))
+    values = torch.where(kept, values, 0)
+    index = assignment.index.clamp(min=0)
+    if values.is_cuda:
+        # atomic adds have no fixed order there: one matrix product is deterministic, and faster
+        member = torch.arange(groups, device=index.device).unsqueeze(1) == index.unsqueeze(1)
+        return member.to(values.dtype) @ values.flatten(2) if values.dim() > 2 else (member * values.unsqueeze(1)).sum(-1)
+    rows = index + torch.arange(batch, device=index.device).unsqueeze(1) * groups
+    total = values.new_zeros(batch * groups, *values.shape[2:])
+    return total.index_add(0, rows.flatten(), values.flatten(0, 1)).view(batch, groups, *values.shape[2:])
+
+
+def _of_group(value: Float[Tensor, "batch groups"], assignment: Assignment) -> Float[Tensor, "batch tokens"]:
+    return value.gather(1, assignment.index.clamp(min=0))

@@ -1,0 +1,108 @@
+"""What a model costs, block by block: the figure's table."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from batvit.backbones.patch import config_of, geometry, schedule, unpatch
+from batvit.macs import count_macs, count_parameters, on_meta
+
+
+@dataclass(frozen=True)
+class BlockInfo:
+    """One block; token counts are of image tokens, without prefix."""
+
+    block: int
+    tokens_in: int
+    attentive: int | None
+    pairs: int | None
+    clusters: int | None
+    tokens_out: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Info:
+    """A model, reduced or not, at one image size."""
+
+    model: str
+    img_size: tuple[int, int]
+    param_count: int
+    prefix_tokens: int
+    blocks: tuple[BlockInfo, ...]
+    macs: int
+    dense_macs: int
+    config: dict[str, Any] | None
+
+    @property
+    def mac_ratio(self) -> float:
+        """Dense MACs over reduced MACs."""
+        return self.dense_macs / self.macs
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values with timm's names, MACs in units of 1e9."""
+        fields = asdict(self)
+        fields["gmacs"], fields["dense_gmacs"] = fields.pop("macs") / 1e9, fields.pop("dense_macs") / 1e9
+        return fields | {"mac_ratio": self.mac_ratio}
+
+    def __str__(self) -> str:
+        head = ("block", "tokens in", "attentive", "pairs", "clusters", "tokens out", "M MACs")
+        rows = [
+            (
+                b.block,
+                b.tokens_in,
+                *("" if v is None else v for v in (b.attentive, b.pairs, b.clusters)),
+                b.tokens_out,
+                f"{b.macs / 1e6:.1f}",
+            )
+            for b in self.blocks
+        ]
+        widths = [max(len(str(row[i])) for row in (head, *rows)) for i in range(len(head))]
+        lines = ["  ".join(str(cell).rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
+        return "\n".join(lines) + "\n" + self.summary
+
+    @property
+    def summary(self) -> str:
+        """The totals in one line."""
+        height, width = self.img_size
+        return (
+            f"{self.model} at {height} x {width}: {self.param_count:,} parameters, {self.macs / 1e9:.4f} G MACs of "
+            f"{self.dense_macs / 1e9:.4f} G dense ({100 * (self.macs / self.dense_macs - 1):+.1f} %)"
+        )
+
+
+def info(model: nn.Module, *, image_size: tuple[int, int] | None = None, name: str | None = None) -> Info:
+    """Tokens and MACs of every block of a supported model, patched or not.
+
+    Args:
+        model: a model of :func:`batvit.supported`.
+        image_size: (height, width) in pixels; the model's own by default.
+        name: what to call it; the class name by default.
+
+    Raises:
+        TypeError: if the model is not supported.
+    """
+    shape = geometry(model, image_size)
+    size = image_size or tuple(model.patch_embed.img_size)  # type: ignore[union-attr, arg-type]
+    config = config_of(model)
+    sites = {counts.block: counts for counts in schedule(model, image_size)}
+    macs = count_macs(model, (3, *size))
+    dense = macs if config is None else count_macs(unpatch(on_meta(model)), (3, *size))
+    blocks, tokens = [], shape.patches
+    for i in range(shape.depth):
+        site = sites.get(i)
+        out = site.tokens_out if site else tokens
+        attentive, pairs, clusters = (site.attentive, site.pairs, site.centres) if site else (None, None, None)
+        blocks.append(BlockInfo(i, tokens, attentive, pairs, clusters, out, macs[f"blocks.{i}"]))
+        tokens = out
+    return Info(
+        model=name or type(model).__name__,
+        img_size=size,
+        param_count=count_parameters(model),
+        prefix_tokens=shape.prefix,
+        blocks=tuple(blocks),
+        macs=macs[""],
+        dense_macs=dense[""],
+        config=config.to_dict() if config else None,
+    )

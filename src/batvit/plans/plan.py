@@ -1,0 +1,31 @@
+"""What a plan is given and what it returns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from batvit.config import BATConfig, Counts
+from batvit.core import Assignment
+
+
+class Evidence(NamedTuple):
+    """What a site knows about its N image tokens."""
+
+    features: Float[Tensor, "batch tokens channels"]
+    """what similarity is measured on: tokens or keys, as the configuration says"""
+    importance: Float[Tensor, "batch tokens"]
+    """the attention each token gets from the class token (or from all, where there is none)"""
+    size: Float[Tensor, "batch tokens"]
+    """how many patches each token stands for"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A way to choose. ``decide`` returns an assignment of N tokens to ``counts.tokens_out`` groups."""
+
+    decide: Callable[[Evidence, Counts, BATConfig], Assignment]
+    drops: bool
+    """whether it loses tokens; then there is no grid to give back"""
