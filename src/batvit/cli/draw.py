@@ -1,0 +1,52 @@
+"""Draw what becomes of each patch of a picture."""
+
+import argparse
+from pathlib import Path
+
+import torch
+from timm.data import create_transform
+
+from batvit.cli import options
+from batvit.data import data_config, open_picture, placed
+from batvit.trace import diversity_by_block, trace
+from batvit.visualize import draw, from_tensor, plot_diversity, save
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Picture, output, model and configuration."""
+    options.add_model(parser)
+    parser.add_argument("picture", metavar="PICTURE", help="a picture file")
+    parser.add_argument("-o", "--output", default="groups.png", metavar="FILE", help="the strip (groups.png)")
+    parser.add_argument("--diversity", metavar="FILE", help="also plot the diversity of the tokens through the blocks")
+    options.add_device(parser)
+    options.add_config(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trace one picture and save the strip."""
+    options.check_outputs(args.json, args.output, args.diversity)
+    image = open_picture(Path(args.picture))
+    models = options.models(args, pretrained=True)
+    settings = data_config(models.dense, options.image_size(args))
+    tensor = create_transform(**settings)(image)
+    batch = placed(tensor.unsqueeze(0), models.dense)
+    with trace(models.reduced) as found, torch.inference_mode():
+        models.reduced(batch)
+    save(draw(from_tensor(tensor, settings["mean"], settings["std"]), found), args.output)
+    options.console.print(str(found), highlight=False, soft_wrap=True)
+    options.console.print(f"wrote {args.output}", highlight=False)
+    curves = {name: diversity_by_block(getattr(models, name), batch) for name in ("dense", "reduced")}
+    if args.diversity:
+        save(plot_diversity(curves), args.diversity)
+        options.console.print(f"wrote {args.diversity}", highlight=False)
+    options.write_json(
+        args.json,
+        {
+            "model": args.model,
+            "picture": args.picture,
+            "config": models.config.to_dict(),
+            "grid": found.grid,
+            "sites": [site.counts._asdict() | {"groups": site.origin.index[0].tolist()} for site in found.sites],
+            "diversity": curves,
+        },
+    )

@@ -1,0 +1,21 @@
+"""Show tokens and MACs of every block."""
+
+import argparse
+
+from batvit.cli import options
+from batvit.info import info
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Model and configuration."""
+    options.add_model(parser)
+    options.add_config(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the table."""
+    options.check_outputs(args.json)
+    models = options.models(args, pretrained=False)
+    result = info(models.reduced, image_size=options.image_size(args), name=args.model)
+    options.console.print(str(result), soft_wrap=True, highlight=False)
+    options.write_json(args.json, result.to_dict())

@@ -1,0 +1,165 @@
+"""Options that several commands share, and what is made of them."""
+
+import argparse
+import ast
+import copy
+import dataclasses
+import inspect
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from batvit.backbones.patch import patch, unpatch
+from batvit.checkpoint import create_model
+from batvit.config import CHOICES, DEFAULT_MODE, PRESETS, BATConfig
+from batvit.files import check_writable, write_atomic
+from batvit.plans import PLANS
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+console = Console()
+progress_console = Console(stderr=True)
+
+
+class Models(NamedTuple):
+    """The model asked for, as it is and reduced."""
+
+    dense: nn.Module
+    reduced: nn.Module
+    config: BATConfig
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Which model, where its weights are, where and how it runs."""
+    parser.add_argument("model", metavar="MODEL", help="a timm model, such as deit_small_patch16_224")
+    parser.add_argument("--checkpoint", metavar="FILE", help="weights: .safetensors or .pth; timm's own otherwise")
+    parser.add_argument("--num-classes", type=int, metavar="N", help="classes of the head, if not the model's own")
+    parser.add_argument("--img-size", type=int, nargs="+", metavar="PX", help="height and width, if not the model's own")
+    parser.add_argument("--json", metavar="FILE", help="also write the result here")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Where and how it runs."""
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda, cuda:1, …")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of torch")
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Which pictures."""
+    parser.add_argument("--data", required=True, metavar="DIR", help="a folder with one sub-folder of pictures a class")
+    parser.add_argument("--class-map", metavar="FILE", help="text file with all folder names in label order")
+    parser.add_argument("--skip-unreadable", action="store_true", help="leave out files that are no pictures")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="B")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that decode pictures")
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Every field of BATConfig, its help from the line under the field."""
+    group = parser.add_argument_group("reduction", "fields of BATConfig; without any, those saved beside the checkpoint")
+    group.add_argument("--config", metavar="FILE", help="a BATConfig as JSON")
+    modes = [name.replace("_", "-") for name in PRESETS]
+    group.add_argument("--mode", choices=modes, help=f"preset (default {DEFAULT_MODE.replace('_', '-')})")
+    choices = CHOICES | {"method": tuple(PLANS)}
+    for name, text in field_help(BATConfig).items():
+        option = "--" + name.replace("_", "-")
+        if name == "size_aware":
+            group.add_argument(option, action=argparse.BooleanOptionalAction, default=None, help=text)
+        elif name in choices:
+            group.add_argument(option, choices=choices[name], help=text)
+        else:
+            group.add_argument(option, type=_numbers, metavar=name.upper(), help=text)
+
+
+def config(args: argparse.Namespace) -> BATConfig:
+    """The configuration that the options describe, or the one found beside the checkpoint."""
+    fields = {f.name: getattr(args, f.name) for f in dataclasses.fields(BATConfig) if getattr(args, f.name) is not None}
+    for name in ("tokens", "blocks"):
+        if name in fields and not isinstance(fields[name], tuple):
+            fields[name] = (fields[name],)
+    if args.config is not None:
+        if args.mode is not None:
+            raise ValueError("give --config or --mode, not both")
+        return dataclasses.replace(BATConfig.load(args.config), **fields)
+    if args.checkpoint is not None and args.mode is None and not fields:
+        saved = BATConfig.beside(args.checkpoint)
+        if saved is not None:
+            progress_console.print(f"[dim]configuration from {BATConfig.path_beside(args.checkpoint)}[/dim]")
+            return saved
+    return BATConfig.preset(args.mode or DEFAULT_MODE, **fields)
+
+
+def models(args: argparse.Namespace, *, pretrained: bool) -> Models:
+    """The dense model and a reduced copy, on their device and in their precision."""
+    wanted = config(args)
+    if getattr(args, "threads", None) is not None:
+        if args.threads < 1:
+            raise ValueError(f"--threads must be 1 or more, got {args.threads}")
+        torch.set_num_threads(args.threads)
+    device = _device(args.device) if hasattr(args, "device") else torch.device("cpu")
+    dtype = PRECISIONS[getattr(args, "precision", "fp32")]
+    dense = create_model(
+        args.model,
+        checkpoint=args.checkpoint,
+        pretrained=pretrained,
+        num_classes=args.num_classes,
+        image_size=image_size(args),
+    )
+    dense = dense.to(device=device, dtype=dtype).eval()
+    unpatch(dense)
+    return Models(dense, patch(copy.deepcopy(dense), wanted), wanted)
+
+
+def image_size(args: argparse.Namespace) -> tuple[int, int] | None:
+    """(height, width) if one was given; one number stands for both."""
+    if args.img_size is None:
+        return None
+    if len(args.img_size) > 2 or min(args.img_size) < 1:
+        raise ValueError(f"--img-size takes one or two positive numbers, got {' '.join(map(str, args.img_size))}")
+    return args.img_size[0], args.img_size[-1]
+
+
+def check_outputs(*paths: str | Path | None) -> None:
+    """Refuse output files that cannot be written, before any work."""
+    for path in paths:
+        if path is not None:
+            check_writable(path)
+
+
+def write_json(path: str | Path | None, result: dict[str, Any]) -> None:
+    """Write a result, if a file was asked for."""
+    if path is not None:
+        write_atomic(path, json.dumps(result, indent=2) + "\n")
+
+
+def field_help(kind: type) -> dict[str, str]:
+    """The sentence under each field of a dataclass."""
+    body = ast.parse(inspect.getsource(kind)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    texts = {}
+    for field, text in zip(body.body, body.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
+            assert isinstance(text.value, ast.Constant)
+            texts[field.target.id] = str(text.value.value).replace("%", "%%")
+    return texts
+
+
+def _numbers(text: str) -> Any:
+    """One number or several with commas: an integer stays one, so that counts and shares are told apart."""
+    try:
+        values = [int(part) if part.strip().lstrip("+-").isdigit() else float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, or several with commas, got {text!r}") from None
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name} cannot be used here ({str(error).splitlines()[0]})") from error
+    return device
