@@ -17,6 +17,7 @@ from batvit.config import BATConfig, Counts
 from batvit.core import Assignment, diversity, merge, unmerge
 from batvit.info import info
 from batvit.trace import Trace, trace
+from batvit.visualize import draw
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ __all__ = [
     "Trace",
     "config_of",
     "diversity",
+    "draw",
     "info",
     "merge",
     "patch",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from batvit.files import read_json, write_atomic
 
@@ -91,7 +91,7 @@ class BATConfig:
         _check(self)
 
     @classmethod
-    def preset(cls, mode: str = DEFAULT_MODE, **fields: Any) -> Self:
+    def preset(cls, mode: str = DEFAULT_MODE, **fields: Any) -> "BATConfig":
         """A named configuration, with any field set otherwise.
 
         ``paper`` is steps 1 to 6 of the paper, for fine-tuning and reproduction. ``training_free`` merges by size and
@@ -145,7 +145,7 @@ class BATConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Self:
+    def from_dict(cls, fields: dict[str, Any]) -> "BATConfig":
         """The inverse of :meth:`to_dict`. Unknown names are refused."""
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = sorted(set(fields) - set(known))
@@ -158,7 +158,7 @@ class BATConfig:
         return write_atomic(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path) -> "BATConfig":
         """Read what :meth:`save` wrote."""
         fields = read_json(path)
         if not isinstance(fields, dict):
@@ -174,7 +174,7 @@ class BATConfig:
         return Path(checkpoint).with_suffix(".batvit.json")
 
     @classmethod
-    def beside(cls, checkpoint: str | Path) -> Self | None:
+    def beside(cls, checkpoint: str | Path) -> "BATConfig | None":
         """The configuration saved beside a checkpoint, or None."""
         path = cls.path_beside(checkpoint)
         return cls.load(path) if path.is_file() else None

@@ -31,7 +31,7 @@ class Geometry(NamedTuple):
 class Tokens(NamedTuple):
     """What goes from block to block after the first site: all state of one forward pass travels here."""
 
-    x: Float[Tensor, "batch prefix+groups channels"]
+    x: Float[Tensor, "batch tokens channels"]
     """prefix tokens, then one token a group"""
     size: Float[Tensor, "batch groups"]
     """how many patches each group holds"""
@@ -39,18 +39,18 @@ class Tokens(NamedTuple):
     """which group each patch of the image is in"""
 
     @classmethod
-    def start(cls, x: Float[Tensor, "batch prefix+patches channels"], prefix: int) -> "Tokens":
+    def start(cls, x: Float[Tensor, "batch tokens channels"], prefix: int) -> "Tokens":
         """Every patch a group of its own."""
         batch, patches = x.shape[0], x.shape[1] - prefix
         size = torch.ones(batch, patches, device=x.device)
         return cls(x, size, Assignment.identity(batch, patches, x.device))
 
-    def bias(self) -> Float[Tensor, "batch 1 1 prefix+groups"]:
+    def bias(self) -> Float[Tensor, "batch 1 1 tokens"]:
         """Logarithms of the sizes, to be added to attention logits: a token that stands for five counts as five."""
         prefix = self.x.shape[1] - self.size.shape[1]
         return nn.functional.pad(self.size.log(), (prefix, 0))[:, None, None]
 
-    def grid(self) -> Float[Tensor, "batch prefix+patches channels"]:
+    def grid(self) -> Float[Tensor, "batch tokens channels"]:
         """Every patch gets its group's feature back, so that what pools patches weights a group by its size."""
         prefix = self.x.shape[1] - self.size.shape[1]
         return torch.cat([self.x[:, :prefix], unmerge(self.x[:, prefix:], self.origin)], dim=1)

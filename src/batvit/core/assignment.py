@@ -1,7 +1,6 @@
 """Which group each token joins: the integers that every step returns and one function applies."""
 
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Int64
@@ -23,7 +22,7 @@ class Assignment:
     groups: int
 
     @classmethod
-    def from_index(cls, index: Tensor, groups: int | None = None) -> Self:
+    def from_index(cls, index: Tensor, groups: int | None = None) -> "Assignment":
         """Check a hand-made index and wrap it.
 
         Args:
@@ -48,12 +47,12 @@ class Assignment:
         return assignment
 
     @classmethod
-    def identity(cls, batch: int, tokens: int, device: torch.device | None = None) -> Self:
+    def identity(cls, batch: int, tokens: int, device: torch.device | None = None) -> "Assignment":
         """Every token is a group of its own."""
         return cls(torch.arange(tokens, device=device).expand(batch, tokens), tokens)
 
     @classmethod
-    def join(cls, *parts: tuple[Int64[Tensor, "batch _"], "Assignment"]) -> Self:
+    def join(cls, *parts: tuple[Int64[Tensor, "batch _"], "Assignment"]) -> "Assignment":
         """Put together the assignments of disjoint subsets that cover all tokens.
 
         Args:

@@ -1,0 +1,47 @@
+"""What cannot run under a shape checker: graphs. One contract for every family."""
+
+import shutil
+
+import pytest
+import torch
+from families import FAMILIES, family, pictures
+
+import batvit
+
+pytestmark = pytest.mark.unchecked
+compiler = shutil.which("g++") or shutil.which("clang++")
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(("name", "mode"), [*((name, "training_free") for name in FAMILIES), ("deit", "paper")])
+def test_one_graph_and_no_recompilation(name, mode):
+    model = batvit.patch(family(name, depth=3), mode=mode, keep_rate=0.6, blocks=(1,))
+    first, second = pictures(model, seed=1), pictures(model, seed=2)
+    graph = torch.compile(model, fullgraph=True, backend="eager")
+    with torch.no_grad(), torch._dynamo.config.patch(error_on_recompile=True):
+        for x in (first, second):
+            torch.testing.assert_close(graph(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_exports(name):
+    model = batvit.patch(family(name, depth=3), keep_rate=0.6, blocks=(1,))
+    x = pictures(model)
+    program = torch.export.export(model, (x,))
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(compiler is None, reason="torch's default backend needs a C++ compiler")
+def test_the_default_backend_computes_the_same():
+    model = batvit.patch(family("deit", depth=2), keep_rate=0.6, blocks=(0,))
+    x = pictures(model)
+    with torch.no_grad():
+        found = torch.compile(model, fullgraph=True)(x)
+        torch.testing.assert_close(found, model(x), rtol=1e-4, atol=1e-4)

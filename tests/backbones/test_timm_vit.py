@@ -1,0 +1,245 @@
+"""What is particular to timm's models, and what is refused."""
+
+import copy
+
+import pytest
+import timm
+import torch
+from families import family, pictures
+from timm.models.vision_transformer import Block
+
+import batvit
+from batvit.backbones import timm_vit
+from batvit.backbones.patch import geometry, reductions
+from batvit.backbones.site import Tokens
+from batvit.core import Assignment
+
+
+def small(name, **settings):
+    return timm.create_model(name, depth=4, embed_dim=48, num_heads=3, **settings).eval()
+
+
+def test_supported_names_models_that_can_be_patched():
+    assert set(batvit.supported()) >= {"DeiT", "DINOv2", "SigLIP image tower", "CLIP image tower", "MAE"}
+    for example in batvit.supported().values():
+        batvit.patch(small(example))
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("eva02_tiny_patch14_224", "timm.models.eva.Eva"),
+        ("vit_relpos_small_patch16_224", "VisionTransformerRelPos"),
+        ("swin_tiny_patch4_window7_224", "SwinTransformer"),
+        ("vit_base_patch16_xp_224", "ParallelScalingBlock"),
+        ("resnet10t", "ResNet"),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(name, named):
+    try:
+        model = small(name)
+    except TypeError:
+        model = timm.create_model(name)
+    if named == "ParallelScalingBlock":
+        model = small("vit_base_patch16_224", block_fn=timm.models.vision_transformer.ParallelScalingBlock)
+    with pytest.raises(TypeError, match=named) as error:
+        batvit.patch(model)
+    assert "DINOv2" in str(error.value)
+
+
+def test_other_attention_is_refused_by_name():
+    with pytest.raises(TypeError, match=r"attention of block 0 is .*DiffAttention"):
+        batvit.patch(small("vit_base_patch16_224", attn_layer="diff"))
+
+
+def test_a_subclass_of_a_block_is_refused():
+    class MyBlock(Block):
+        pass
+
+    with pytest.raises(TypeError, match="MyBlock"):
+        batvit.patch(small("vit_base_patch16_224", block_fn=MyBlock))
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize("thing", [None, "deit", lambda x: x])
+def test_what_is_no_module_is_refused(thing):
+    with pytest.raises(TypeError, match=r"torch\.nn\.Module"):
+        batvit.patch(thing)
+
+
+def test_a_block_that_computes_something_else_is_refused_and_left_alone(monkeypatch):
+    def another_forward(self, x, attn_mask=None, is_causal=False):
+        return 2 * x
+
+    model = small("vit_base_patch16_224")
+    monkeypatch.setattr(Block, "forward", another_forward)
+    with pytest.raises(TypeError, match=r"timm 1.* does not compute what batvit was written for"):
+        batvit.patch(model)
+    assert all(type(block) is Block for block in model.blocks)
+
+
+def test_a_bad_configuration_leaves_the_model_as_it_was():
+    model = batvit.patch(small("deit_tiny_patch16_224"), keep_rate=0.5)
+    before = batvit.config_of(model)
+    for bad in ({"keep_rate": 2.0}, {"blocks": (9,)}, {"tokens": (300, 2, 1)}, {"mode": "fast"}):
+        with pytest.raises(ValueError, match=r"2\.0|9|300|fast"):
+            batvit.patch(model, **bad)
+    with pytest.raises(ValueError, match="not both"):
+        batvit.patch(model, batvit.BATConfig(), mode="paper")
+    assert batvit.config_of(model) == before
+
+
+@pytest.mark.unchecked
+def test_a_dictionary_is_no_configuration():
+    with pytest.raises(TypeError, match="from_dict"):
+        batvit.patch(small("deit_tiny_patch16_224"), {"keep_rate": 0.5})
+
+
+def test_fields_change_a_given_configuration():
+    model = batvit.patch(small("deit_tiny_patch16_224"), batvit.BATConfig(keep_rate=0.5), similarity="keys")
+    assert batvit.config_of(model) == batvit.BATConfig(keep_rate=0.5, similarity="keys")
+
+
+def test_a_compiled_model_is_refused_with_the_remedy():
+    with pytest.raises(TypeError, match=r"then torch\.compile"):
+        batvit.patch(torch.compile(small("deit_tiny_patch16_224")))
+
+
+def test_an_attention_mask_is_refused():
+    model = batvit.patch(small("deit_tiny_patch16_224"))
+    with pytest.raises(ValueError, match="attn_mask"):
+        model(pictures(model), attn_mask=torch.zeros(1, 1, 1, 197))
+
+
+def test_unpatching_a_dense_model_does_nothing():
+    model = small("deit_tiny_patch16_224")
+    assert batvit.unpatch(model) is model
+
+
+@pytest.mark.parametrize("size", [(64, 64), (128, 96), (96, 176)])
+def test_other_image_sizes(size):
+    model = batvit.patch(family("dynamic"), keep_rate=0.5)
+    with batvit.trace(model) as trace, torch.no_grad():
+        model(pictures(model, size=size))
+    assert trace.grid == (size[0] // 16, size[1] // 16)
+    assert trace.sites[0].origin.tokens == trace.grid[0] * trace.grid[1]
+    model.set_input_size(size)
+    assert geometry(model).grid == trace.grid
+
+
+@pytest.mark.parametrize("size", [224, 256, 384])
+def test_paper_counts_scale_with_the_image(size):
+    model = batvit.patch(small("deit_tiny_patch16_224", img_size=size), mode="paper", keep_rate=0.7, blocks=(1, 2, 3))
+    patches = (size // 16) ** 2
+    found = [block.tokens_out for block in batvit.info(model).blocks][1:]
+    assert all(abs(tokens - patches * share / 196) < 3 for tokens, share in zip(found, (138, 97, 68), strict=True))
+
+
+def test_average_pooling_weights_a_group_by_its_size():
+    model = family("mae")
+    batvit.patch(model, tokens=(12,), blocks=(2,), size_aware=False)
+    seen = []
+    model.blocks[3].register_forward_hook(lambda m, a, out: seen.append(out))
+    with torch.no_grad():
+        found = model.forward_head(model.forward_features(pictures(model)), pre_logits=True)
+        tokens: Tokens = seen[0]
+        x = Block.forward(model.blocks[4], tokens.x)[:, 1:]
+        mean = (x * tokens.size.unsqueeze(-1)).sum(1) / tokens.size.sum(1, keepdim=True)
+        torch.testing.assert_close(found, model.fc_norm(mean), rtol=1e-4, atol=1e-4)
+    assert tokens.size.max() > 1
+
+
+def test_pooling_of_what_was_dropped_is_over_what_remains():
+    model = batvit.patch(family("gap"), method="topk", tokens=(12,), blocks=(2,))
+    with torch.no_grad():
+        assert model.forward_features(pictures(model)).shape[1] == 12
+
+
+def test_a_size_aware_token_counts_as_its_copies():
+    # two equal tokens merged into one of size 2 get the attention that the two got
+    model = family("vit")
+    block = model.blocks[2]
+    x = torch.randn(1, 5, 48, generator=torch.Generator().manual_seed(0))
+    doubled = torch.cat([x, x[:, -1:]], dim=1)
+    sizes = torch.tensor([[1.0, 1.0, 1.0, 2.0]])
+    tokens = Tokens(x, sizes, Assignment.identity(1, 4))
+    with torch.no_grad():
+        torch.testing.assert_close(block(x, attn_mask=tokens.bias()), block(doubled)[:, :5], rtol=1e-5, atol=1e-5)
+
+
+def test_dense_attention_stays_unmasked_until_tokens_are_merged(monkeypatch):
+    masks = []
+    fused = torch.nn.functional.scaled_dot_product_attention
+
+    def listening(q, k, v, attn_mask=None, **kwargs):
+        masks.append(attn_mask is not None)
+        return fused(q, k, v, attn_mask=attn_mask, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", listening)
+    model = family("vit")
+    for settings, expected in (({"size_aware": True}, [False, False, True, True, True]), ({"size_aware": False}, [False] * 5)):
+        batvit.patch(model, keep_rate=0.5, blocks=(1, 3), **settings)
+        masks.clear()
+        with torch.no_grad():
+            model(pictures(model))
+        assert masks == expected
+
+
+def test_importance_is_the_class_row_of_the_attention():
+    model = family("vit")
+    attention = model.blocks[1].attn
+    attention.fused_attn = False
+    seen, heard = [], []
+    attention.attn_drop.register_forward_hook(lambda m, a, out: seen.append(out))
+    batvit.patch(model, keep_rate=0.5, blocks=(1,))
+    seen.clear()
+    site = reductions(model)[1]
+    importance = site.importance
+    site.importance = lambda *a: heard.append(importance(*a)) or heard[-1]
+    with torch.no_grad():
+        model(pictures(model))
+    torch.testing.assert_close(heard[0], seen[0][:, :, 0, 1:].mean(1))
+
+
+def test_without_a_class_token_importance_is_the_attention_received():
+    model = family("siglip")
+    attention = model.blocks[1].attn
+    attention.fused_attn = False
+    seen, heard = [], []
+    attention.attn_drop.register_forward_hook(lambda m, a, out: seen.append(out))
+    batvit.patch(model, keep_rate=0.5, blocks=(1,))
+    seen.clear()
+    site = reductions(model)[1]
+    importance = site.importance
+    site.importance = lambda *a: heard.append(importance(*a)) or heard[-1]
+    with torch.no_grad():
+        model(pictures(model))
+    torch.testing.assert_close(heard[0], seen[0].mean((1, 2)))
+
+
+def test_training_mode_runs_with_dropped_paths_and_patches():
+    model = family("deit")
+    model = timm.create_model(
+        "deit_tiny_patch16_224", depth=4, embed_dim=48, num_heads=3, drop_path_rate=0.2, patch_drop_rate=0.25
+    )
+    batvit.patch(model, keep_rate=0.5)
+    model.train()(pictures(model)).sum().backward()
+    assert model.blocks[0].attn.qkv.weight.grad.abs().sum() > 0
+
+
+def test_a_model_on_the_meta_device_is_patched_unproven():
+    with torch.device("meta"):
+        model = small("deit_tiny_patch16_224")
+    assert batvit.info(batvit.patch(model)).mac_ratio > 1
+
+
+def test_weights_load_either_way():
+    model, other = small("deit_tiny_patch16_224"), batvit.patch(small("deit_tiny_patch16_224"))
+    other.load_state_dict(copy.deepcopy(model.state_dict()))
+    model.load_state_dict(other.state_dict())
+
+
+def test_adapters_stay_thin():
+    import inspect
+
+    assert len(inspect.getsource(timm_vit).splitlines()) < 200

@@ -1,0 +1,101 @@
+"""Decouple, match and cluster together."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batvit.core import Assignment, assign, cluster, decouple, match, merge
+from batvit.core.decouple import take
+
+
+@st.composite
+def counts(draw, most=14):
+    """How many tokens, and counts that fit them."""
+    tokens = draw(st.integers(1, most))
+    attentive = draw(st.integers(0, tokens))
+    inattentive = tokens - attentive
+    return tokens, {
+        "attentive": attentive,
+        "pairs": draw(st.integers(0, attentive // 2)),
+        "centres": draw(st.integers(1, inattentive)) if inattentive else 0,
+    }
+
+
+def random_tokens(seed, tokens, batch=2):
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, tokens, 4, generator=draw), torch.rand(batch, tokens, generator=draw)
+
+
+def test_assign_by_hand():
+    # by importance: tokens 0, 2, 3 are attentive, tokens 5, 4, 1 are not
+    importance = torch.tensor([[0.3, 0.02, 0.25, 0.2, 0.03, 0.1]])
+    features = torch.tensor([[[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 2.0], [0.0, 1.0], [0.0, 0.0]]])
+    # match: 0 and 3 choose, 2 is chosen; the cosine of 3 and 2 is 1, of 0 and 2 it is 0. Groups: 0 | 2 and 3.
+    # cluster: squared distances 5-4: 1, 5-1: 4, 4-1: 5; rho = exp(-mean / 2) of 5, 4, 1: 0.435, 0.368, 0.223;
+    # delta: 2, 1, 2; the centres are 5 (0.869) and 1 (0.446), and 4 joins 5. Groups: 5 and 4 | 1.
+    a = assign(features, importance, attentive=3, pairs=1, centres=2)
+    assert a.index.tolist() == [[0, 3, 1, 1, 2, 2]]
+    assert a.groups == 3 - 1 + 2
+
+
+@pytest.mark.parametrize("matching", ["bipartite", "greedy"])
+@given(counts(), st.integers(0, 2**32), st.none() | st.integers(1, 14))
+def test_groups_are_attentive_less_pairs_plus_centres(matching, case, seed, neighbours):
+    tokens, fields = case
+    features, importance = random_tokens(seed, tokens)
+    a = assign(features, importance, **fields, matching=matching, neighbours=neighbours)
+    assert (a.tokens, a.groups) == (tokens, fields["attentive"] - fields["pairs"] + fields["centres"])
+    assert a.is_total
+    assert a.is_onto
+    # the attentive groups come first, then the clusters
+    top, rest = decouple(importance, fields["attentive"])
+    first = fields["attentive"] - fields["pairs"]
+    assert (a.index.gather(1, top) < first).all()
+    assert (a.index.gather(1, rest) >= first).all()
+    again = assign(features, importance, **fields, matching=matching, neighbours=neighbours)
+    assert torch.equal(again.index, a.index)
+
+
+@pytest.mark.parametrize("matching", ["bipartite", "greedy"])
+@given(counts(), st.integers(0, 2**32), st.data())
+def test_moving_the_tokens_moves_their_groups(matching, case, seed, data):
+    tokens, fields = case
+    features, importance = random_tokens(seed, tokens)
+    order = data.draw(st.permutations(range(tokens)))
+    straight = assign(features, importance, **fields, matching=matching)
+    moved = assign(features[:, order], importance[:, order], **fields, matching=matching)
+    # importance sorts the tokens, so that even the groups keep their numbers
+    assert torch.equal(moved.index, straight.index[:, order])
+
+
+def test_assign_joins_match_and_cluster():
+    features, importance = random_tokens(0, 12)
+    top, rest = decouple(importance, 7)
+    parts = (top, match(take(features, top), 3, method="greedy")), (rest, cluster(take(features, rest), 2, neighbours=3))
+    found = assign(features, importance, attentive=7, pairs=3, centres=2, matching="greedy", neighbours=3)
+    assert torch.equal(found.index, Assignment.join(*parts).index)
+
+
+def test_each_image_of_a_batch_is_assigned_as_if_alone():
+    features, importance = random_tokens(1, 12, batch=3)
+    together = assign(features, importance, attentive=6, pairs=2, centres=3)
+    for b in range(3):
+        alone = assign(features[b : b + 1], importance[b : b + 1], attentive=6, pairs=2, centres=3)
+        assert torch.equal(alone.index[0], together.index[b])
+
+
+@given(counts())
+def test_tokens_that_are_all_alike_are_not_lost(case):
+    tokens, fields = case
+    a = assign(torch.ones(1, tokens, 3), torch.zeros(1, tokens), **fields)
+    assert a.is_total
+    assert a.is_onto
+
+
+@pytest.mark.parametrize("matching", ["bipartite", "greedy"])
+def test_shapes_are_known_without_the_data(matching):
+    features, importance = torch.empty(2, 20, 8, device="meta"), torch.empty(2, 20, device="meta")
+    a = assign(features, importance, attentive=9, pairs=3, centres=4, matching=matching, neighbours=5)
+    assert (a.batch, a.tokens, a.groups) == (2, 20, 10)
+    assert merge(features, a, importance).shape == (2, 10, 8)

@@ -1,0 +1,165 @@
+"""Clusters of inattentive tokens."""
+
+from itertools import pairwise
+from math import dist, exp
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from batvit.core import cluster
+from batvit.core.cluster import density, separation, squared_distances
+
+# five tokens on a line; the squared distances of each to all, added up, are 2.54, 2.07, 1.43, 2.34, 3.50
+LINE = torch.tensor([0.0, 0.1, 0.3, 1.0, 1.2]).view(1, 5, 1)
+
+
+def random_tokens(seed, tokens, batch=1, channels=4):
+    return torch.randn(batch, tokens, channels, generator=torch.Generator().manual_seed(seed))
+
+
+def partition(labels):
+    """Which tokens are together, whatever the groups are called."""
+    return [[a == b for a in labels] for b in labels]
+
+
+def test_density_by_hand():
+    # exp(-mean / 1): 0.602, 0.661, 0.751, 0.626, 0.497
+    rho = density(squared_distances(LINE), width=1, neighbours=None)
+    torch.testing.assert_close(rho, torch.tensor([[exp(-s / 5) for s in (2.54, 2.07, 1.43, 2.34, 3.50)]]))
+
+
+def test_density_over_the_nearest_two_by_hand():
+    # the token itself is the nearest, at 0; the next lies 0.1, 0.1, 0.2, 0.2, 0.2 away
+    rho = density(squared_distances(LINE), width=1, neighbours=2)
+    torch.testing.assert_close(rho, torch.tensor([[exp(-d * d / 2) for d in (0.1, 0.1, 0.2, 0.2, 0.2)]]))
+
+
+def test_density_takes_the_width_out():
+    squared = squared_distances(LINE)
+    assert torch.equal(density(4 * squared, width=4, neighbours=None), density(squared, width=1, neighbours=None))
+
+
+def test_separation_by_hand():
+    # the densest is token 2, at most 0.9 from any; 1 is 0.2 from it; 3 is 0.7 from it; 0 is 0.1 from 1; 4 is 0.2 from 3
+    squared = squared_distances(LINE)
+    delta = separation(squared, density(squared, width=1, neighbours=None))
+    torch.testing.assert_close(delta, torch.tensor([[0.1, 0.2, 0.9, 0.7, 0.2]]))
+
+
+def test_of_equally_dense_tokens_the_first_is_denser():
+    squared = squared_distances(torch.tensor([[[0.0], [3.0]]]))
+    delta = separation(squared, torch.ones(1, 2))
+    # token 0 is the densest, token 1 lies 3 from it
+    assert delta.tolist() == [[3.0, 3.0]]
+
+
+def test_cluster_by_hand():
+    # rho * delta: 0.060, 0.132, 0.676, 0.438, 0.099, so the centres are tokens 2, 3, 1, 4, 0, in this order
+    assert cluster(LINE, 1).index.tolist() == [[0, 0, 0, 0, 0]]
+    assert cluster(LINE, 2).index.tolist() == [[0, 0, 0, 1, 1]]
+    assert cluster(LINE, 3).index.tolist() == [[2, 2, 0, 1, 1]]
+    assert cluster(LINE, 5).index.tolist() == [[4, 2, 0, 1, 3]]
+
+
+@st.composite
+def points(draw):
+    """A few points of a coarse grid, so that many coincide; and how many centres, and neighbours."""
+    found = draw(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=1, max_size=9))
+    return [(x / 2, y / 2) for x, y in found], draw(st.integers(1, len(found))), draw(st.none() | st.integers(1, 9))
+
+
+def score_by_loops(points, neighbours):
+    squared = [[dist(p, q) ** 2 for q in points] for p in points]
+    rho = []
+    for row in squared:
+        near = sorted(row)[:neighbours]
+        rho.append(exp(-sum(near) / len(near) / 2))
+    score = []
+    for i, row in enumerate(squared):
+        denser = [row[j] for j in range(len(points)) if (-rho[j], j) < (-rho[i], i)]
+        score.append(rho[i] * (min(denser) if denser else max(row)) ** 0.5)
+    return score
+
+
+def cluster_by_loops(points, centres, score):
+    centre = sorted(range(len(points)), key=lambda i: (-score[i], i))[:centres]
+    nearest = [min(range(centres), key=lambda c: (dist(p, points[centre[c]]), c)) for p in points]
+    return [centre.index(i) if i in centre else nearest[i] for i in range(len(points))]
+
+
+@given(points())
+def test_cluster_is_what_loops_find(case):
+    points, centres, neighbours = case
+    score = score_by_loops(points, neighbours)
+    # scores that differ by rounding alone may change places
+    ordered = sorted(set(score))
+    assume(all(high - low > 1e-5 for low, high in pairwise(ordered)))
+    found = cluster(torch.tensor([points]), centres, neighbours=neighbours)
+    assert found.index.tolist() == [cluster_by_loops(points, centres, score)]
+
+
+@given(points())
+def test_no_cluster_is_empty_and_no_token_is_lost(case):
+    points, centres, neighbours = case
+    x = torch.tensor([points, points[::-1]])
+    a = cluster(x, centres, neighbours=neighbours)
+    assert (a.batch, a.tokens, a.groups) == (2, len(points), centres)
+    assert a.is_total
+    assert a.is_onto
+    assert torch.equal(cluster(x, centres, neighbours=neighbours).index, a.index)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 12))
+def test_one_token_many_times_still_fills_every_cluster(seed, centres):
+    x = random_tokens(seed, 1, batch=2, channels=16).expand(-1, 12, -1)
+    a = cluster(x, centres)
+    assert a.is_total
+    assert a.is_onto
+
+
+def test_ties_go_to_the_lower_index():
+    # all alike: the first three are centres, and the others join the first of them
+    assert cluster(torch.ones(1, 6, 2), 3).index.tolist() == [[0, 1, 2, 0, 0, 0]]
+    # all equally dense, and each of the last two as far from token 0 as from token 1
+    square = torch.tensor([[[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 0.0]]])
+    assert cluster(square, 2).index.tolist() == [[0, 1, 0, 0]]
+
+
+@given(st.integers(0, 2**32), st.permutations(range(10)), st.integers(1, 10), st.none() | st.integers(3, 10))
+def test_clusters_do_not_depend_on_the_order(seed, order, centres, neighbours):
+    # over two neighbours, itself and another, tokens that are nearest to each other would tie
+    x = random_tokens(seed, 10)
+    straight = cluster(x, centres, neighbours=neighbours).index[0, order].tolist()
+    assert partition(cluster(x[:, order], centres, neighbours=neighbours).index[0].tolist()) == partition(straight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_measured_in_float32(dtype):
+    x = random_tokens(0, 12).to(dtype)
+    assert torch.equal(cluster(x, 4).index, cluster(x.float(), 4).index)
+
+
+def test_autocast_does_not_change_a_distance():
+    x = random_tokens(0, 20, channels=64) + 3
+    expected = squared_distances(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(squared_distances(x), expected)
+
+
+@pytest.mark.parametrize("scale", [1, 10, 100])
+def test_two_clear_groups_are_found_at_any_scale(scale):
+    # two tight groups of five, far apart whatever the unit
+    near = 0.1 * random_tokens(0, 10, channels=64)
+    x = scale * (near + torch.tensor([1.0] * 5 + [-1.0] * 5).view(1, 10, 1))
+    assert partition(cluster(x, 2).index[0].tolist()) == partition([0] * 5 + [1] * 5)
+
+
+def test_a_flop_counter_sees_the_distances():
+    x = torch.ones(2, 5, 3)
+    with FlopCounterMode(display=False) as counter:
+        squared_distances(x)
+    # two flops for each of the 3 channels, 5 x 5 pairs, 2 images
+    assert counter.get_total_flops() == 2 * 3 * 5 * 5 * 2

@@ -1,0 +1,189 @@
+"""Merging: the only place where features move."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.functional import one_hot
+
+from batvit.core import Assignment, merge, sum_by_group, unmerge
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+SEEDS = st.integers(0, 2**32)
+
+
+def random_case(seed, pruned=True):
+    """Two images of 8 tokens in 3 groups, features (2, 8, 5), and weights, some of them zero."""
+    draw = torch.Generator().manual_seed(seed)
+    rows = [torch.cat([torch.arange(3), torch.randint(-1 if pruned else 0, 3, (5,), generator=draw)]) for _ in range(2)]
+    index = torch.stack([row[torch.randperm(8, generator=draw)] for row in rows])
+    weight = torch.rand(2, 8, generator=draw) * torch.randint(0, 2, (2, 8), generator=draw)
+    return torch.randn(2, 8, 5, generator=draw), Assignment.from_index(index, 3), weight
+
+
+def membership(a):
+    """(B, M, N) in float64: 1 where a token is in a group."""
+    return one_hot(a.index + 1, a.groups + 1)[..., 1:].transpose(1, 2).double()
+
+
+def merge_by_matrix(x, a, weight):
+    """The weighted mean as one product with a matrix whose rows add up to one."""
+    member = membership(a)
+    mass = member * weight.double().unsqueeze(1)
+    mass = torch.where(mass.sum(dim=2, keepdim=True) > 0, mass, member)
+    return mass / mass.sum(dim=2, keepdim=True) @ x.double()
+
+
+def test_merge_by_hand():
+    x = torch.tensor([[[1.0], [3.0], [10.0], [7.0]]])
+    a = Assignment.from_index(torch.tensor([0, 0, 1, -1]))
+    # (1 * 1 + 3 * 3) / (1 + 3) = 2.5; 10 stays alone; 7 is pruned
+    assert merge(x, a, torch.tensor([[1.0, 3.0, 2.0, 9.0]])).tolist() == [[[2.5], [10.0]]]
+    # (1 + 3) / 2 = 2 with equal weights, and with weights that are all zero
+    assert merge(x, a).tolist() == [[[2.0], [10.0]]]
+    assert merge(x, a, torch.zeros(1, 4)).tolist() == [[[2.0], [10.0]]]
+
+
+def test_unmerge_by_hand():
+    a = Assignment.from_index(torch.tensor([0, 0, 1, -1]))
+    assert unmerge(torch.tensor([[[2.5], [10.0]]]), a).tolist() == [[[2.5], [2.5], [10.0], [0.0]]]
+
+
+def test_a_pruned_token_gets_zeros_whatever_the_groups_hold():
+    a = Assignment.from_index(torch.tensor([0, -1]))
+    assert unmerge(torch.tensor([[[torch.inf]]]), a).tolist() == [[[torch.inf], [0.0]]]
+
+
+def test_sum_by_group_by_hand():
+    a = Assignment.from_index(torch.tensor([[0, 0, 1, -1], [1, 0, 1, 1]]))
+    values = torch.tensor([[1.0, 2.0, 4.0, 8.0], [1.0, 2.0, 4.0, 8.0]])
+    assert sum_by_group(values, a).tolist() == [[3.0, 4.0], [2.0, 13.0]]
+
+
+@given(SEEDS)
+def test_sum_by_group_is_a_product_with_the_membership(seed):
+    x, a, weight = random_case(seed)
+    torch.testing.assert_close(sum_by_group(x, a).double(), membership(a) @ x.double(), rtol=1e-5, atol=1e-5)
+    expected = (membership(a) @ weight.double().unsqueeze(2)).squeeze(2)
+    torch.testing.assert_close(sum_by_group(weight, a).double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@given(SEEDS)
+def test_merge_is_a_product_with_a_matrix(seed):
+    x, a, weight = random_case(seed)
+    torch.testing.assert_close(merge(x, a, weight).double(), merge_by_matrix(x, a, weight), rtol=1e-5, atol=1e-5)
+    equal = torch.ones_like(weight)
+    torch.testing.assert_close(merge(x, a).double(), merge_by_matrix(x, a, equal), rtol=1e-5, atol=1e-5)
+
+
+@given(SEEDS)
+def test_gradients_are_those_of_the_matrix(seed):
+    x, a, weight = random_case(seed)
+    # far from zero, where a weight decides whether its group has any
+    weight = weight + 0.1
+    upstream = torch.linspace(-1, 1, 2 * 3 * 5).view(2, 3, 5)
+    found = [t.clone().requires_grad_() for t in (x, weight)]
+    expected = [t.double().requires_grad_() for t in (x, weight)]
+    merge(found[0], a, found[1]).backward(upstream)
+    merge_by_matrix(expected[0], a, expected[1]).backward(upstream.double())
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.grad.double(), other.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@given(SEEDS)
+def test_gradients_are_finite_without_any_weight(dtype, seed):
+    x, a, _ = random_case(seed)
+    x, weight = x.to(dtype).requires_grad_(), torch.zeros(2, 8, dtype=dtype).requires_grad_()
+    merge(x, a, weight).float().sum().backward()
+    # each of the kept tokens is a share of its group
+    expected = a.kept / a.sizes.gather(1, a.index.clamp(min=0))
+    torch.testing.assert_close(x.grad[..., 0].float(), expected, rtol=0.01, atol=0.01)
+    assert weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@given(SEEDS, st.lists(st.sampled_from([0.0, 1e-45, 1e-38, 6e-8, 1e-3, 1.0, 6e4]), min_size=16, max_size=16))
+def test_a_group_lies_within_its_members(dtype, seed, weights):
+    x, a, _ = random_case(seed)
+    x = x.to(dtype)
+    y = merge(x, a, torch.tensor(weights).view(2, 8).to(dtype))
+    assert y.dtype == dtype
+    assert y.isfinite().all()
+    member = membership(a).bool().unsqueeze(-1)
+    lowest = x.unsqueeze(1).masked_fill(~member, torch.inf).amin(dim=2)
+    highest = x.unsqueeze(1).masked_fill(~member, -torch.inf).amax(dim=2)
+    slack = 4 * torch.finfo(dtype).eps
+    assert (y >= lowest - slack).all()
+    assert (y <= highest + slack).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_largest_numbers_do_not_overflow(dtype):
+    largest = torch.finfo(torch.float16).max
+    a = Assignment.from_index(torch.zeros(1, 300, dtype=torch.long))
+    x = torch.full((1, 300, 1), largest, dtype=dtype)
+    torch.testing.assert_close(merge(x, a, x[..., 0]), x[:, :1])
+
+
+@given(SEEDS)
+def test_sizes_add_up_to_the_tokens(seed):
+    x, a, _ = random_case(seed, pruned=False)
+    sizes = sum_by_group(torch.ones_like(x[..., 0]), a)
+    assert torch.equal(sizes, a.sizes.float())
+    assert sizes.sum(dim=1).tolist() == [8.0, 8.0]
+
+
+@given(SEEDS)
+def test_weighted_mass_is_conserved(seed):
+    x, a, weight = random_case(seed, pruned=False)
+    mass = sum_by_group(weight, a).unsqueeze(-1) * merge(x, a, weight)
+    torch.testing.assert_close(mass.sum(dim=1), (weight.unsqueeze(-1) * x).sum(dim=1), rtol=1e-4, atol=1e-5)
+
+
+@given(SEEDS)
+def test_merging_by_size_in_two_steps_is_merging_at_once(seed):
+    x, first, _ = random_case(seed)
+    second = Assignment.from_index(torch.tensor([[0, 1, 1], [1, 0, -1]]), 2)
+    in_two = merge(merge(x, first), second, first.sizes.float())
+    torch.testing.assert_close(in_two, merge(x, first.then(second)), rtol=1e-4, atol=1e-5)
+
+
+@given(SEEDS)
+def test_merging_what_was_unmerged_changes_nothing(seed):
+    x, a, weight = random_case(seed)
+    y = merge(x, a, weight)
+    back = unmerge(y, a)
+    torch.testing.assert_close(merge(back, a, weight), y)
+    torch.testing.assert_close(unmerge(merge(back, a, weight), a), back)
+    assert not back[~a.kept].any()
+
+
+@given(SEEDS, st.permutations(range(8)))
+def test_the_order_of_the_tokens_does_not_matter(seed, order):
+    x, a, weight = random_case(seed)
+    moved = Assignment.from_index(a.index[:, order], a.groups)
+    torch.testing.assert_close(merge(x[:, order], moved, weight[:, order]), merge(x, a, weight))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@given(SEEDS)
+def test_identity_leaves_the_tokens_as_they_are(dtype, seed):
+    x = random_case(seed)[0].to(dtype)
+    alone = Assignment.identity(2, 8)
+    assert torch.equal(merge(x, alone), x)
+    assert torch.equal(unmerge(x, alone), x)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device; the sums are a matrix product only there")
+@pytest.mark.parametrize("autocast", [False, True], ids=["plain", "autocast"])
+@given(SEEDS)
+def test_on_cuda_the_sums_are_the_same_every_time(autocast, seed):
+    x, a, weight = random_case(seed)
+    there = Assignment(a.index.cuda(), a.groups)
+    for values in (x, weight):
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=autocast):
+            found, again = (sum_by_group(values.cuda(), there) for _ in range(2))
+        assert torch.equal(found, again)
+        torch.testing.assert_close(found.cpu(), sum_by_group(values, a), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(merge(x.cuda(), there, weight.cuda()).cpu(), merge(x, a, weight), rtol=1e-5, atol=1e-5)

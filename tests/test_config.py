@@ -1,0 +1,365 @@
+"""The configuration: its counts, its presets, its file, and what it refuses."""
+
+import dataclasses
+import json
+from fractions import Fraction
+from math import ceil, inf, nan
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batvit.config import BATConfig
+
+PAPER = {
+    0.7: (138, 97, 68),
+    0.6: (116, 69, 41),
+    0.5: (102, 53, 28),
+    0.4: (84, 36, 15),
+    0.3: (61, 19, 6),
+    0.2: (42, 9, 2),
+}
+SITES = (3, 6, 9)
+RATES = st.floats(0, 1, exclude_min=True)
+
+
+@st.composite
+def valid_fields(draw):
+    """The fields of any valid configuration for 12 blocks."""
+    sites = draw(st.integers(1, 4))
+    a_site = {"min_size": sites, "max_size": sites}
+    tokens = st.lists(st.integers(1, 196), **a_site).map(lambda values: tuple(sorted(values, reverse=True)))
+    rate = RATES | st.lists(RATES, **a_site).map(tuple)
+    many = {"tokens": draw(tokens)} if draw(st.booleans()) else {"keep_rate": draw(st.none() | rate)}
+    return many | {
+        "blocks": draw(st.lists(st.integers(0, 11), unique=True, **a_site).map(lambda values: tuple(sorted(values)))),
+        "method": draw(st.sampled_from(["bat", "topk"])),
+        "centres": draw(st.floats(0, 1) | st.integers(0, 200)),
+        "pairs": draw(st.floats(0, 0.5) | st.integers(0, 200)),
+        "similarity": draw(st.sampled_from(["tokens", "keys"])),
+        "matching": draw(st.sampled_from(["bipartite", "greedy"])),
+        "neighbours": draw(st.none() | st.integers(1, 200)),
+        "weight": draw(st.sampled_from(["importance", "size", "importance_size"])),
+        "size_aware": draw(st.booleans()),
+    }
+
+
+def outs(config, *, depth=12, patches=196):
+    return tuple(counts.tokens_out for counts in config.schedule(depth=depth, patches=patches))
+
+
+def check_schedule(schedule, patches):
+    """What holds at every site, whatever the configuration."""
+    tokens = patches
+    for counts in schedule:
+        assert counts.tokens_in == tokens
+        assert counts.tokens_out == counts.attentive - counts.pairs + counts.centres
+        assert 1 <= counts.tokens_out <= counts.tokens_in
+        assert 0 <= 2 * counts.pairs <= counts.attentive
+        inattentive = counts.tokens_in - counts.attentive
+        assert 0 <= counts.centres <= inattentive
+        # without a cluster nobody would take the inattentive
+        assert counts.centres > 0 or inattentive == 0
+        tokens = counts.tokens_out
+
+
+# counts
+
+
+def test_counts_by_hand():
+    # 10 patches, half go on: 5. Clusters: 0.4 * 5 = 2. The other 3 groups are attentive: a quarter of the attentive are
+    # merged away, so 3 = attentive - attentive / 4, attentive = 4, pairs = 1; and 10 - 4 = 6 tokens are in the 2 clusters.
+    (counts,) = BATConfig(keep_rate=0.5, blocks=(2,), centres=0.4, pairs=0.25).schedule(depth=4, patches=10)
+    assert counts == (2, 10, 4, 1, 2, 5)
+    assert counts._fields == ("block", "tokens_in", "attentive", "pairs", "centres", "tokens_out")
+
+
+@given(RATES, st.integers(1, 700), st.floats(0, 1), st.floats(0, 0.5))
+def test_shares_give_counts_that_hold_for_any_image(keep_rate, patches, centres, pairs):
+    config = BATConfig(keep_rate=keep_rate, blocks=SITES, centres=centres, pairs=pairs)
+    check_schedule(config.schedule(depth=12, patches=patches), patches)
+
+
+@given(valid_fields(), st.integers(1, 700))
+def test_counts_hold_or_are_refused_by_block(fields, patches):
+    config = BATConfig(**fields)
+    try:
+        schedule = config.schedule(depth=12, patches=patches)
+    except ValueError as error:
+        refusal = str(error)
+    else:
+        assert tuple(counts.block for counts in schedule) == config.blocks
+        if config.method == "bat":
+            check_schedule(schedule, patches)
+        return
+    assert any(refusal.startswith(f"block {block}: ") for block in config.blocks)
+    # what to do about it comes last
+    assert refusal.partition(";")[2]
+
+
+@given(st.integers(1, 1000), st.integers(1, 700))
+def test_a_keep_rate_gives_the_exact_ceiling(thousandths, patches):
+    config = BATConfig(keep_rate=thousandths / 1000, blocks=(0,))
+    assert outs(config, patches=patches) == (ceil(Fraction(thousandths, 1000) * patches),)
+
+
+def test_each_site_may_have_its_own_rate():
+    assert outs(BATConfig(keep_rate=(0.5, 1.0, 0.25), blocks=SITES)) == (98, 98, 25)
+
+
+def test_given_tokens_are_the_tokens():
+    assert outs(BATConfig(tokens=(127, 95, 63))) == (127, 95, 63)
+
+
+def test_a_plan_that_drops_has_neither_pairs_nor_clusters():
+    (counts,) = BATConfig(method="topk", keep_rate=0.5, blocks=(1,)).schedule(depth=2, patches=10)
+    assert counts == (1, 10, 5, 0, 0, 5)
+
+
+def test_keeping_everything_is_the_identity():
+    assert BATConfig(keep_rate=1.0).is_identity
+    assert BATConfig(keep_rate=(1.0, 1.0)).is_identity
+    assert not BATConfig(keep_rate=(1.0, 0.9)).is_identity
+    assert not BATConfig(tokens=(196,)).is_identity
+    for counts in BATConfig(keep_rate=1.0).schedule(depth=12, patches=196):
+        assert counts[1:] == (196, 196, 0, 0, 196)
+
+
+# sites
+
+
+@pytest.mark.parametrize(("depth", "sites"), [(12, (3, 6, 9)), (24, (6, 12, 18)), (4, (1, 2, 3)), (7, (1, 3, 5))])
+def test_default_sites_are_the_quarters_of_the_depth(depth, sites):
+    assert BATConfig().sites(depth) == sites
+
+
+@given(st.integers(1, 8), st.integers(1, 40))
+def test_default_sites_rise_within_the_model(sites, more):
+    depth = sites + more
+    found = BATConfig(keep_rate=(0.9,) * sites).sites(depth)
+    assert len(found) == sites
+    assert sorted(set(found)) == list(found)
+    assert found[0] > 0
+    assert found[-1] < depth
+
+
+def test_a_model_too_shallow_is_refused():
+    with pytest.raises(ValueError, match=r"3 default sites need more than 3 blocks, the model has 3; give blocks"):
+        BATConfig().sites(3)
+
+
+def test_a_block_beyond_the_model_is_refused():
+    with pytest.raises(ValueError, match=r"blocks must lie in 0 .. 11 for a model of 12 blocks, got 12"):
+        BATConfig(blocks=(3, 12)).sites(12)
+
+
+# presets
+
+
+@pytest.mark.parametrize("mode", ["paper", "training_free", "training-free"])
+@pytest.mark.parametrize(("keep_rate", "tokens"), PAPER.items())
+def test_presets_reproduce_the_papers_totals(mode, keep_rate, tokens):
+    config = BATConfig.preset(mode, keep_rate=keep_rate)
+    assert outs(config) == tokens
+    check_schedule(config.schedule(depth=12, patches=196), 196)
+
+
+@pytest.mark.parametrize("tokens", PAPER.values(), ids=str)
+def test_the_papers_fractions_scale_to_other_images(tokens):
+    keep_rate = {v: k for k, v in PAPER.items()}[tokens]
+    expected, patches = [], 576
+    for before, after in zip((196, *tokens), tokens, strict=False):
+        patches = ceil(Fraction(after, before) * patches)
+        expected.append(patches)
+    assert outs(BATConfig.preset("paper", keep_rate=keep_rate), patches=576) == tuple(expected)
+
+
+def test_the_papers_fractions_at_384_pixels_by_hand():
+    # 576 * 138 / 196 = 405.6; 406 * 97 / 138 = 285.4; 286 * 68 / 97 = 200.5
+    assert outs(BATConfig.preset("paper", keep_rate=0.7), patches=576) == (406, 286, 201)
+
+
+@pytest.mark.parametrize("blocks", [(3, 6), (2, 4, 6, 8)])
+def test_with_other_sites_the_rate_is_taken_as_it_is(blocks):
+    assert BATConfig.preset("paper", keep_rate=0.7, blocks=blocks).keep_rate == 0.7
+
+
+def test_another_rate_is_a_ceiling_at_each_site():
+    # 196 * 0.65 = 127.4; 128 * 0.65 = 83.2; 84 * 0.65 = 54.6
+    assert outs(BATConfig.preset("paper", keep_rate=0.65)) == (128, 84, 55)
+
+
+def test_presets_say_how_members_are_weighted():
+    paper, free = BATConfig.preset("paper"), BATConfig.preset("training_free")
+    assert (paper.weight, paper.size_aware) == ("importance", False)
+    assert (free.weight, free.size_aware) == ("size", True)
+    assert BATConfig.preset() == free
+    assert BATConfig.preset("paper", weight="size").weight == "size"
+
+
+def test_the_default_rate_is_the_same_given_or_not():
+    assert BATConfig().keep_rate == 0.7
+    assert BATConfig.preset("paper") == BATConfig.preset("paper", keep_rate=0.7) == BATConfig.preset("paper", keep_rate=None)
+
+
+def test_a_preset_takes_tokens_instead_of_a_rate():
+    config = BATConfig.preset("paper", tokens=(100, 50))
+    assert config.keep_rate is None
+    assert outs(config) == (100, 50)
+
+
+# what is refused: the fields, the error, the value in its message, and the remedy
+
+REFUSED = [
+    ({"keep_rate": 0}, ValueError, "got 0;", "(0, 1]"),
+    ({"keep_rate": 2}, ValueError, "got 2;", "(0, 1]"),
+    ({"keep_rate": nan}, ValueError, "got nan", "(0, 1]"),
+    ({"keep_rate": inf}, ValueError, "got inf", "(0, 1]"),
+    ({"keep_rate": -0.1}, ValueError, "got -0.1", "(0, 1]"),
+    ({"keep_rate": (0.7, 0.0)}, ValueError, "got 0.0", "(0, 1]"),
+    ({"keep_rate": "0.7"}, TypeError, "'0.7' (str)", "must be a number"),
+    ({"keep_rate": True}, TypeError, "True (bool)", "must be a number"),
+    ({"keep_rate": (0.7, None)}, TypeError, "None", "must be a number"),
+    ({"keep_rate": ()}, (TypeError, ValueError), "()", "keep_rate"),
+    ({"keep_rate": 0.7, "tokens": (9,)}, ValueError, "0.7 and (9,)", "not both"),
+    ({"tokens": (0,)}, ValueError, "got 0", "at least one token"),
+    ({"tokens": (9, 10)}, ValueError, "(9, 10)", "cannot grow"),
+    ({"tokens": 9}, TypeError, "got 9", "tuple of integers"),
+    ({"tokens": "9"}, TypeError, "got '9'", "tuple of integers"),
+    ({"tokens": ()}, TypeError, "got ()", "one a site"),
+    ({"tokens": (9.0,)}, TypeError, "9.0 (float)", "integers"),
+    ({"tokens": (True,)}, TypeError, "True (bool)", "integers"),
+    ({"blocks": (-1, 3)}, ValueError, "got -1", "count from 0"),
+    ({"blocks": (6, 3)}, ValueError, "(6, 3)", "sort them"),
+    ({"blocks": (3, 3)}, ValueError, "(3, 3)", "name each once"),
+    ({"blocks": ()}, TypeError, "got ()", "one a site"),
+    ({"blocks": 3}, TypeError, "got 3", "tuple of integers"),
+    ({"blocks": ("3",)}, TypeError, "'3' (str)", "integers"),
+    ({"blocks": (3, 6), "keep_rate": (0.7,)}, ValueError, "(0.7,)", "one value a site"),
+    ({"blocks": (3, 6), "tokens": (9, 8, 7)}, ValueError, "(9, 8, 7)", "one value a site"),
+    ({"centres": -1}, ValueError, "got -1", "count from 0 up"),
+    ({"centres": -0.1}, ValueError, "got -0.1", "0.0 .. 1.0"),
+    ({"centres": 1.5}, ValueError, "got 1.5", "0.0 .. 1.0"),
+    ({"centres": nan}, ValueError, "got nan", "0.0 .. 1.0"),
+    ({"centres": "3"}, TypeError, "'3' (str)", "must be a number"),
+    ({"centres": None}, TypeError, "None", "must be a number"),
+    ({"pairs": -1}, ValueError, "got -1", "count from 0 up"),
+    ({"pairs": 0.6}, ValueError, "got 0.6", "0.0 .. 0.5"),
+    ({"pairs": nan}, ValueError, "got nan", "0.0 .. 0.5"),
+    ({"pairs": True}, TypeError, "True (bool)", "must be a number"),
+    ({"neighbours": 0}, ValueError, "got 0", "None for all"),
+    ({"neighbours": 2.5}, TypeError, "2.5 (float)", "integers"),
+    ({"size_aware": 1}, TypeError, "got 1", "True or False"),
+    ({"method": "tome"}, ValueError, "'tome'", "bat, topk"),
+    ({"similarity": "values"}, ValueError, "'values'", "tokens, keys"),
+    ({"matching": ""}, ValueError, "''", "bipartite, greedy"),
+    ({"weight": "sizes"}, ValueError, "'sizes'", "importance, size, importance_size"),
+    ({"keeprate": 0.7}, ValueError, "'keeprate'", "the fields are keep_rate, tokens, blocks"),
+]
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize(("fields", "kind", "value", "remedy"), REFUSED, ids=[str(row[0]) for row in REFUSED])
+def test_a_bad_value_is_refused_with_the_value_and_a_remedy(fields, kind, value, remedy):
+    with pytest.raises(kind, match=next(iter(fields))) as caught:
+        BATConfig.from_dict(fields)
+    assert value in str(caught.value)
+    assert remedy in str(caught.value)
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match=r"mode must be one of paper, training_free, got 'fast'"):
+        BATConfig.preset("fast")
+
+
+@pytest.mark.parametrize(
+    ("fields", "value", "remedy"),
+    [
+        # 138 outgoing, of which 41 are clusters, and 200 pairs: 297 attentive
+        ({"tokens": (138,), "pairs": 200}, "200 pairs need 400 attentive tokens, there are 297", "fewer pairs"),
+        ({"tokens": (138,), "centres": 139}, "139 centres", "give fewer"),
+        ({"tokens": (138,), "centres": 0, "pairs": 0}, "138 attentive tokens of 196 leave 58 for 0 centres", "change centres"),
+        ({"tokens": (138,), "pairs": 59}, "leave 40 for 41 centres", "change centres or pairs"),
+        ({"tokens": (197,)}, "197 tokens cannot go on where 196 come in", "lower tokens"),
+    ],
+    ids=str,
+)
+def test_counts_that_do_not_fit_are_refused(fields, value, remedy):
+    with pytest.raises(ValueError, match=r"^block 6: ") as caught:
+        BATConfig(**fields).schedule(depth=12, patches=196)
+    assert value in str(caught.value)
+    assert remedy in str(caught.value)
+
+
+# the value
+
+
+@pytest.mark.unchecked
+def test_lists_and_whole_numbers_are_as_good():
+    assert BATConfig(keep_rate=[0.5, 0.5], blocks=[3, 6]) == BATConfig(keep_rate=(0.5, 0.5), blocks=(3, 6))
+    assert BATConfig(keep_rate=1).is_identity
+
+
+def test_a_configuration_is_frozen_and_hashable():
+    config = BATConfig(keep_rate=(0.5, 0.5), blocks=(3, 6))
+    assert len({config, BATConfig(keep_rate=(0.5, 0.5), blocks=(3, 6))}) == 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.blocks = (1, 2)
+
+
+def test_replacing_a_field_checks_it():
+    with pytest.raises(ValueError, match=r"neighbours must be 1 or more, got 0"):
+        dataclasses.replace(BATConfig(), neighbours=0)
+
+
+# the file
+
+
+@given(valid_fields())
+def test_json_gives_the_configuration_back(fields):
+    config = BATConfig(**fields)
+    assert BATConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize("keep_rate", [*PAPER, 0.65])
+def test_a_file_gives_the_configuration_back(tmp_path, keep_rate):
+    config = BATConfig.preset("paper", keep_rate=keep_rate)
+    assert BATConfig.load(config.save(tmp_path / "config.json")) == config
+
+
+def test_a_checkpoint_has_its_configuration_beside_it(tmp_path):
+    checkpoint = tmp_path / "model.safetensors"
+    assert BATConfig.path_beside(checkpoint) == tmp_path / "model.batvit.json"
+    assert BATConfig.beside(checkpoint) is None
+    BATConfig(keep_rate=0.5).save(BATConfig.path_beside(checkpoint))
+    assert BATConfig.beside(str(checkpoint)) == BATConfig(keep_rate=0.5)
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"keep_rate": 0.', "not a JSON file"),
+        (b"", "not a JSON file"),
+        (b"\xff\xfe\x00", "not a JSON file"),
+        (b"[0.7]", "JSON object, found list"),
+        (b"null", "JSON object, found NoneType"),
+        (b'{"keep_rate": 2}', "got 2"),
+        (b'{"keep_rate": NaN}', "got nan"),
+        (b'{"keep_rate": {"a": 1}}', "must be a number"),
+        (b'{"blocks": [3.0]}', "3.0 (float)"),
+        (b'{"keep": 0.7}', "unknown field 'keep'"),
+        (b'{"method": ["bat"]}', "['bat']"),
+    ],
+)
+def test_a_bad_file_is_refused_by_name(tmp_path, content, words):
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.json") as caught:
+        BATConfig.load(path)
+    assert words in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.json: no such file"):
+        BATConfig.load(tmp_path / "nowhere.json")
