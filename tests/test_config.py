@@ -20,7 +20,7 @@ PAPER = {
     0.2: (42, 9, 2),
 }
 SITES = (3, 6, 9)
-RATES = st.floats(0, 1, exclude_min=True)
+RATES = st.floats(0, 1, exclude_min=True) | st.integers(1, 1000).map(lambda thousandths: thousandths / 1000)
 
 
 @st.composite
@@ -72,6 +72,21 @@ def test_counts_by_hand():
     (counts,) = BATConfig(keep_rate=0.5, blocks=(2,), centres=0.4, pairs=0.25).schedule(depth=4, patches=10)
     assert counts == (2, 10, 4, 1, 2, 5)
     assert counts._fields == ("block", "tokens_in", "attentive", "pairs", "centres", "tokens_out")
+
+
+def test_where_few_tokens_are_lost_few_are_paired():
+    # 196 * 0.95 = 186.2, so 187 go on and 9 are lost; clusters: 0.3 * 187 = 56; half of the attentive in pairs would make
+    # 131 pairs, but only 9 can be lost; attentive = 187 - 56 + 9, and the other 56 are clusters of one
+    (counts,) = BATConfig(keep_rate=0.95, blocks=(0,), centres=0.3, pairs=0.5).schedule(depth=1, patches=196)
+    assert counts[2:] == (140, 9, 56, 187)
+
+
+def test_at_most_half_of_the_attentive_are_merged_away():
+    # 10 go on, 4 of them clusters: 6 attentive groups, which 6 pairs make of 12 tokens; 7 pairs would need 14 of 13
+    (counts,) = BATConfig(tokens=(10,), blocks=(0,), centres=4, pairs=6).schedule(depth=1, patches=50)
+    assert counts[2:] == (12, 6, 4, 10)
+    with pytest.raises(ValueError, match=r"block 0: 7 pairs need 14 attentive tokens, there are 13; give fewer pairs"):
+        BATConfig(tokens=(10,), blocks=(0,), centres=4, pairs=7).schedule(depth=1, patches=50)
 
 
 @given(RATES, st.integers(1, 700), st.floats(0, 1), st.floats(0, 0.5))

@@ -11,7 +11,7 @@ from timm.models.vision_transformer import Block
 import batvit
 from batvit.backbones import timm_vit
 from batvit.backbones.patch import geometry, reductions
-from batvit.backbones.site import Tokens
+from batvit.backbones.site import Heard, Reduce, Tokens
 from batvit.core import Assignment
 
 
@@ -215,6 +215,32 @@ def test_without_a_class_token_importance_is_the_attention_received():
     with torch.no_grad():
         model(pictures(model))
     torch.testing.assert_close(heard[0], seen[0].mean((1, 2)))
+
+
+@pytest.mark.parametrize("method", ["bat", "topk"])
+def test_autocast_shortens_neither_distances_nor_sums(method):
+    config = batvit.BATConfig(tokens=(40,), blocks=(0,), weight="size", method=method)
+    site = Reduce(config, 0, depth=1, prefix=1, class_token=True)
+    generator = torch.Generator().manual_seed(0)
+    # far from the origin, where distances in bf16 would cancel to noise
+    x = 30 + torch.randn(2, 197, 48, generator=generator)
+    queries, keys = torch.randn(2, 2, 3, 197, 16, generator=generator).bfloat16().float()
+    site.importance = lambda tokens, heard: keys[:, :, 1:, 0].mean(1).abs()
+    expected = site(Tokens.start(x, 1), Heard(queries, keys, 0.25))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = site(Tokens.start(x, 1), Heard(queries, keys, 0.25))
+    assert torch.equal(found.origin.index, expected.origin.index)
+    assert torch.equal(found.x, expected.x)
+
+
+def test_importance_learns_through_the_weights():
+    model = batvit.patch(family("deit"), mode="paper", keep_rate=0.5, blocks=(1,))
+    heard = []
+    site = reductions(model)[1]
+    importance = site.importance
+    site.importance = lambda *a: heard.append(importance(*a)) or heard[-1]
+    model(pictures(model)).square().mean().backward(inputs=[*model.parameters()])
+    assert heard[0].requires_grad
 
 
 def test_training_mode_runs_with_dropped_paths_and_patches():

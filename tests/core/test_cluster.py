@@ -123,6 +123,7 @@ def test_one_token_many_times_still_fills_every_cluster(seed, centres):
 def test_ties_go_to_the_lower_index():
     # all alike: the first three are centres, and the others join the first of them
     assert cluster(torch.ones(1, 6, 2), 3).index.tolist() == [[0, 1, 2, 0, 0, 0]]
+    assert cluster(torch.ones(1, 100, 2), 30).index.tolist() == [[*range(30), *[0] * 70]]
     # all equally dense, and each of the last two as far from token 0 as from token 1
     square = torch.tensor([[[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 0.0]]])
     assert cluster(square, 2).index.tolist() == [[0, 1, 0, 0]]

@@ -126,6 +126,14 @@ def test_the_largest_numbers_do_not_overflow(dtype):
     torch.testing.assert_close(merge(x, a, x[..., 0]), x[:, :1])
 
 
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
+@given(SEEDS)
+def test_half_precision_is_summed_in_float32(dtype, seed):
+    x, a, weight = random_case(seed)
+    x, weight = x.to(dtype), weight.to(dtype)
+    assert torch.equal(merge(x, a, weight), merge(x.float(), a, weight.float()).to(dtype))
+
+
 @given(SEEDS)
 def test_sizes_add_up_to_the_tokens(seed):
     x, a, _ = random_case(seed, pruned=False)

@@ -1,0 +1,63 @@
+"""Accuracy without any training: dense, BAT in both modes, and top-k pruning, on the same pictures in one pass.
+
+python benchmarks/accuracy.py deit_tiny_patch16_224 --checkpoint deit_tiny_patch16_224.safetensors \
+    --data nips2017 --class-map class_map.txt --threads 2
+"""
+
+import argparse
+import copy
+import json
+from dataclasses import asdict
+
+import torch
+from rich.progress import track
+
+import batvit
+from batvit.checkpoint import create_model
+from batvit.data import image_folder, loader
+from batvit.evaluate import evaluate
+from batvit.files import check_writable, write_atomic
+
+ROWS = {
+    "BAT, training-free": {"mode": "training_free"},
+    "BAT, paper": {"mode": "paper"},
+    "top-k pruning": {"mode": "paper", "method": "topk"},
+}
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--checkpoint", help="weights; timm's own otherwise")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--class-map")
+    parser.add_argument("--keep-rates", type=float, nargs="+", default=[0.7, 0.5])
+    parser.add_argument("--batch-size", type=int, default=50)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.json:
+        check_writable(args.json)
+    dense = create_model(args.model, checkpoint=args.checkpoint, pretrained=True).eval()
+    models = {"dense": dense}
+    for keep_rate in args.keep_rates:
+        for name, fields in ROWS.items():
+            models[f"{name}, keep {keep_rate}"] = batvit.patch(copy.deepcopy(dense), keep_rate=keep_rate, **fields)
+    pictures = image_folder(args.data, class_map=args.class_map, num_classes=dense.num_classes)
+    found = evaluate(models, track(loader(pictures, dense, batch_size=args.batch_size), "evaluating"))
+    macs = {name: batvit.info(model).macs for name, model in models.items()}
+    print(f"{args.model}, {len(pictures)} pictures, fp32\n\n| | G MACs | top-1 | difference | top-5 | same class as dense |")
+    print("|---|---|---|---|---|---|")
+    for name, result in found.items():
+        cost = f"{macs[name] / 1e9:.3f} ({100 * (macs[name] / macs['dense'] - 1):+.0f} %)"
+        difference = result.top1 - found["dense"].top1
+        print(f"| {name} | {cost} | {result.top1:.1f} | {difference:+.1f} | {result.top5:.1f} | {result.agreement:.1f} |")
+    if args.json:
+        rows = {name: asdict(result) | {"gmacs": macs[name] / 1e9} for name, result in found.items()}
+        write_atomic(args.json, json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
