@@ -12,12 +12,16 @@ r"""Vision Transformers with fewer tokens: Beyond Attentive Tokens (CVPR 2023).
 ``batvit.patch(model, keep_rate=0.7)`` is all it takes.
 """
 
+import typing
+
 from batvit.backbones.patch import config_of, patch, supported, unpatch
 from batvit.config import BATConfig, Counts
 from batvit.core import Assignment, diversity, merge, unmerge
 from batvit.info import info
 from batvit.trace import Trace, trace
-from batvit.visualize import draw
+
+if typing.TYPE_CHECKING:
+    from batvit.visualize import draw
 
 __version__ = "0.1.0"
 
@@ -37,3 +41,12 @@ __all__ = [
     "unmerge",
     "unpatch",
 ]
+
+
+def __getattr__(name: str) -> typing.Any:
+    # pictures need Pillow and matplotlib; models do not
+    if name == "draw":
+        from batvit.visualize import draw
+
+        return draw
+    raise AttributeError(f"module 'batvit' has no attribute {name!r}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from batvit.checks import check
 from batvit.files import read_json, write_atomic
 
 # Image tokens after blocks 4, 7, 10 at 14 x 14 patches. No source gives them: they were fitted to the MACs in the
@@ -27,12 +28,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "training_free": {"weight": "size", "size_aware": True},
 }
 DEFAULT_MODE = "training_free"
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "similarity": ("tokens", "keys"),
-    "matching": ("bipartite", "greedy"),
-    "weight": ("importance", "size", "importance_size"),
-}
+DEFAULT_KEEP_RATE = 0.7
+PER_SITE = ("keep_rate", "tokens", "blocks")
+CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 class Counts(NamedTuple):
@@ -67,7 +65,7 @@ class BATConfig:
     method: str = "bat"
     """the plan that decides what becomes of each token: bat, or a peer to compare with (topk)"""
     centres: float | int = 0.3
-    """clusters of inattentive tokens: a share of the outgoing tokens (float) or a count (int)"""
+    """clusters of inattentive tokens: a share of the outgoing tokens (float; at least one cluster) or a count (int)"""
     pairs: float | int = 0.1
     """merges among the attentive tokens: a share of them, at most 0.5 (float), or a count (int)"""
     similarity: str = "tokens"
@@ -75,20 +73,20 @@ class BATConfig:
     matching: str = "bipartite"
     """how pairs are found: bipartite (one step) or greedy (exact pairs, one step each)"""
     neighbours: int | None = None
-    """density of a token over this many nearest tokens; over all when not given"""
+    """density of a token over this many nearest tokens, itself included; over all when not given"""
     weight: str = "importance"
     """what members of a group are weighted by: importance, size, or importance_size (their product)"""
     size_aware: bool = False
     """add log(size) to the attention logits after the first site, so that a merged token counts for what it holds"""
 
     def __post_init__(self) -> None:
-        for name in ("keep_rate", "tokens", "blocks"):
+        for name in PER_SITE:
             value = getattr(self, name)
             if isinstance(value, Sequence) and not isinstance(value, str):
                 object.__setattr__(self, name, tuple(value))
         if self.keep_rate is None and self.tokens is None:
-            object.__setattr__(self, "keep_rate", 0.7)
-        _check(self)
+            object.__setattr__(self, "keep_rate", DEFAULT_KEEP_RATE)
+        check(self)
 
     @classmethod
     def preset(cls, mode: str = DEFAULT_MODE, **fields: Any) -> "BATConfig":
@@ -103,8 +101,9 @@ class BATConfig:
             raise ValueError(f"mode must be one of {', '.join(PRESETS)}, got {mode!r}")
         fields = PRESETS[name] | fields
         if fields.get("tokens") is None:
-            fields["keep_rate"] = _as_in_paper(fields.get("keep_rate", 0.7), fields.get("blocks"))
-        return cls(**fields)
+            rate = fields.get("keep_rate")
+            fields["keep_rate"] = _as_in_paper(DEFAULT_KEEP_RATE if rate is None else rate, fields.get("blocks"))
+        return cls.from_dict(fields)
 
     @property
     def is_identity(self) -> bool:
@@ -151,7 +150,9 @@ class BATConfig:
         unknown = sorted(set(fields) - set(known))
         if unknown:
             raise ValueError(f"unknown field {unknown[0]!r} in a BATConfig; the fields are {', '.join(known)}")
-        return cls(**fields)
+        # JSON has lists for tuples
+        several = {name: tuple(fields[name]) for name in PER_SITE if isinstance(fields.get(name), list)}
+        return cls(**(fields | several))
 
     def save(self, path: str | Path) -> Path:
         """Write as JSON, whole or not at all."""
@@ -171,7 +172,9 @@ class BATConfig:
     @staticmethod
     def path_beside(checkpoint: str | Path) -> Path:
         """Where the configuration of a checkpoint is kept: ``model.safetensors`` has ``model.batvit.json``."""
-        return Path(checkpoint).with_suffix(".batvit.json")
+        path = Path(checkpoint)
+        name = path.stem if path.suffix in CHECKPOINT_SUFFIXES else path.name
+        return path.with_name(f"{name}.batvit.json")
 
     @classmethod
     def beside(cls, checkpoint: str | Path) -> "BATConfig | None":
@@ -227,61 +230,3 @@ def _as_in_paper(keep_rate: Any, blocks: Any) -> Any:
         tokens = PAPER_TOKENS[keep_rate]
         return tuple(after / before for before, after in zip((PAPER_PATCHES, *tokens), tokens, strict=False))
     return keep_rate
-
-
-def _check(config: BATConfig) -> None:
-    from batvit.plans import PLANS
-
-    if config.keep_rate is not None and config.tokens is not None:
-        raise ValueError(f"give keep_rate or tokens, not both; got {config.keep_rate} and {config.tokens}")
-    rates = config.keep_rate if isinstance(config.keep_rate, tuple) else (config.keep_rate,)
-    for rate in rates if config.tokens is None else ():
-        if not _number("keep_rate", rate) or rate is None or not 0 < rate <= 1:
-            raise ValueError(f"keep_rate must lie in (0, 1], got {rate}; 1 keeps everything, 0.7 is usual")
-    _check_integers("tokens", config.tokens, least=1, remedy="at least one token must go on at every site")
-    _check_integers("blocks", config.blocks, least=0, remedy="blocks count from 0")
-    if config.tokens and any(late > early for early, late in zip(config.tokens, config.tokens[1:], strict=False)):
-        raise ValueError(f"tokens cannot grow from site to site, got {config.tokens}")
-    if config.blocks and any(late <= early for early, late in zip(config.blocks, config.blocks[1:], strict=False)):
-        raise ValueError(f"blocks must rise and not repeat, got {config.blocks}; sort them and name each once")
-    lengths = {len(v) for v in (config.keep_rate, config.tokens, config.blocks) if isinstance(v, tuple)}
-    if len(lengths) > 1:
-        raise ValueError(
-            f"one value a site: blocks={config.blocks}, keep_rate={config.keep_rate}, tokens={config.tokens} differ in length"
-        )
-    _check_share("centres", config.centres, most=1.0)
-    _check_share("pairs", config.pairs, most=0.5)
-    _check_integers(
-        "neighbours", None if config.neighbours is None else (config.neighbours,), least=1, remedy="or None for all"
-    )
-    if not isinstance(config.size_aware, bool):
-        raise TypeError(f"size_aware must be True or False, got {config.size_aware!r}")
-    for name, allowed in (CHOICES | {"method": tuple(PLANS)}).items():
-        value = getattr(config, name)
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-
-
-def _number(name: str, value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
-    return math.isfinite(value)
-
-
-def _check_integers(name: str, values: Any, *, least: int, remedy: str) -> None:
-    if values is None:
-        return
-    if not isinstance(values, tuple) or not values:
-        raise TypeError(f"{name} must be a tuple of integers, one a site, got {values!r}")
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} must hold integers, got {value!r} ({type(value).__name__})")
-        if value < least:
-            raise ValueError(f"{name} must be {least} or more, got {value}; {remedy}")
-
-
-def _check_share(name: str, value: Any, *, most: float) -> None:
-    if not _number(name, value) or value < 0:
-        raise ValueError(f"{name} must be a count from 0 up (int) or a share in 0.0 .. {most} (float), got {value}")
-    if isinstance(value, float) and value > most:
-        raise ValueError(f"{name} as a share must lie in 0.0 .. {most}, got {value}; a count is an int")

@@ -1,6 +1,8 @@
 """Pictures on disk, checked before use: timm's folders, transforms and loader, strict about what cannot be read."""
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,12 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from timm.data import create_loader, resolve_data_config
 from timm.data.readers.reader_image_folder import find_images_and_targets
+from timm.utils.misc import natural_key
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+
+# what a file holds decides, not its suffix; EPS is not among them, because Pillow would run Ghostscript on it
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 class UnreadableError(ValueError):
@@ -34,7 +40,10 @@ class Pictures(Dataset[tuple[Any, int]]):
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         path, label = self.samples[index]
-        image = open_picture(path)
+        try:
+            image = open_picture(path)
+        except UnreadableError as error:
+            raise UnreadableError(f"{error}; remove it, or skip such files (--skip-unreadable)") from error
         return (image if self.transform is None else self.transform(image)), label
 
 
@@ -44,12 +53,8 @@ def open_picture(path: Path) -> Image.Image:
     Raises:
         UnreadableError: naming the file, if it is no picture, is cut short, or is larger than Pillow's safety limit.
     """
-    try:
-        with Image.open(path) as image:
-            _refuse_huge(image)
-            return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableError(f"{path}: cannot be read as a picture ({error})") from error
+    with _opened(path) as image:
+        return image.convert("RGB")
 
 
 def read_class_map(path: Path) -> tuple[str, ...]:
@@ -61,25 +66,33 @@ def read_class_map(path: Path) -> tuple[str, ...]:
     if path.suffix != ".txt":
         raise ValueError(f"{path}: a class map is a .txt file with one folder name a line")
     try:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a text file ({error})") from error
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if not names or twice is not None:
-        raise ValueError(f"{path}: names {twice!r} twice" if twice else f"{path}: is empty")
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise ValueError(f"{path}: is empty; a class map has one folder name a line")
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"{path}: names {name!r} twice; each line is another class")
+        seen.add(name)
     return names
 
 
 def image_folder(
     root: str | Path, *, class_map: str | Path | None = None, num_classes: int | None = None, skip_unreadable: bool = False
 ) -> Pictures:
-    """List the pictures of a folder that has one sub-folder a class, and check that every one opens.
+    """List the .jpg, .jpeg and .png files of a folder that has one sub-folder a class, and check that every one opens.
 
     Args:
         root: the folder.
-        class_map: a text file with all folder names in label order; sorted folder names by default.
+        class_map: a text file with all folder names in label order; by default the folders in natural order, 2 before 10.
         num_classes: how many classes the model knows; labels must fit.
-        skip_unreadable: leave out files that are no pictures, instead of refusing the folder.
+        skip_unreadable: leave out files that are no pictures, instead of refusing the folder. Every file is decoded once
+            for that, so that what is cut short is found too; otherwise only its header is read.
 
     Raises:
         FileNotFoundError, ValueError, UnreadableError: naming what is wrong and what to do.
@@ -87,26 +100,23 @@ def image_folder(
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
-    found, folders = find_images_and_targets(str(root))
-    if not found:
-        raise ValueError(f"{root}: holds no pictures; expected one folder a class with .jpg, .jpeg or .png files in it")
-    if "" in folders:
-        raise ValueError(f"{root}: pictures lie beside the folders; put each into the folder of its class")
-    names = sorted(folders, key=folders.__getitem__)
+    found, folders = find_images_and_targets(str(root), sort=False)
+    paths = sorted((Path(path) for path, _ in found), key=lambda path: _order(str(path)))
+    _check_layout(root, paths)
+    names = sorted(folders, key=_order)
     classes = tuple(names) if class_map is None else read_class_map(Path(class_map))
     _check_classes(root, names, classes, num_classes, class_map)
     label = {name: i for i, name in enumerate(classes)}
-    samples = [(Path(path), label[names[target]]) for path, target in found]
-    bad = [path for path, _ in samples if not _opens(path)]
+    bad = tuple(path for path in paths if not _readable(path, decode=skip_unreadable))
     if bad and not skip_unreadable:
         raise UnreadableError(
-            f"{root}: {len(bad)} of {len(samples)} files cannot be read as pictures, the first is {bad[0]}; "
+            f"{root}: {len(bad)} of {len(paths)} files cannot be read as pictures, the first is {bad[0]}; "
             "remove them, or skip them (--skip-unreadable)"
         )
-    if len(bad) == len(samples):
-        raise ValueError(f"{root}: none of the {len(samples)} files can be read as a picture")
+    if len(bad) == len(paths):
+        raise ValueError(f"{root}: none of the {len(paths)} files can be read as a picture, the first is {bad[0]}")
     lost = set(bad)
-    return Pictures([s for s in samples if s[0] not in lost], classes, tuple(bad))
+    return Pictures([(path, label[path.parent.name]) for path in paths if path not in lost], classes, bad)
 
 
 def loader(
@@ -140,16 +150,38 @@ def loader(
 
 
 def data_config(model: nn.Module, image_size: tuple[int, int] | None = None) -> dict[str, Any]:
-    """What timm knows of a model's input: input_size (3, H, W), interpolation, mean, std, crop_pct, crop_mode."""
-    size = {"input_size": (3, *image_size)} if image_size else {}
-    settings: dict[str, Any] = resolve_data_config(size, model=model)
+    """What timm knows of a model's input: input_size (3, H, W), interpolation, mean, std, crop_pct, crop_mode.
+
+    The size is the one given, or that of the model as it is now, or that of its pretrained configuration.
+    """
+    size = image_size or getattr(getattr(model, "patch_embed", None), "img_size", None)
+    settings: dict[str, Any] = resolve_data_config({"input_size": (3, *size)} if size else {}, model=model)
     return settings
 
 
 def placed(batch: Tensor, model: nn.Module) -> Tensor:
-    """A batch of pictures on the device and in the type of a model's weights."""
-    weight = next(model.parameters())
+    """A batch of pictures on the device and in the type of a model's weights; as it is for a model without any."""
+    weight = next(model.parameters(), batch)
     return batch.to(device=weight.device, dtype=weight.dtype if weight.is_floating_point() else torch.float32)
+
+
+def _order(name: str) -> tuple[Any, str]:
+    # timm's natural order does not tell "a" from "A" nor 1 from 01
+    return natural_key(name), name
+
+
+def _check_layout(root: Path, paths: Sequence[Path]) -> None:
+    if not paths:
+        raise ValueError(f"{root}: holds no pictures; expected one folder a class with .jpg, .jpeg or .png files in it")
+    beside = next((path for path in paths if path.parent == root), None)
+    if beside is not None:
+        raise ValueError(f"{root}: {beside.name} lies beside the class folders; put each picture into the folder of its class")
+    deep = next((path for path in paths if path.parent.parent != root), None)
+    if deep is not None:
+        raise ValueError(
+            f"{root}: {deep} lies deeper than one folder a class; give the folder of the class folders, "
+            f"such as {deep.parent.parent}"
+        )
 
 
 def _check_classes(
@@ -170,16 +202,30 @@ def _check_classes(
         raise ValueError(f"{where}, the model has {num_classes} classes; {remedy}")
 
 
-def _opens(path: Path) -> bool:
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as image:
-            _refuse_huge(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        with warnings.catch_warnings():
+            # up to twice its safety limit Pillow would only warn
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as image:
+                yield image
+    except Exception as error:
+        # whatever a decoder stumbles over, the file is no good
+        raise UnreadableError(f"{path}: cannot be read as a picture ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is none of {', '.join(FORMATS)}"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _readable(path: Path, *, decode: bool) -> bool:
+    try:
+        with _opened(path) as image:
+            if decode:
+                image.convert("RGB")
+    except UnreadableError:
         return False
     return True
-
-
-def _refuse_huge(image: Image.Image) -> None:
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        raise ValueError(f"{image.width} x {image.height} pixels are more than {limit}")

@@ -13,7 +13,7 @@ def write_atomic(path: str | Path, content: str | bytes) -> Path:
     Raises:
         OSError: if the folder does not exist or cannot be written; nothing is left behind.
     """
-    path = Path(path)
+    path = check_writable(path).resolve()
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -55,5 +55,5 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a JSON file ({error})") from error

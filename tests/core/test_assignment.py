@@ -65,7 +65,7 @@ def test_any_integers_make_an_index(dtype):
         (torch.tensor(0), None, "()"),
         (torch.tensor([0, 3]), 2, "got 0 .. 3"),
         (torch.tensor([-2, 0]), None, "got -2 .. 0"),
-        (torch.tensor([-1, -1]), None, "got -1 .. -1"),
+        (torch.tensor([-1, -1]), None, "all are -1"),
         (torch.tensor([0, 0]), 0, "got 0 .. 0"),
         (torch.tensor([0, 2]), None, "3 groups"),
         (torch.tensor([0, 0]), 2, "2 groups"),
@@ -122,7 +122,7 @@ def test_sizes_of_a_composition_are_sums_of_sizes(chain):
 
 def test_assignments_that_do_not_follow_are_refused():
     three, two = Assignment.identity(1, 3), Assignment.identity(1, 2)
-    with pytest.raises(ValueError, match="gives 3 groups, the second takes 2"):
+    with pytest.raises(ValueError, match="with 3 groups, the second takes 1 with 2"):
         three.then(two)
 
 

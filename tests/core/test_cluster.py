@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from batvit.core import cluster
-from batvit.core.cluster import density, separation, squared_distances
+from batvit.core.cluster import log_density, separation, squared_distances
 
 # five tokens on a line; the squared distances of each to all, added up, are 2.54, 2.07, 1.43, 2.34, 3.50
 LINE = torch.tensor([0.0, 0.1, 0.3, 1.0, 1.2]).view(1, 5, 1)
@@ -27,25 +27,25 @@ def partition(labels):
 
 def test_density_by_hand():
     # exp(-mean / 1): 0.602, 0.661, 0.751, 0.626, 0.497
-    rho = density(squared_distances(LINE), width=1, neighbours=None)
+    rho = log_density(squared_distances(LINE), width=1, neighbours=None).exp()
     torch.testing.assert_close(rho, torch.tensor([[exp(-s / 5) for s in (2.54, 2.07, 1.43, 2.34, 3.50)]]))
 
 
 def test_density_over_the_nearest_two_by_hand():
     # the token itself is the nearest, at 0; the next lies 0.1, 0.1, 0.2, 0.2, 0.2 away
-    rho = density(squared_distances(LINE), width=1, neighbours=2)
+    rho = log_density(squared_distances(LINE), width=1, neighbours=2).exp()
     torch.testing.assert_close(rho, torch.tensor([[exp(-d * d / 2) for d in (0.1, 0.1, 0.2, 0.2, 0.2)]]))
 
 
 def test_density_takes_the_width_out():
     squared = squared_distances(LINE)
-    assert torch.equal(density(4 * squared, width=4, neighbours=None), density(squared, width=1, neighbours=None))
+    assert torch.equal(log_density(4 * squared, width=4, neighbours=None), log_density(squared, width=1, neighbours=None))
 
 
 def test_separation_by_hand():
     # the densest is token 2, at most 0.9 from any; 1 is 0.2 from it; 3 is 0.7 from it; 0 is 0.1 from 1; 4 is 0.2 from 3
     squared = squared_distances(LINE)
-    delta = separation(squared, density(squared, width=1, neighbours=None))
+    delta = separation(squared, log_density(squared, width=1, neighbours=None))
     torch.testing.assert_close(delta, torch.tensor([[0.1, 0.2, 0.9, 0.7, 0.2]]))
 
 

@@ -2,7 +2,6 @@
 
 import importlib
 import sys
-from dataclasses import replace
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -43,7 +42,7 @@ def patch(model: Model, config: BATConfig | None = None, *, mode: str | None = N
     elif mode is not None:
         raise ValueError(f"give config or mode, not both; got mode={mode!r}")
     else:
-        config = replace(config, **fields)
+        config = BATConfig.from_dict(config.to_dict() | fields)
     adapter = _adapter(model)
     adapter.check(model)
     geometry = adapter.geometry(model)

@@ -1,6 +1,5 @@
 """What happens at a site, whatever library the block comes from: importance, plan, merge."""
 
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -90,13 +89,10 @@ class Reduce(nn.Module):
         prefix, image = tokens.x[:, : self.prefix], tokens.x[:, self.prefix :]
         importance = self.importance(tokens, heard)
         features = image if self.config.similarity == "tokens" else self.keys(heard)
-        # distances and sums stay in float32 where autocast would shorten them
-        with torch.autocast(image.device.type, enabled=False) if not image.is_meta else nullcontext():
-            with torch.no_grad():
-                plan = PLANS[self.config.method].decide(Evidence(features, importance, tokens.size), counts, self.config)
-            image = merge(image, plan, self.weight(importance, tokens.size))
-            size = sum_by_group(tokens.size, plan)
-        return Tokens(torch.cat([prefix, image], dim=1), size, tokens.origin.then(plan))
+        with torch.no_grad():
+            plan = PLANS[self.config.method].decide(Evidence(features, importance, tokens.size), counts, self.config)
+        image = merge(image, plan, self.weight(importance, tokens.size))
+        return Tokens(torch.cat([prefix, image], dim=1), sum_by_group(tokens.size, plan), tokens.origin.then(plan))
 
     def importance(self, tokens: Tokens, heard: Heard) -> Float[Tensor, "batch groups"]:
         """Class attention; the mean attention received where there is no class token."""

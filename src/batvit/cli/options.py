@@ -15,7 +15,8 @@ from torch import nn
 
 from batvit.backbones.patch import patch, unpatch
 from batvit.checkpoint import create_model
-from batvit.config import CHOICES, DEFAULT_MODE, PRESETS, BATConfig
+from batvit.checks import CHOICES
+from batvit.config import DEFAULT_MODE, PRESETS, BATConfig
 from batvit.files import check_writable, write_atomic
 from batvit.plans import PLANS
 

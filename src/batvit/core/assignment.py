@@ -37,6 +37,8 @@ class Assignment:
         index = index.long().unsqueeze(0) if index.dim() == 1 else index.long()
         if index.dim() != 2 or index.numel() == 0:
             raise ValueError(f"index must have shape (batch, tokens) with at least one token, got {tuple(index.shape)}")
+        if int(index.max()) < 0:
+            raise ValueError("index prunes every token (all are -1); at least one must stay")
         groups = int(index.max()) + 1 if groups is None else groups
         low, high = int(index.min()), int(index.max())
         if groups < 1 or low < -1 or high >= groups:
@@ -71,8 +73,11 @@ class Assignment:
 
     def then(self, later: "Assignment") -> "Assignment":
         """Compose: tokens to groups by ``self``, those groups to fewer groups by ``later``. Pruned stays pruned."""
-        if later.tokens != self.groups:
-            raise ValueError(f"cannot compose: the first gives {self.groups} groups, the second takes {later.tokens}")
+        if (later.batch, later.tokens) != (self.batch, self.groups):
+            raise ValueError(
+                f"cannot compose: the first gives a batch of {self.batch} with {self.groups} groups, "
+                f"the second takes {later.batch} with {later.tokens}"
+            )
         moved = later.index.gather(1, self.index.clamp(min=0))
         return Assignment(torch.where(self.index < 0, self.index, moved), later.groups)
 

@@ -7,6 +7,7 @@ from torch.nn.functional import normalize
 
 from batvit.core.assignment import Assignment
 from batvit.core.decouple import ranks
+from batvit.core.precision import full_precision
 
 
 def match(features: Float[Tensor, "batch tokens channels"], pairs: int, *, method: str = "bipartite") -> Assignment:
@@ -21,12 +22,16 @@ def match(features: Float[Tensor, "batch tokens channels"], pairs: int, *, metho
 
     Returns:
         A tokens to ``A - pairs`` groups, total and onto.
+
+    Raises:
+        ValueError: if the method is unknown or there are more pairs than half the tokens.
     """
-    unit = normalize(features.float(), dim=-1)
-    if method == "bipartite":
-        return _bipartite(unit, pairs)
-    assert method == "greedy", method
-    return _greedy(unit, pairs)
+    if method not in MATCHINGS:
+        raise ValueError(f"method must be one of {', '.join(MATCHINGS)}, got {method!r}")
+    if not 0 <= pairs <= features.shape[1] // 2:
+        raise ValueError(f"pairs must lie in 0 .. {features.shape[1] // 2}, half the number of tokens, got {pairs}")
+    with full_precision(features):
+        return MATCHINGS[method](normalize(features.float(), dim=-1), pairs)
 
 
 def _bipartite(unit: Float[Tensor, "batch tokens channels"], pairs: int) -> Assignment:
@@ -63,3 +68,6 @@ def _number(root: Int64[Tensor, "batch tokens"]) -> Int64[Tensor, "batch tokens"
     """Number the groups in order of their first member, given that member for every token."""
     leads = root == torch.arange(root.shape[1], device=root.device)
     return (leads.long().cumsum(dim=1) - 1).gather(1, root)
+
+
+MATCHINGS = {"bipartite": _bipartite, "greedy": _greedy}

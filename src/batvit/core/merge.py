@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from batvit.core.assignment import Assignment
+from batvit.core.precision import full_precision
 
 
 def merge(
@@ -21,6 +22,9 @@ def merge(
 
     Returns:
         (B, M, C) in the type of ``x``. Gradients flow into ``x`` and ``weight``.
+
+    Raises:
+        ValueError: if ``x`` is not of the assignment's batch and number of tokens.
     """
     weight = torch.ones_like(x[..., 0], dtype=torch.float32) if weight is None else weight.float()
     total = sum_by_group(weight, assignment)
@@ -32,14 +36,16 @@ def merge(
 
 def unmerge(y: Float[Tensor, "batch groups channels"], assignment: Assignment) -> Float[Tensor, "batch tokens channels"]:
     """Give every token back the feature of its group (B, N, C); a pruned token gets zeros."""
+    _check(y, assignment.groups, assignment)
     x = y.gather(1, assignment.index.clamp(min=0).unsqueeze(-1).expand(-1, -1, y.shape[-1]))
-    return x * assignment.kept.unsqueeze(-1).to(y.dtype)
+    return torch.where(assignment.kept.unsqueeze(-1), x, 0)
 
 
 def sum_by_group(
     values: Float[Tensor, "batch tokens *channels"], assignment: Assignment
 ) -> Float[Tensor, "batch groups *channels"]:
     """Add up the values of the members of each group; what is pruned does not count."""
+    _check(values, assignment.tokens, assignment)
     batch, groups = assignment.batch, assignment.groups
     kept = assignment.kept.reshape(assignment.kept.shape + (1,) * (values.dim() - 2))
     values = torch.where(kept, values, 0)
@@ -47,10 +53,16 @@ def sum_by_group(
     if values.is_cuda:
         # atomic adds have no fixed order there: one matrix product is deterministic, and faster
         member = torch.arange(groups, device=index.device).unsqueeze(1) == index.unsqueeze(1)
-        return member.to(values.dtype) @ values.flatten(2) if values.dim() > 2 else (member * values.unsqueeze(1)).sum(-1)
+        with full_precision(values):
+            return (member.to(values.dtype) @ values.reshape(*index.shape, -1)).view(batch, groups, *values.shape[2:])
     rows = index + torch.arange(batch, device=index.device).unsqueeze(1) * groups
     total = values.new_zeros(batch * groups, *values.shape[2:])
     return total.index_add(0, rows.flatten(), values.flatten(0, 1)).view(batch, groups, *values.shape[2:])
+
+
+def _check(x: Tensor, tokens: int, assignment: Assignment) -> None:
+    if x.shape[:2] != (assignment.batch, tokens):
+        raise ValueError(f"expected a batch of {assignment.batch} with {tokens} tokens each, got {tuple(x.shape[:2])}")
 
 
 def _of_group(value: Float[Tensor, "batch groups"], assignment: Assignment) -> Float[Tensor, "batch tokens"]:
