@@ -207,7 +207,7 @@ def test_another_rate_is_a_ceiling_at_each_site():
 def test_presets_say_how_members_are_weighted():
     paper, free = BATConfig.preset("paper"), BATConfig.preset("training_free")
     assert (paper.weight, paper.size_aware) == ("importance", False)
-    assert (free.weight, free.size_aware) == ("size", True)
+    assert (free.weight, free.size_aware, free.centres, free.neighbours) == ("importance_size", True, 0.5, 3)
     assert BATConfig.preset() == free
     assert BATConfig.preset("paper", weight="size").weight == "size"
 
