@@ -171,12 +171,17 @@ def test_a_block_beyond_the_model_is_refused():
 # presets
 
 
-@pytest.mark.parametrize("mode", ["paper", "training_free", "training-free"])
 @pytest.mark.parametrize(("keep_rate", "tokens"), PAPER.items())
-def test_presets_reproduce_the_papers_totals(mode, keep_rate, tokens):
-    config = BATConfig.preset(mode, keep_rate=keep_rate)
+def test_the_paper_preset_has_the_papers_totals(keep_rate, tokens):
+    config = BATConfig.preset("paper", keep_rate=keep_rate)
     assert outs(config) == tokens
     check_schedule(config.schedule(depth=12, patches=196), 196)
+
+
+@pytest.mark.parametrize("mode", ["training_free", "training-free"])
+def test_the_training_free_preset_takes_a_rate_as_it_is(mode):
+    assert outs(BATConfig.preset(mode, keep_rate=0.7)) == (138, 97, 68)
+    assert outs(BATConfig.preset(mode, keep_rate=0.5)) == (98, 49, 25)
 
 
 @pytest.mark.parametrize("tokens", PAPER.values(), ids=str)

@@ -93,15 +93,15 @@ class BATConfig:
         """A named configuration, with any field set otherwise.
 
         ``paper`` is steps 1 to 6 of the paper, for fine-tuning and reproduction. ``training_free`` makes
-        the attention size-aware and takes more clusters, for a pretrained model as it is. In both, a keep rate of the
-        paper's table stands for the token counts that give the paper's MACs (:data:`PAPER_TOKENS`); any other is taken
-        as it is.
+        the attention size-aware and takes more clusters, for a pretrained model as it is. In ``paper`` a keep rate of
+        the paper's table stands for the token counts that give the paper's MACs (:data:`PAPER_TOKENS`); any other is
+        taken as it is.
         """
         name = mode.replace("-", "_") if isinstance(mode, str) else mode
         if name not in PRESETS:
             raise ValueError(f"mode must be one of {', '.join(PRESETS)}, got {mode!r}")
         fields = PRESETS[name] | fields
-        if fields.get("tokens") is None:
+        if name == "paper" and fields.get("tokens") is None:
             rate = fields.get("keep_rate")
             fields["keep_rate"] = _as_in_paper(DEFAULT_KEEP_RATE if rate is None else rate, fields.get("blocks"))
         return cls.from_dict(fields)
