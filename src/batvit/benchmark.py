@@ -1,6 +1,7 @@
 """How fast one model is beside another: warmed up, interleaved, synchronised, with median and spread."""
 
 import statistics
+import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -9,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.benchmark import timer
 
 from batvit.macs import count_macs, count_parameters
 
@@ -94,28 +94,27 @@ def compare(
         parts: names of modules of ``reduced`` whose share of the time is reported.
         rounds: measurements of each model.
         warmup: unmeasured runs of each model before.
-        compiled: time both under ``torch.compile``.
+        compiled: time both under ``torch.compile``, for this very shape. Forgets what was compiled before.
 
     Raises:
         ValueError: if rounds or warmup is too small.
     """
-    if rounds < 1 or warmup < 0:
-        raise ValueError(f"rounds must be 1 or more and warmup 0 or more, got {rounds} and {warmup}")
+    if rounds < 1:
+        raise ValueError(f"rounds must be 1 or more, got {rounds}")
+    if compiled and warmup < 1:
+        raise ValueError(f"warmup must be 1 or more, as the first run compiles, got {warmup}")
+    if warmup < 0:
+        raise ValueError(f"warmup must be 0 or more, got {warmup}")
     models = [dense.eval(), reduced.eval()]
     size = tuple(images.shape[1:])
     share = time_share(reduced, images, parts) if parts else 0.0
     peaks = [peak_memory(model, images) for model in models]
-    run: list[Any] = [torch.compile(model) for model in models] if compiled else models
-    for model in run:
-        for _ in range(warmup):
-            model(images)
-    times: list[list[float]] = [[], []]
-    for _ in range(rounds):
-        for model, measured in zip(run, times, strict=True):
-            # this timer waits for the device
-            start = timer()
-            model(images)
-            measured.append(1e3 * (timer() - start))
+    run: list[Any] = models
+    if compiled:
+        # graphs of other shapes count against torch's limit of recompilations, and past it a model would run eagerly
+        torch.compiler.reset()
+        run = [torch.compile(model, dynamic=False) for model in models]
+    times = _in_turns(run, images, rounds, warmup)
     return Comparison(
         dense=_timing(len(images), times[0], peaks[0]),
         reduced=_timing(len(images), times[1], peaks[1]),
@@ -128,17 +127,34 @@ def compare(
     )
 
 
+def _in_turns(models: list[Any], images: Tensor, rounds: int, warmup: int) -> list[list[float]]:
+    """Milliseconds of every round, for each model."""
+    for model in models:
+        for _ in range(warmup):
+            model(images)
+    times: list[list[float]] = [[] for _ in models]
+    for _ in range(rounds):
+        for model, measured in zip(models, times, strict=True):
+            start = _now(images)
+            model(images)
+            measured.append(1e3 * (_now(images) - start))
+    return times
+
+
 @torch.inference_mode()
 def time_share(model: nn.Module, images: Tensor, parts: Iterable[str], *, rounds: int = 5) -> float:
-    """Share of the forward time spent inside the named modules: median over rounds, after one warm-up."""
+    """Share of the forward time spent inside the named modules: median over rounds, after one warm-up.
+
+    The modules must not lie in one another, or time would count twice.
+    """
     inside = [0.0]
     shares = []
 
     def enter(module: nn.Module, args: Any) -> None:
-        inside[0] -= timer()
+        inside[0] -= _now(images)
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
-        inside[0] += timer()
+        inside[0] += _now(images)
 
     with ExitStack() as hooks:
         for name in parts:
@@ -147,9 +163,9 @@ def time_share(model: nn.Module, images: Tensor, parts: Iterable[str], *, rounds
             hooks.callback(part.register_forward_hook(leave).remove)
         for _ in range(rounds + 1):
             inside[0] = 0.0
-            start = timer()
+            start = _now(images)
             model(images)
-            shares.append(inside[0] / (timer() - start))
+            shares.append(inside[0] / (_now(images) - start))
     return statistics.median(shares[1:])
 
 
@@ -169,7 +185,14 @@ def peak_memory(model: nn.Module, images: Tensor) -> float:
     return peak / 1e6
 
 
+def _now(images: Tensor) -> float:
+    """Seconds, once the device of the images has done all that was asked of it."""
+    if images.device.type != "cpu":
+        torch.accelerator.synchronize(images.device)
+    return time.perf_counter()
+
+
 def _timing(batch: int, measured: list[float], peak: float) -> Timing:
     median = statistics.median(measured)
-    low, _, high = statistics.quantiles(measured, n=4) if len(measured) > 1 else (median, median, median)
+    low, _, high = statistics.quantiles(measured, n=4, method="inclusive") if len(measured) > 1 else (median, median, median)
     return Timing(batch, median, high - low, 1e3 * batch / median, peak)

@@ -61,7 +61,7 @@ def read_class_map(path: Path) -> tuple[str, ...]:
     """Folder names in label order, one a line: what timm calls a class map.
 
     Raises:
-        ValueError: if the file is no text, is empty, or names a class twice.
+        FileNotFoundError, ValueError: if the file is missing, is no text, is empty, or names a class twice.
     """
     if path.suffix != ".txt":
         raise ValueError(f"{path}: a class map is a .txt file with one folder name a line")
@@ -119,19 +119,15 @@ def image_folder(
     return Pictures([(path, label[path.parent.name]) for path in paths if path not in lost], classes, bad)
 
 
-def loader(
-    pictures: Pictures, model: nn.Module, *, batch_size: int, image_size: tuple[int, int] | None = None, workers: int = 0
-) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Batches for evaluation, prepared as the model's pretrained configuration says (timm's transforms).
+def loader(pictures: Pictures, model: nn.Module, *, batch_size: int, workers: int = 0) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Batches for evaluation, prepared as the model expects them (timm's transforms).
 
     Args:
         pictures: from :func:`image_folder`; its ``transform`` is set.
-        model: read for ``pretrained_cfg``: size, crop, interpolation, mean and deviation.
+        model: read for what :func:`data_config` gives.
         batch_size: pictures a batch; the last batch may be smaller.
-        image_size: (height, width), if not the model's own.
         workers: processes that decode; 0 decodes in this one.
     """
-    settings = data_config(model, image_size)
     batches: DataLoader[tuple[Tensor, Tensor]] = create_loader(
         pictures,  # type: ignore[arg-type]
         batch_size=batch_size,
@@ -139,22 +135,17 @@ def loader(
         use_prefetcher=False,
         num_workers=workers,
         persistent_workers=workers > 0,
-        input_size=settings["input_size"],
-        interpolation=settings["interpolation"],
-        mean=settings["mean"],
-        std=settings["std"],
-        crop_pct=settings["crop_pct"],
-        crop_mode=settings["crop_mode"],
+        **data_config(model),
     )
     return batches
 
 
-def data_config(model: nn.Module, image_size: tuple[int, int] | None = None) -> dict[str, Any]:
+def data_config(model: nn.Module) -> dict[str, Any]:
     """What timm knows of a model's input: input_size (3, H, W), interpolation, mean, std, crop_pct, crop_mode.
 
-    The size is the one given, or that of the model as it is now, or that of its pretrained configuration.
+    The size is that of the model as it is now, if it tells, else that of its pretrained configuration, as the rest is.
     """
-    size = image_size or getattr(getattr(model, "patch_embed", None), "img_size", None)
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
     settings: dict[str, Any] = resolve_data_config({"input_size": (3, *size)} if size else {}, model=model)
     return settings
 

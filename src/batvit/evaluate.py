@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from timm.utils.metrics import AverageMeter, accuracy
 from torch import Tensor, nn
 
 from batvit.data import placed
@@ -40,32 +39,36 @@ def evaluate(models: Mapping[str, nn.Module], batches: Iterable[tuple[Tensor, Te
         batches: pictures (B, 3, H, W) and labels (B,); wrap it to show progress.
 
     Raises:
-        ValueError: if there is no model or no picture, or a model returns something that is not one row of logits a picture.
+        ValueError: if there is no model or no picture, or a model returns something that is not one row of finite logits
+            a picture.
     """
     if not models:
         raise ValueError("there is no model to evaluate")
-    meters = {name: (AverageMeter(), AverageMeter(), AverageMeter()) for name in models}
+    samples, right = 0, {name: [0, 0, 0] for name in models}
     training = {name: model.training for name, model in models.items()}
     try:
         for images, labels in batches:
+            samples += len(labels)
             first: Tensor | None = None
             for name, model in models.items():
-                logits = model.eval()(placed(images, model))
-                if not isinstance(logits, Tensor) or logits.shape[:1] != labels.shape or logits.dim() != 2:
-                    raise ValueError(f"{name}: expected logits ({len(labels)}, classes), got {_shape(logits)}")
-                logits = logits.float().cpu()
-                first = logits if first is None else first
-                same = 100 * (logits.argmax(1) == first.argmax(1)).float().mean()
-                for meter, value in zip(meters[name], (*accuracy(logits, labels, topk=(1, 5)), same), strict=True):
-                    meter.update(float(value), len(labels))
+                logits = _checked(name, model.eval()(placed(images, model)), len(labels))
+                best = logits.topk(min(5, logits.shape[1])).indices
+                hits = best == labels.cpu().unsqueeze(1)
+                first = best[:, 0] if first is None else first
+                for i, found in enumerate((hits[:, 0], hits, best[:, 0] == first)):
+                    right[name][i] += int(found.sum())
     finally:
         for name, model in models.items():
             model.train(training[name])
-    samples = next(iter(meters.values()))[0].count
     if not samples:
         raise ValueError("there is no picture to evaluate on")
-    return {name: Evaluation(samples, top1.avg, top5.avg, same.avg) for name, (top1, top5, same) in meters.items()}
+    return {name: Evaluation(samples, *(100 * count / samples for count in counts)) for name, counts in right.items()}
 
 
-def _shape(value: object) -> str:
-    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+def _checked(name: str, logits: object, batch: int) -> Tensor:
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != batch or not logits.shape[1]:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"{name}: expected logits ({batch}, classes), got {shape}")
+    if not logits.isfinite().all():
+        raise ValueError(f"{name}: logits are not finite; run it in fp32 or bf16, or check its weights")
+    return logits.float().cpu()

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_macs(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, int]:
-    """MACs of one forward pass, for the whole model and for every module in it.
+    """MACs of one forward pass, for the whole model and for every module in it that has any.
 
     Matrix products, convolutions and attention count; softmax, norms, sorting, gathering and adding do not. Runs on the
     meta device: no weight is read, nothing is computed, and attention counts whatever kernel the machine would pick.

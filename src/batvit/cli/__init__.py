@@ -1,13 +1,24 @@
 """The command line: the only place that prints."""
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
+
+import torch
 
 from batvit import __version__
-from batvit.cli import bench, demo, draw, eval, info, train
 
-COMMANDS = (demo, info, eval, bench, draw, train)
+COMMANDS = ("demo", "info", "eval", "bench", "draw", "train")
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with an option in one line, without the whole usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,12 +26,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0, or 2 after one line on standard error if the input was bad.
+
+    Raises:
+        SystemExit: after ``--help`` and ``--version`` with 0, and for a bad option with 2, as argparse does.
     """
-    parser = argparse.ArgumentParser(prog="batvit", description="Vision Transformers with fewer tokens.")
+    argv = sys.argv[1:] if argv is None else argv
+    parser = Parser(prog="batvit", description="Vision Transformers with fewer tokens.")
     parser.add_argument("--version", action="version", version=f"batvit {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in COMMANDS:
-        name = module.__name__.rsplit(".", 1)[-1]
+    # the command asked for alone is imported: drawing and training need libraries that others do without
+    for name in argv[:1] if argv and argv[0] in COMMANDS else COMMANDS:
+        module = importlib.import_module(f"batvit.cli.{name}")
         text = (module.__doc__ or "").strip()
         command = commands.add_parser(name, help=text.splitlines()[0], description=text)
         module.add_arguments(command)
@@ -28,10 +44,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         args.run(args)
-    except (ValueError, TypeError, OSError) as error:
-        print(f"batvit {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print(f"batvit {args.command}: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not _is_of_the_input(error):
+            raise
+        print(f"batvit {args.command}: {_one_line(error)}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _is_of_the_input(error: Exception) -> bool:
+    """Whether the user can do something about it; of the rest the traceback is what a bug report needs."""
+    return isinstance(error, ValueError | TypeError | OSError) or _is_memory(error)
+
+
+def _is_memory(error: Exception) -> bool:
+    # on a CPU torch has no class for it
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _one_line(error: Exception) -> str:
+    if _is_memory(error):
+        return f"not enough memory; lower --batch-size or --img-size ({str(error).strip().splitlines()[0]})"
+    text = str(error).strip()
+    # what a loader's process raised carries its traceback, and says what is wrong at the end
+    if "Traceback (most recent call last)" in text:
+        text = text.splitlines()[-1].partition(": ")[2]
+    return " ".join(text.split())

@@ -1,11 +1,180 @@
-"""Train a small ViT on handwritten digits, and reduce its tokens."""
+"""Train a small Vision Transformer on handwritten digits, and reduce its tokens: offline, in about a minute."""
 
 import argparse
+import copy
+import os
+import statistics
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.models import VisionTransformer
+from torch import nn
+from torch.utils.data import DataLoader
+
+from batvit.backbones.patch import config_of, patch
+from batvit.benchmark import Comparison, compare
+from batvit.cli import options
+from batvit.cli.train import Data, fit_shown
+from batvit.config import BATConfig
+from batvit.digits import CLASSES, digits
+from batvit.evaluate import Evaluation, evaluate
+from batvit.files import check_writable
+from batvit.macs import count_parameters
+from batvit.trace import trace
+from batvit.train import save_weights
+from batvit.train_config import TrainConfig
+from batvit.visualize import draw_many, from_tensor, save
+
+# DeiT's layout, small: 64 patches
+ARCHITECTURE: dict[str, Any] = {
+    "img_size": 32,
+    "patch_size": 4,
+    "embed_dim": 64,
+    "depth": 8,
+    "num_heads": 4,
+    "num_classes": CLASSES,
+    "weight_init": "jax",
+}
+MEAN = STD = (0.5, 0.5, 0.5)
+FROM_SCRATCH = TrainConfig(epochs=6, batch_size=32, lr=1e-2, min_lr=1e-4, opt="muon", clip_grad=1.0)
+FINE_TUNING = TrainConfig(epochs=1, batch_size=32, lr=1e-4, min_lr=1e-5, clip_grad=1.0)
+KEEP_RATES = (0.7, 0.5)
+TIMED_BATCH, ROUNDS, DRAWN = 64, 11, 4
+PICTURE = "groups.png"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of the table; the dense one is compared with nothing."""
+
+    name: str
+    accuracy: Evaluation
+    speed: Comparison | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Model, pictures and configuration."""
+    """Output, length, threads."""
+    parser.add_argument("-o", "--output", default="batvit-demo", metavar="DIR", help="picture and weights (batvit-demo)")
+    parser.add_argument("--json", metavar="FILE", help="also write the result here")
+    parser.add_argument("--threads", type=options.at_least(1), metavar="N", help="CPU threads of torch")
+    epochs = f"passes over the digits, for the dense model ({FROM_SCRATCH.epochs})"
+    parser.add_argument("--epochs", type=options.at_least(1), default=FROM_SCRATCH.epochs, metavar="N", help=epochs)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train."""
+    """Train, reduce, fine-tune, compare, draw."""
+    start = time.perf_counter()
+    options.check_outputs(args.json)
+    folder = _folder(args.output)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    # torch's profiler, which measures the memory, would write notes of its own to standard error
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    train, val = digits((ARCHITECTURE["img_size"],) * 2, mean=MEAN, std=STD)
+    data = Data(train, DataLoader(val, TIMED_BATCH))
+    dense = _train(data, args.epochs)
+    models = {"dense": dense} | _training_free(dense) | _fine_tuned(dense, data)
+    rows = _measure(models, data)
+    _show(rows, samples=len(val))
+    _write(models, data, folder)
+    _say(f"That took {time.perf_counter() - start:.0f} s. Your own model next: batvit info deit_small_patch16_224")
+    options.write_json(args.json, _json(rows, args.epochs))
+
+
+def _folder(output: str) -> Path:
+    folder = Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"cannot write into {folder}: it is a file; name a folder")
+    check_writable(folder / PICTURE if folder.is_dir() else folder)
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _train(data: Data, epochs: int) -> nn.Module:
+    torch.manual_seed(FROM_SCRATCH.seed)
+    model = VisionTransformer(**ARCHITECTURE)
+    _say(
+        f"Training a small Vision Transformer ({len(model.blocks)} blocks, {model.patch_embed.num_patches} patches, "
+        f"{count_parameters(model):,} parameters) on {len(data.train):,} handwritten digits, "
+        f"with {torch.get_num_threads()} CPU threads."
+    )
+    history = fit_shown(model, data, replace(FROM_SCRATCH, epochs=epochs), title="training")
+    seconds = sum(epoch.seconds for epoch in history)
+    others = len(data.val.dataset)  # type: ignore[arg-type]
+    _say(f"After {epochs} epochs, {seconds:.0f} s, it reads {history[-1].top1:.1f} % of {others} other digits.")
+    return model
+
+
+def _training_free(dense: nn.Module) -> dict[str, nn.Module]:
+    _say("Now the same weights with fewer tokens: batvit.patch(model, keep_rate=0.7), no training.")
+    return {f"training-free, keep {rate}": patch(copy.deepcopy(dense), keep_rate=rate) for rate in KEEP_RATES}
+
+
+def _fine_tuned(dense: nn.Module, data: Data) -> dict[str, nn.Module]:
+    _say('And as in the paper, mode="paper", fine-tuned for one epoch more.')
+    models = {f"fine-tuned, keep {rate}": patch(copy.deepcopy(dense), mode="paper", keep_rate=rate) for rate in KEEP_RATES}
+    for name, model in models.items():
+        fit_shown(model, data, FINE_TUNING, title=name)
+    return models
+
+
+def _measure(models: dict[str, nn.Module], data: Data) -> list[Row]:
+    with options.progress_console.status("comparing accuracy and speed"):
+        accuracy = evaluate(models, data.val)
+        images, _ = next(iter(data.val))
+        dense, *reduced = models
+        speeds = {name: compare(models[dense], models[name], images, rounds=ROUNDS) for name in reduced}
+    return [Row(name, accuracy[name], speeds.get(name)) for name in models]
+
+
+def _show(rows: list[Row], *, samples: int) -> None:
+    table = options.table("", "accuracy %", "M MACs", "MAC ratio", "images/s", "speed-up")
+    speeds = [row.speed for row in rows if row.speed is not None]
+    for row in rows:
+        if row.speed is None:
+            macs, ratio, speedup = speeds[0].dense_macs, 1.0, 1.0
+            per_second = statistics.median(speed.dense.samples_per_sec for speed in speeds)
+        else:
+            macs, ratio, speedup = row.speed.macs, row.speed.mac_ratio, row.speed.speedup
+            per_second = row.speed.reduced.samples_per_sec
+        cells = (f"{row.accuracy.top1:.1f}", f"{macs / 1e6:.1f}", f"{ratio:.2f}", f"{per_second:.0f}", f"{speedup:.2f}")
+        table.add_row(row.name, *cells)
+    options.console.print(table)
+    _say(
+        f"One digit of {samples} is {100 / samples:.1f} %. Speed: {TIMED_BATCH} pictures at once, "
+        f"median of {ROUNDS} runs, in turns with dense."
+    )
+
+
+def _write(models: dict[str, nn.Module], data: Data, folder: Path) -> None:
+    for name, model in models.items():
+        config = config_of(model)
+        if not name.startswith("training-free"):
+            path = save_weights(model, folder / f"{name.replace(', keep ', '-')}.safetensors")
+            if config is not None:
+                config.save(BATConfig.path_beside(path))
+    images, _ = next(iter(data.val))
+    model = models[f"fine-tuned, keep {KEEP_RATES[-1]}"]
+    with trace(model) as found, torch.inference_mode():
+        model(images[:DRAWN])
+    save(draw_many([from_tensor(image, MEAN, STD) for image in images[:DRAWN]], found), folder / PICTURE)
+    _say(f"{folder / PICTURE} shows which patches were folded into one; the weights lie beside it.")
+
+
+def _json(rows: list[Row], epochs: int) -> dict[str, Any]:
+    return {
+        "architecture": ARCHITECTURE,
+        "epochs": epochs,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "results": [
+            {"name": row.name, **asdict(row.accuracy), **({} if row.speed is None else row.speed.to_dict())} for row in rows
+        ],
+    }
+
+
+def _say(text: str) -> None:
+    options.console.print(text, highlight=False)

@@ -1,6 +1,7 @@
 """Draw what becomes of each patch of a picture."""
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from timm.data import create_transform
 from batvit.cli import options
 from batvit.data import data_config, open_picture, placed
 from batvit.trace import diversity_by_block, trace
-from batvit.visualize import draw, from_tensor, plot_diversity, save
+from batvit.visualize import FIGURE_FORMATS, PICTURE_FORMATS, draw, from_tensor, plot_diversity, save
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,21 +25,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Trace one picture and save the strip."""
-    options.check_outputs(args.json, args.output, args.diversity)
+    _check_suffix("--output", args.output, PICTURE_FORMATS)
+    _check_suffix("--diversity", args.diversity, FIGURE_FORMATS)
+    options.check_outputs(args.json, args.output, args.diversity, keep=[args.picture])
     image = open_picture(Path(args.picture))
     models = options.models(args, pretrained=True)
-    settings = data_config(models.dense, options.image_size(args))
+    settings = data_config(models.dense)
     tensor = create_transform(**settings)(image)
     batch = placed(tensor.unsqueeze(0), models.dense)
     with trace(models.reduced) as found, torch.inference_mode():
         models.reduced(batch)
     save(draw(from_tensor(tensor, settings["mean"], settings["std"]), found), args.output)
-    options.console.print(str(found), highlight=False, soft_wrap=True)
-    options.console.print(f"wrote {args.output}", highlight=False)
+    options.say(str(found))
+    options.say(f"wrote {args.output}")
     curves = {name: diversity_by_block(getattr(models, name), batch) for name in ("dense", "reduced")}
     if args.diversity:
         save(plot_diversity(curves), args.diversity)
-        options.console.print(f"wrote {args.diversity}", highlight=False)
+        options.say(f"wrote {args.diversity}")
     options.write_json(
         args.json,
         {
@@ -50,3 +53,8 @@ def run(args: argparse.Namespace) -> None:
             "diversity": curves,
         },
     )
+
+
+def _check_suffix(option: str, path: str | None, known: Iterable[str]) -> None:
+    if path is not None and Path(path).suffix.lower() not in known:
+        raise ValueError(f"{option} {path}: the suffix must be one of {', '.join(known)}")

@@ -2,9 +2,9 @@
 
 import argparse
 from dataclasses import asdict
+from typing import Any
 
 from rich.progress import track
-from rich.table import Table
 
 from batvit.cli import options
 from batvit.data import image_folder, loader
@@ -23,21 +23,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Evaluate both models in one pass."""
     options.check_outputs(args.json)
+    if args.num_classes is not None and args.checkpoint is None:
+        raise ValueError("--num-classes alone would measure a head of random weights; give the --checkpoint that has one")
     models = options.models(args, pretrained=True)
-    size = options.image_size(args)
-    classes = getattr(models.dense, "num_classes", None)
+    classes: Any = models.dense.num_classes
+    if not classes:
+        raise ValueError(f"{args.model} has no classes, only features; give --num-classes N and a --checkpoint with a head")
     pictures = image_folder(args.data, class_map=args.class_map, num_classes=classes, skip_unreadable=args.skip_unreadable)
-    batches = loader(pictures, models.dense, batch_size=args.batch_size, image_size=size, workers=args.workers)
-    shown = track(batches, "evaluating", console=options.progress_console, transient=True)
+    batches = loader(pictures, models.dense, batch_size=args.batch_size, workers=args.workers)
+    bar = options.progress_console
+    shown = track(batches, "evaluating", console=bar, transient=True, disable=not bar.is_terminal)
     found = evaluate({"dense": models.dense, "reduced": models.reduced}, shown)
-    cost = info(models.reduced, image_size=size, name=args.model)
-    table = Table("", "top-1 %", "top-5 %", "same class as dense %", "G MACs")
+    cost = info(models.reduced, name=args.model)
+    table = options.table("", "top-1 %", "top-5 %", "same class as dense %", "G MACs")
     for name, macs in (("dense", cost.dense_macs), ("reduced", cost.macs)):
         result = found[name]
         table.add_row(name, *(f"{v:.2f}" for v in (result.top1, result.top5, result.agreement)), f"{macs / 1e9:.3f}")
     options.console.print(table)
     skipped = f", {len(pictures.skipped)} unreadable left out" if pictures.skipped else ""
-    options.console.print(f"{found['dense'].samples} pictures{skipped}, {args.precision}, {args.device}", highlight=False)
+    options.say(f"{found['dense'].samples} pictures{skipped}, {args.precision}, {args.device}")
     reduced, dense = found["reduced"], found["dense"]
     options.write_json(
         args.json,
@@ -47,7 +51,8 @@ def run(args: argparse.Namespace) -> None:
             "top5_err": reduced.top5_err,
             "dense_top1": dense.top1,
             "dense_top5": dense.top5,
-            "skipped": [str(path) for path in pictures.skipped],
+            "skipped": len(pictures.skipped),
+            "skipped_files": [str(path) for path in pictures.skipped],
             "precision": args.precision,
             "device": args.device,
             **{k: v for k, v in cost.to_dict().items() if k != "blocks"},

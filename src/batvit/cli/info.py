@@ -16,6 +16,6 @@ def run(args: argparse.Namespace) -> None:
     """Print the table."""
     options.check_outputs(args.json)
     models = options.models(args, pretrained=False)
-    result = info(models.reduced, image_size=options.image_size(args), name=args.model)
-    options.console.print(str(result), soft_wrap=True, highlight=False)
+    result = info(models.reduced, name=args.model)
+    options.say(str(result))
     options.write_json(args.json, result.to_dict())

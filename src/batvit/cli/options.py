@@ -6,11 +6,14 @@ import copy
 import dataclasses
 import inspect
 import json
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
+from rich.table import Table
 from torch import nn
 
 from batvit.backbones.patch import patch, unpatch
@@ -34,28 +37,36 @@ class Models(NamedTuple):
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Which model, where its weights are, where and how it runs."""
+    """Which model, where its weights are, and where the result goes."""
     parser.add_argument("model", metavar="MODEL", help="a timm model, such as deit_small_patch16_224")
     parser.add_argument("--checkpoint", metavar="FILE", help="weights: .safetensors or .pth; timm's own otherwise")
-    parser.add_argument("--num-classes", type=int, metavar="N", help="classes of the head, if not the model's own")
-    parser.add_argument("--img-size", type=int, nargs="+", metavar="PX", help="height and width, if not the model's own")
+    parser.add_argument("--num-classes", type=at_least(0), metavar="N", help="classes of the head, if not the model's own")
+    parser.add_argument(
+        "--img-size",
+        type=at_least(1),
+        nargs="+",
+        metavar="PX",
+        help="height and width, or one for both, if not its own",
+    )
     parser.add_argument("--json", metavar="FILE", help="also write the result here")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Where and how it runs."""
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda, cuda:1, …")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of torch")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of weights and pictures (fp32)")
+    parser.add_argument("--threads", type=at_least(1), metavar="N", help="CPU threads of torch")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Which pictures."""
     parser.add_argument("--data", required=True, metavar="DIR", help="a folder with one sub-folder of pictures a class")
     parser.add_argument("--class-map", metavar="FILE", help="text file with all folder names in label order")
-    parser.add_argument("--skip-unreadable", action="store_true", help="leave out files that are no pictures")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="B")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that decode pictures")
+    parser.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out files that are no pictures or cut short; decodes all twice"
+    )
+    parser.add_argument("--batch-size", type=at_least(1), default=32, metavar="B", help="pictures a batch (32)")
+    parser.add_argument("--workers", type=at_least(0), default=0, metavar="N", help="processes that decode pictures (0)")
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -84,12 +95,18 @@ def config(args: argparse.Namespace) -> BATConfig:
     if args.config is not None:
         if args.mode is not None:
             raise ValueError("give --config or --mode, not both")
-        return dataclasses.replace(BATConfig.load(args.config), **fields)
-    if args.checkpoint is not None and args.mode is None and not fields:
-        saved = BATConfig.beside(args.checkpoint)
-        if saved is not None:
-            progress_console.print(f"[dim]configuration from {BATConfig.path_beside(args.checkpoint)}[/dim]")
-            return saved
+        saved = BATConfig.load(args.config).to_dict()
+        # the one that is given takes the place of the other
+        for one, other in (("tokens", "keep_rate"), ("keep_rate", "tokens")):
+            if one in fields and other not in fields:
+                saved[other] = None
+        return BATConfig.from_dict(saved | fields)
+    beside = None if args.checkpoint is None else BATConfig.path_beside(args.checkpoint)
+    if beside is not None and beside.is_file():
+        if args.mode is None and not fields:
+            _note(f"configuration from {beside}")
+            return BATConfig.load(beside)
+        _note(f"reduction options are given, so {beside} is not used")
     return BATConfig.preset(args.mode or DEFAULT_MODE, **fields)
 
 
@@ -97,8 +114,6 @@ def models(args: argparse.Namespace, *, pretrained: bool) -> Models:
     """The dense model and a reduced copy, on their device and in their precision."""
     wanted = config(args)
     if getattr(args, "threads", None) is not None:
-        if args.threads < 1:
-            raise ValueError(f"--threads must be 1 or more, got {args.threads}")
         torch.set_num_threads(args.threads)
     device = _device(args.device) if hasattr(args, "device") else torch.device("cpu")
     dtype = PRECISIONS[getattr(args, "precision", "fp32")]
@@ -118,22 +133,39 @@ def image_size(args: argparse.Namespace) -> tuple[int, int] | None:
     """(height, width) if one was given; one number stands for both."""
     if args.img_size is None:
         return None
-    if len(args.img_size) > 2 or min(args.img_size) < 1:
-        raise ValueError(f"--img-size takes one or two positive numbers, got {' '.join(map(str, args.img_size))}")
+    if len(args.img_size) > 2:
+        raise ValueError(f"--img-size takes one or two numbers, got {' '.join(map(str, args.img_size))}")
     return args.img_size[0], args.img_size[-1]
 
 
-def check_outputs(*paths: str | Path | None) -> None:
-    """Refuse output files that cannot be written, before any work."""
+def check_outputs(*paths: str | Path | None, keep: Sequence[str | Path] = ()) -> None:
+    """Refuse output files that cannot be written, or would overwrite one another or a file to keep, before any work."""
+    taken = {Path(path).resolve() for path in keep}
     for path in paths:
         if path is not None:
-            check_writable(path)
+            wanted = check_writable(path).resolve()
+            if wanted in taken:
+                raise ValueError(f"{path} would overwrite what is read or written beside it; name another file")
+            taken.add(wanted)
 
 
 def write_json(path: str | Path | None, result: dict[str, Any]) -> None:
     """Write a result, if a file was asked for."""
     if path is not None:
         write_atomic(path, json.dumps(result, indent=2) + "\n")
+
+
+def say(text: str) -> None:
+    """Print lines as they are: not wrapped, coloured or read as markup."""
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def table(*columns: str) -> Table:
+    """An empty table that is plain and narrow; an unnamed column holds names, the others numbers."""
+    plain = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in columns:
+        plain.add_column(column, justify="right" if column else "left", no_wrap=True)
+    return plain
 
 
 def field_help(kind: type) -> dict[str, str]:
@@ -148,6 +180,21 @@ def field_help(kind: type) -> dict[str, str]:
     return texts
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """What argparse takes for the type of an option that counts something."""
+
+    def number(text: str) -> int:
+        if not text.strip().removeprefix("+").isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected an integer of {least} or more, got {text!r}")
+        return int(text)
+
+    return number
+
+
+def _note(text: str) -> None:
+    progress_console.print(text, style="dim", highlight=False, soft_wrap=True, markup=False)
+
+
 def _numbers(text: str) -> Any:
     """One number or several with commas: an integer stays one, so that counts and shares are told apart."""
     try:
@@ -160,7 +207,9 @@ def _numbers(text: str) -> Any:
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name} cannot be used here ({str(error).splitlines()[0]})") from error
+        # only what computes has a value
+        torch.zeros(1, device=device).item()
+    except Exception as error:
+        reason = textwrap.shorten(str(error), 160, placeholder=" …")
+        raise ValueError(f"--device {name} cannot be used here ({reason}); give another, such as cpu") from error
     return device

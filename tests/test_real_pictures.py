@@ -1,0 +1,73 @@
+"""Real photographs and real weights: the numbers that the library is for."""
+
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from batvit.cli import main
+
+if "BATVIT_DATA" not in os.environ:
+    pytest.skip("BATVIT_DATA names no folder with deit_tiny_patch16_224.safetensors and nips2017.tar", allow_module_level=True)
+
+FOLDER = Path(os.environ["BATVIT_DATA"])
+MODEL = ("deit_tiny_patch16_224", "--checkpoint", str(FOLDER / "deit_tiny_patch16_224.safetensors"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Every tenth of the 1,000 photographs, by name."""
+    root = tmp_path_factory.mktemp("pictures")
+    with tarfile.open(FOLDER / "nips2017.tar") as archive:
+        names = sorted(name for name in archive.getnames() if name.endswith(".jpg"))
+        assert len(names) == 1000
+        archive.extractall(root, members=[archive.getmember(name) for name in names[::10]], filter="data")
+    return root / "nips2017"
+
+
+@pytest.fixture(scope="module")
+def found(pictures):
+    """What ``batvit eval`` writes for the training-free preset at keep rate 0.7."""
+    path = pictures.parent / "found.json"
+    arguments = ("--data", str(pictures), "--class-map", str(FOLDER / "class_map.txt"), "--json", str(path))
+    assert main(["eval", *MODEL, *arguments, "--keep-rate", "0.7", "--batch-size", "25"]) == 0
+    return json.loads(path.read_text())
+
+
+def test_the_dense_model_knows_the_pictures(found):
+    assert found["samples"] == 100
+    assert found["skipped"] == 0
+    assert 80 <= found["dense_top1"] <= 93
+    assert found["dense_top5"] >= 94
+
+
+def test_without_any_training_the_reduced_model_stays_near(found):
+    assert found["gmacs"] / found["dense_gmacs"] < 0.66
+    assert abs(found["top1"] - found["dense_top1"]) <= 4
+    assert found["agreement"] >= 88
+
+
+def test_a_photograph_is_drawn(pictures, tmp_path):
+    picture = sorted(pictures.rglob("*.jpg"))[0]
+    assert (
+        main(["draw", *MODEL, str(picture), "-o", str(tmp_path / "groups.png"), "--json", str(tmp_path / "groups.json")]) == 0
+    )
+    with Image.open(tmp_path / "groups.png") as strip:
+        strip.load()
+        assert (strip.format, strip.mode) == ("PNG", "RGB")
+        # the photograph is the first panel: it is no blank
+        assert strip.crop((14, 66, 350, 402)).entropy() > 4
+    sites = json.loads((tmp_path / "groups.json").read_text())["sites"]
+    assert [site["tokens_out"] for site in sites] == [138, 97, 68]
