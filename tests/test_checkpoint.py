@@ -24,15 +24,6 @@ def small(**settings):
     return timm.create_model(NAME, depth=1, **settings)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    # filling a model with random weights is no work to share
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 class Payload:
     """Pickled, it is a call: unpickling it makes a folder."""
 

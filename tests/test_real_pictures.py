@@ -6,7 +6,6 @@ import tarfile
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from batvit.cli import main
@@ -16,14 +15,6 @@ if "BATVIT_DATA" not in os.environ:
 
 FOLDER = Path(os.environ["BATVIT_DATA"])
 MODEL = ("deit_tiny_patch16_224", "--checkpoint", str(FOLDER / "deit_tiny_patch16_224.safetensors"))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -12,15 +12,6 @@ from batvit.trace import diversity_by_block, trace
 TOKENS, SITES = (10, 6), (1, 3)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    # small models are no work to share
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def vit(**settings):
     torch.manual_seed(0)
     sizes = {"img_size": (64, 96), "patch_size": 16, "embed_dim": 24, "depth": 5, "num_heads": 3, "num_classes": 5}
@@ -218,3 +209,11 @@ def test_measuring_diversity_leaves_no_hook_and_builds_no_graph():
     assert hooks(model) == 0
     with pytest.raises(TypeError, match="cannot reduce"):
         diversity_by_block(nn.Linear(1, 1), images())
+
+
+def test_images_may_be_given_by_name():
+    model = vit()
+    batvit.patch(model, tokens=TOKENS, blocks=SITES)
+    with batvit.trace(model) as trace, torch.no_grad():
+        model(x=torch.randn(1, 3, *model.patch_embed.img_size))
+    assert [site.origin.groups for site in trace.sites] == list(TOKENS)

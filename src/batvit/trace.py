@@ -57,9 +57,10 @@ class Trace:
         sizes = [f"after block {s.counts.block}: {s.origin!r}" for s in self.sites]
         return "\n".join([str(info(self.model, image_size=self.image_size)), *sizes])
 
-    def _start(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def _start(self, module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        images = next(value for value in (*args, *named.values()) if isinstance(value, Tensor))
         self.sites = []
-        self.image_size = tuple(args[0].shape[-2:])
+        self.image_size = tuple(images.shape[-2:])
 
     def _record(self, module: Reduce, args: tuple[Any, ...], tokens: Tokens) -> None:
         counts = module.counts(tokens.origin.tokens)
@@ -86,7 +87,7 @@ def trace(model: nn.Module) -> Iterator[Trace]:
         raise ValueError("this model is not patched, so there is nothing to trace; call batvit.patch(model) first")
     record = Trace(model)
     with ExitStack() as hooks:
-        hooks.callback(model.register_forward_pre_hook(record._start).remove)
+        hooks.callback(model.register_forward_pre_hook(record._start, with_kwargs=True).remove)
         for site in sites.values():
             hooks.callback(site.register_forward_hook(record._record).remove)
         yield record

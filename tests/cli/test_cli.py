@@ -30,7 +30,6 @@ def _as_it_was(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("KINETO_LOG_LEVEL", "99")
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 
@@ -38,11 +37,8 @@ def _as_it_was(monkeypatch):
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "deit.safetensors"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     save_file(timm.create_model(NAME, num_classes=3).state_dict(), path)
-    torch.set_num_threads(threads)
     return path
 
 

@@ -116,6 +116,6 @@ def _adapter(model: nn.Module) -> ModuleType:
                 return adapter
     kind = type(model)
     raise TypeError(
-        f"cannot reduce the tokens of {kind.__module__}.{kind.__qualname__}; supported are: "
-        + "; ".join(f"{family} ({example})" for family, example in supported().items())
+        f"cannot reduce the tokens of {kind.__module__}.{kind.__qualname__}; supported are: {', '.join(supported())} "
+        "(batvit.supported() has an example of each)"
     )

@@ -33,7 +33,7 @@ ARCHITECTURE: dict[str, Any] = {
     "img_size": 32,
     "patch_size": 4,
     "embed_dim": 64,
-    "depth": 8,
+    "depth": 6,
     "num_heads": 4,
     "num_classes": CLASSES,
     "weight_init": "jax",
@@ -44,6 +44,7 @@ FINE_TUNING = TrainConfig(epochs=1, batch_size=32, lr=1e-4, min_lr=1e-5, clip_gr
 KEEP_RATES = (0.7, 0.5)
 TIMED_BATCH, ROUNDS, DRAWN = 64, 11, 4
 PICTURE = "groups.png"
+DENSE, TRAINING_FREE, FINE_TUNED = "dense", "training-free", "fine-tuned"
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,11 @@ def run(args: argparse.Namespace) -> None:
     train, val = digits((ARCHITECTURE["img_size"],) * 2, mean=MEAN, std=STD)
     data = Data(train, DataLoader(val, TIMED_BATCH))
     dense = _train(data, args.epochs)
-    models = {"dense": dense} | _training_free(dense) | _fine_tuned(dense, data)
+    models = {DENSE: dense} | _training_free(dense) | _fine_tuned(dense, data)
     rows = _measure(models, data)
     _show(rows, samples=len(val))
     _write(models, data, folder)
-    _say(f"That took {time.perf_counter() - start:.0f} s. Your own model next: batvit info deit_small_patch16_224")
+    _say(f"All in {time.perf_counter() - start:.0f} s. For a model of yours, start with: batvit info deit_small_patch16_224")
     options.write_json(args.json, _json(rows, args.epochs))
 
 
@@ -96,26 +97,25 @@ def _folder(output: str) -> Path:
 def _train(data: Data, epochs: int) -> nn.Module:
     torch.manual_seed(FROM_SCRATCH.seed)
     model = VisionTransformer(**ARCHITECTURE)
+    _say(f"Training a small Vision Transformer on {len(data.train):,} handwritten digits:")
     _say(
-        f"Training a small Vision Transformer ({len(model.blocks)} blocks, {model.patch_embed.num_patches} patches, "
-        f"{count_parameters(model):,} parameters) on {len(data.train):,} handwritten digits, "
-        f"with {torch.get_num_threads()} CPU threads."
+        f"{len(model.blocks)} blocks, {model.patch_embed.num_patches} patches, {count_parameters(model):,} parameters; "
+        f"{_count(epochs, 'epoch')}, {_count(torch.get_num_threads(), 'CPU thread')}."
     )
     history = fit_shown(model, data, replace(FROM_SCRATCH, epochs=epochs), title="training")
-    seconds = sum(epoch.seconds for epoch in history)
     others = len(data.val.dataset)  # type: ignore[arg-type]
-    _say(f"After {epochs} epochs, {seconds:.0f} s, it reads {history[-1].top1:.1f} % of {others} other digits.")
+    _say(f"After {sum(epoch.seconds for epoch in history):.0f} s it reads {history[-1].top1:.1f} % of {others} other digits.")
     return model
 
 
 def _training_free(dense: nn.Module) -> dict[str, nn.Module]:
-    _say("Now the same weights with fewer tokens: batvit.patch(model, keep_rate=0.7), no training.")
-    return {f"training-free, keep {rate}": patch(copy.deepcopy(dense), keep_rate=rate) for rate in KEEP_RATES}
+    _say("Fewer tokens, same weights, no training: batvit.patch(model, keep_rate=0.7)")
+    return {f"{TRAINING_FREE}, keep {rate}": patch(copy.deepcopy(dense), keep_rate=rate) for rate in KEEP_RATES}
 
 
 def _fine_tuned(dense: nn.Module, data: Data) -> dict[str, nn.Module]:
-    _say('And as in the paper, mode="paper", fine-tuned for one epoch more.')
-    models = {f"fine-tuned, keep {rate}": patch(copy.deepcopy(dense), mode="paper", keep_rate=rate) for rate in KEEP_RATES}
+    _say(f'Fewer tokens as in the paper, mode="paper", and fine-tuning for {_count(FINE_TUNING.epochs, "epoch")} …')
+    models = {f"{FINE_TUNED}, keep {rate}": patch(copy.deepcopy(dense), mode="paper", keep_rate=rate) for rate in KEEP_RATES}
     for name, model in models.items():
         fit_shown(model, data, FINE_TUNING, title=name)
     return models
@@ -125,8 +125,7 @@ def _measure(models: dict[str, nn.Module], data: Data) -> list[Row]:
     with options.progress_console.status("comparing accuracy and speed"):
         accuracy = evaluate(models, data.val)
         images, _ = next(iter(data.val))
-        dense, *reduced = models
-        speeds = {name: compare(models[dense], models[name], images, rounds=ROUNDS) for name in reduced}
+        speeds = {name: compare(models[DENSE], model, images, rounds=ROUNDS) for name, model in models.items() if name != DENSE}
     return [Row(name, accuracy[name], speeds.get(name)) for name in models]
 
 
@@ -143,25 +142,23 @@ def _show(rows: list[Row], *, samples: int) -> None:
         cells = (f"{row.accuracy.top1:.1f}", f"{macs / 1e6:.1f}", f"{ratio:.2f}", f"{per_second:.0f}", f"{speedup:.2f}")
         table.add_row(row.name, *cells)
     options.console.print(table)
-    _say(
-        f"One digit of {samples} is {100 / samples:.1f} %. Speed: {TIMED_BATCH} pictures at once, "
-        f"median of {ROUNDS} runs, in turns with dense."
-    )
+    _say(f"One digit of {samples} is {100 / samples:.1f} %. Speed: batches of {TIMED_BATCH}, median of {ROUNDS} runs in turns.")
 
 
 def _write(models: dict[str, nn.Module], data: Data, folder: Path) -> None:
     for name, model in models.items():
-        config = config_of(model)
-        if not name.startswith("training-free"):
+        # the others have the weights of the dense model
+        if name == DENSE or name.startswith(FINE_TUNED):
             path = save_weights(model, folder / f"{name.replace(', keep ', '-')}.safetensors")
+            config = config_of(model)
             if config is not None:
                 config.save(BATConfig.path_beside(path))
     images, _ = next(iter(data.val))
-    model = models[f"fine-tuned, keep {KEEP_RATES[-1]}"]
+    model = models[f"{FINE_TUNED}, keep {KEEP_RATES[-1]}"]
     with trace(model) as found, torch.inference_mode():
         model(images[:DRAWN])
     save(draw_many([from_tensor(image, MEAN, STD) for image in images[:DRAWN]], found), folder / PICTURE)
-    _say(f"{folder / PICTURE} shows which patches were folded into one; the weights lie beside it.")
+    _say(f"{folder / PICTURE} shows which patches were folded together; the weights lie beside it.")
 
 
 def _json(rows: list[Row], epochs: int) -> dict[str, Any]:
@@ -177,4 +174,8 @@ def _json(rows: list[Row], epochs: int) -> dict[str, Any]:
 
 
 def _say(text: str) -> None:
-    options.console.print(text, highlight=False)
+    options.console.print(text, highlight=False, soft_wrap=True)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

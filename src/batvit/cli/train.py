@@ -102,7 +102,8 @@ def fit_shown(
         TextColumn("updates,"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=options.progress_console, transient=True) as bar:
+    console = options.progress_console
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None)
 
         def make_way(epoch: Epoch) -> None:
