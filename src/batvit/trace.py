@@ -60,7 +60,7 @@ class Trace:
     def _start(self, module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         images = next(value for value in (*args, *named.values()) if isinstance(value, Tensor))
         self.sites = []
-        self.image_size = tuple(images.shape[-2:])
+        self.image_size = (images.shape[-2], images.shape[-1])
 
     def _record(self, module: Reduce, args: tuple[Any, ...], tokens: Tokens) -> None:
         counts = module.counts(tokens.origin.tokens)

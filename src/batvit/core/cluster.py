@@ -38,10 +38,10 @@ def cluster(features: Float[Tensor, "batch tokens channels"], centres: int, *, n
 def squared_distances(features: Float[Tensor, "batch tokens channels"]) -> Float[Tensor, "batch tokens tokens"]:
     """||t_i - t_j||^2 in float32, by one matrix product, so that a FLOP counter sees it."""
     t = features.float()
-    norm = t.square().sum(dim=-1)
     with full_precision(t):
-        squared = norm.unsqueeze(2) + norm.unsqueeze(1) - 2 * (t @ t.transpose(1, 2))
-    return squared.clamp(min=0)
+        product = t @ t.transpose(1, 2)
+    norm = product.diagonal(dim1=1, dim2=2)
+    return (norm.unsqueeze(2) + norm.unsqueeze(1) - 2 * product).clamp(min=0)
 
 
 def log_density(

@@ -65,7 +65,9 @@ def take(
     x: Float[Tensor, "batch tokens channels"], index: Int64[Tensor, "batch chosen"]
 ) -> Float[Tensor, "batch chosen channels"]:
     """The tokens at the given positions."""
-    return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+    # whole rows of one flat table: several times faster on a CPU than gathering numbers one by one
+    rows = index + torch.arange(x.shape[0], device=index.device).unsqueeze(1) * x.shape[1]
+    return x.flatten(0, 1).index_select(0, rows.flatten()).view(*index.shape, x.shape[-1])
 
 
 def ranks(order: Int64[Tensor, "batch tokens"]) -> Int64[Tensor, "batch tokens"]:

@@ -46,18 +46,18 @@ def sum_by_group(
 ) -> Float[Tensor, "batch groups *channels"]:
     """Add up the values of the members of each group; what is pruned does not count."""
     _check(values, assignment.tokens, assignment)
-    batch, groups = assignment.batch, assignment.groups
-    kept = assignment.kept.reshape(assignment.kept.shape + (1,) * (values.dim() - 2))
-    values = torch.where(kept, values, 0)
-    index = assignment.index.clamp(min=0)
+    index, batch, groups = assignment.index, assignment.batch, assignment.groups
     if values.is_cuda:
         # atomic adds have no fixed order there: one matrix product is deterministic, and faster
         member = torch.arange(groups, device=index.device).unsqueeze(1) == index.unsqueeze(1)
         with full_precision(values):
             return (member.to(values.dtype) @ values.reshape(*index.shape, -1)).view(batch, groups, *values.shape[2:])
-    rows = index + torch.arange(batch, device=index.device).unsqueeze(1) * groups
-    total = values.new_zeros(batch * groups, *values.shape[2:])
-    return total.index_add(0, rows.flatten(), values.flatten(0, 1)).view(batch, groups, *values.shape[2:])
+    # what is pruned falls into one more group, which is left out
+    place = torch.where(assignment.kept, index, groups)
+    rows = place + torch.arange(batch, device=index.device).unsqueeze(1) * (groups + 1)
+    total = values.new_zeros(batch * (groups + 1), *values.shape[2:])
+    total = total.index_add(0, rows.flatten(), values.flatten(0, 1))
+    return total.view(batch, groups + 1, *values.shape[2:])[:, :groups]
 
 
 def _check(x: Tensor, tokens: int, assignment: Assignment) -> None:
