@@ -73,7 +73,7 @@ def check_output(output: str | Path) -> Path:
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"cannot write into {folder}: it is a file; name a folder")
     check_writable(folder / LOG if folder.is_dir() else folder)
-    held = next((name for name in (CONFIG, LOG, LAST, BEST) if (folder / name).exists()), None)
+    held = next((name for name in (LOG, LAST, BEST) if (folder / name).exists()), None)
     if held is not None:
         raise FileExistsError(f"{folder}: already holds a run ({held}); name another folder, or move that run away")
     return folder
@@ -210,9 +210,11 @@ class _Training:
 
 
 def _accelerator(model: nn.Module, precision: str) -> Accelerator:
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    if on_cpu and precision == "fp16":
+        raise ValueError("precision fp16 needs a GPU, and this model is on the CPU; give bf16 or fp32, or move the model")
     # accelerate keeps device and precision for the whole process, and would refuse a second run in another
     AcceleratorState._reset_state(reset_partial_state=True)
-    on_cpu = next(model.parameters()).device.type == "cpu"
     accelerator = Accelerator(cpu=on_cpu, mixed_precision="no" if precision == "fp32" else precision)
     if accelerator.num_processes > 1:
         raise ValueError(f"training runs in one process, this is one of {accelerator.num_processes}; start it alone")

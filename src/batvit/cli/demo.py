@@ -42,7 +42,7 @@ MEAN = STD = (0.5, 0.5, 0.5)
 FROM_SCRATCH = TrainConfig(epochs=6, batch_size=32, lr=1e-2, min_lr=1e-4, opt="muon", clip_grad=1.0)
 FINE_TUNING = TrainConfig(epochs=1, batch_size=32, lr=1e-4, min_lr=1e-5, clip_grad=1.0)
 KEEP_RATES = (0.7, 0.5)
-TIMED_BATCH, ROUNDS, DRAWN = 64, 11, 4
+TIMED_BATCH, ROUNDS, DRAWN = 128, 9, 4
 PICTURE = "groups.png"
 DENSE, TRAINING_FREE, FINE_TUNED = "dense", "training-free", "fine-tuned"
 
@@ -60,7 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Output, length, threads."""
     parser.add_argument("-o", "--output", default="batvit-demo", metavar="DIR", help="picture and weights (batvit-demo)")
     parser.add_argument("--json", metavar="FILE", help="also write the result here")
-    parser.add_argument("--threads", type=options.at_least(1), metavar="N", help="CPU threads of torch")
+    threads = "CPU threads of torch (1: so small a model gains little from more, and loses much where cores are shared)"
+    parser.add_argument("--threads", type=options.at_least(1), default=1, metavar="N", help=threads)
     epochs = f"passes over the digits, for the dense model ({FROM_SCRATCH.epochs})"
     parser.add_argument("--epochs", type=options.at_least(1), default=FROM_SCRATCH.epochs, metavar="N", help=epochs)
 
@@ -70,8 +71,7 @@ def run(args: argparse.Namespace) -> None:
     start = time.perf_counter()
     options.check_outputs(args.json)
     folder = _folder(args.output)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads)
     # torch's profiler, which measures the memory, would write notes of its own to standard error
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     train, val = digits((ARCHITECTURE["img_size"],) * 2, mean=MEAN, std=STD)

@@ -81,7 +81,9 @@ def run(args: argparse.Namespace) -> None:
 
     epochs = fit_shown(model, data, config, title="training", output=args.output, on_epoch=on_epoch)
     best = _best(epochs)
-    options.console.print(f"best {best.top1:.2f} % after epoch {best.epoch}: {Path(args.output) / BEST}", highlight=False)
+    options.console.print(
+        f"best {best.top1:.2f} % after epoch {best.epoch}: {Path(args.output) / BEST}", highlight=False, soft_wrap=True
+    )
     options.write_json(args.json, _json(args, config, reduction, epochs))
 
 

@@ -1,0 +1,148 @@
+"""batvit train: from a folder of pictures to a checkpoint that the other commands take as it is."""
+
+import json
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import batvit
+from batvit.cli import main, options
+
+MODEL = "test_vit"
+COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for part, number in (("train", 8), ("val", 2)):
+        for name, colour in COLOURS.items():
+            (tmp_path / "data" / part / name).mkdir(parents=True)
+            for i in range(number):
+                shade = tuple(channel - 10 * i if channel else 0 for channel in colour)
+                Image.new("RGB", (40, 40), shade).save(tmp_path / "data" / part / name / f"{i}.png")
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Of 1,000 classes, as one downloads them."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    save_file(timm.create_model(MODEL).state_dict(), path)
+    return path
+
+
+def train(data, output, *more):
+    common = ("--img-size", "64", "--epochs", "2", "--batch-size", "8", "--lr", "1e-3", "--device", "cpu")
+    return main(["train", MODEL, "--data", str(data), "--output", str(output), *common, *map(str, more)])
+
+
+def test_a_fine_tuned_model_is_evaluated_as_it_was_trained(folder, weights, tmp_path, capsys):
+    run, result = tmp_path / "run", tmp_path / "train.json"
+    more = ("--checkpoint", weights, "--mode", "paper", "--keep-rate", "0.6", "--json", result, "--threads", "1")
+    assert train(folder, run, *more) == 0
+    out, err = capsys.readouterr()
+    assert err == "a new head for 3 classes takes the place of the one for 1000\n"
+    lines = out.splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("epoch 1/2  loss ")
+    assert lines[2].startswith("best ")
+    assert lines[2].endswith(str(run / "best.safetensors"))
+    found = json.loads(result.read_text())
+    assert found["train"]["lr"] == 1e-3
+    assert found["best"] == max(found["epochs"], key=lambda epoch: epoch["top1"])
+    assert batvit.BATConfig.from_dict(found["config"]) == batvit.BATConfig.preset("paper", keep_rate=0.6)
+    for name in ("best", "last"):
+        assert batvit.BATConfig.beside(run / f"{name}.safetensors") == batvit.BATConfig.preset("paper", keep_rate=0.6)
+
+    evaluation = tmp_path / "eval.json"
+    common = ("--num-classes", "3", "--img-size", "64", "--device", "cpu", "--json", str(evaluation))
+    best = str(run / "best.safetensors")
+    assert main(["eval", MODEL, "--data", str(folder / "val"), "--checkpoint", best, *common]) == 0
+    assert "configuration from" in capsys.readouterr().err
+    again = json.loads(evaluation.read_text())
+    assert again["config"] == found["config"]
+    assert again["top1"] == pytest.approx(found["best"]["top1"])
+
+
+def test_a_fitting_head_is_kept_and_dense_has_no_configuration(folder, weights, tmp_path, capsys):
+    torch.manual_seed(1)
+    own = tmp_path / "own.safetensors"
+    state = timm.create_model(MODEL, num_classes=3).state_dict()
+    save_file(state, own)
+    assert train(folder, tmp_path / "run", "--checkpoint", own, "--dense", "--lr", "1e-9", "--min-lr", "0") == 0
+    assert capsys.readouterr().err == ""
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "best.safetensors",
+        "last.safetensors",
+        "log.jsonl",
+        "train.json",
+    ]
+    trained = load_file(tmp_path / "run" / "last.safetensors")
+    assert torch.allclose(trained["head.weight"], state["head.weight"], atol=1e-6)
+
+
+def test_downloaded_weights_get_a_new_head(folder, tmp_path, monkeypatch, capsys):
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained, **more: create(name, **more))
+    assert train(folder, tmp_path / "run") == 0
+    assert "a new head for 3 classes" in capsys.readouterr().err
+
+
+def test_digits_need_no_folder_and_a_seed_repeats_the_new_head(weights, tmp_path):
+    for name in ("one", "two"):
+        more = ("--checkpoint", weights, "--img-size", "32")
+        assert train("digits", tmp_path / name, *more, "--batch-size", "256", "--epochs", "1") == 0
+    first, second = (load_file(tmp_path / name / "last.safetensors") for name in ("one", "two"))
+    assert first["head.weight"].shape == (10, 64)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_terminal_sees_a_bar_that_makes_way(folder, weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(options, "progress_console", type(options.console)(stderr=True, force_terminal=True, width=80))
+    assert train(folder, tmp_path / "run", "--checkpoint", weights) == 0
+    out, err = capsys.readouterr()
+    assert "6/6" in err
+    assert len(out.splitlines()) == 3
+
+
+def test_what_cannot_be_trained_is_refused_in_one_line(folder, weights, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.jsonl").write_text("mine")
+    (tmp_path / "half" / "train" / "red").mkdir(parents=True)
+    cases = [
+        ((folder, tmp_path / "run"), "already holds a run"),
+        ((folder, tmp_path / "new", "--dense", "--keep-rate", "0.5"), "--dense trains without reduction, but --keep-rate"),
+        ((folder, tmp_path / "new", "--lr", "-1"), "lr must lie in (0, inf), got -1.0"),
+        ((folder, tmp_path / "new", "--json", tmp_path / "nowhere" / "a.json"), "the folder"),
+        ((tmp_path / "half", tmp_path / "new"), "holds no pictures"),
+        ((folder, tmp_path / "new", "--batch-size", "25"), "batch_size 25 is more than the 24 training pictures"),
+        ((folder, tmp_path / "new", "--checkpoint", tmp_path / "none.pth"), "none.pth: no such file"),
+    ]
+    for arguments, message in cases:
+        assert train(*arguments[:2], "--checkpoint", weights, *arguments[2:]) == 2
+        err = capsys.readouterr().err.splitlines()
+        assert err[-1].startswith("batvit train: ")
+        assert message in err[-1]
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_unknown_model_is_refused(folder, tmp_path, capsys):
+    assert main(["train", "test_vitt", "--data", str(folder), "--output", str(tmp_path / "run")]) == 2
+    assert "unknown model 'test_vitt'" in capsys.readouterr().err
+
+
+def test_folders_of_different_classes_are_refused(folder, weights, tmp_path, capsys):
+    (folder / "val" / "red").rename(folder / "val" / "rot")
+    assert train(folder, tmp_path / "run", "--checkpoint", weights) == 2
+    assert "class 'red' is in train/ alone" in capsys.readouterr().err

@@ -1,0 +1,307 @@
+"""Fine-tuning: it learns, it repeats itself, it loses nothing, and it refuses what cannot work before it starts."""
+
+import copy
+import dataclasses
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from timm.models import VisionTransformer
+from torch import nn
+from torch.utils.data import DataLoader, Subset, TensorDataset
+
+import batvit
+from batvit.data import data_config
+from batvit.digits import digits
+from batvit.train import DivergedError, TrainConfig, augmentation, check_output, fit, save_weights
+
+GREY = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+SHORT = TrainConfig(epochs=2, batch_size=16, lr=3e-3, min_lr=0.0)
+
+
+def vit():
+    torch.manual_seed(0)
+    return VisionTransformer(img_size=16, patch_size=4, embed_dim=16, depth=4, num_heads=2, num_classes=10, weight_init="jax")
+
+
+@pytest.fixture(scope="module")
+def data():
+    train, val = digits((16, 16), **GREY)
+    return Subset(train, range(96)), DataLoader(Subset(val, range(40)), 20)
+
+
+def timeless(epoch):
+    return dataclasses.replace(epoch, seconds=0.0, samples_per_sec=0.0)
+
+
+# it learns
+
+
+def test_the_loss_falls_and_every_epoch_is_told(data):
+    heard, steps = [], []
+    config = dataclasses.replace(SHORT, epochs=12, lr=2e-2, opt="muon", warmup_epochs=1, clip_grad=1.0)
+    found = fit(model := vit(), *data, config, on_epoch=heard.append, progress=lambda *step: steps.append(step))
+    assert found[-1].train_loss < found[0].train_loss - 0.5
+    assert [epoch.epoch for epoch in found] == list(range(1, 13))
+    assert heard == found
+    assert steps == [(i, 72) for i in range(1, 73)]
+    assert 0 < found[0].lr < found[1].lr > found[2].lr > found[-1].lr > 0
+    assert all(0 <= epoch.top1 <= epoch.top5 <= 100 for epoch in found)
+    assert found[0].samples_per_sec == pytest.approx(96 / found[0].seconds)
+    assert not model.training
+
+
+def test_the_same_seed_gives_the_same_losses_and_another_does_not(data):
+    config = dataclasses.replace(SHORT, mixup=0.8, cutmix=1.0)
+    first, again = (fit(vit(), *data, config) for _ in range(2))
+    other = fit(vit(), *data, dataclasses.replace(config, seed=1))
+    assert [timeless(epoch) for epoch in first] == [timeless(epoch) for epoch in again]
+    assert [epoch.train_loss for epoch in first] != [epoch.train_loss for epoch in other]
+
+
+def test_a_reduced_model_and_a_dense_one_go_through_the_same_lines(data, tmp_path):
+    dense, reduced = vit(), batvit.patch(vit(), mode="paper", keep_rate=0.5)
+    for name, model in (("dense", dense), ("reduced", reduced)):
+        fit(model, *data, SHORT, output=tmp_path / name)
+    states = [load_file(tmp_path / name / "last.safetensors") for name in ("dense", "reduced")]
+    assert list(states[0]) == list(states[1])
+    assert any(not torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert batvit.config_of(reduced).keep_rate is not None
+
+
+def test_mixed_precision_leaves_weights_and_forward_as_they_are(data):
+    model = vit()
+    found = fit(model, *data, dataclasses.replace(SHORT, precision="bf16"))
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    assert "forward" not in vars(model)
+    assert found[0].train_loss != fit(vit(), *data, SHORT)[0].train_loss
+
+
+def test_workers_prepare_the_same_pictures(data):
+    config = dataclasses.replace(SHORT, epochs=1)
+    alone, helped = fit(vit(), *data, config), fit(vit(), *data, dataclasses.replace(config, workers=1))
+    assert alone[0].train_loss == helped[0].train_loss
+
+
+# it loses nothing
+
+
+def test_a_run_leaves_what_its_log_says(data, tmp_path):
+    found = fit(model := vit(), *data, SHORT, output=tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "best.safetensors",
+        "last.safetensors",
+        "log.jsonl",
+        "train.json",
+    ]
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert log == [dataclasses.asdict(epoch) for epoch in found]
+    assert TrainConfig(**json.loads((tmp_path / "run" / "train.json").read_text())) == SHORT
+    images, _ = next(iter(data[1]))
+    again = vit().eval()
+    again.load_state_dict(load_file(tmp_path / "run" / "last.safetensors"))
+    assert torch.equal(again(images), model(images))
+
+
+def test_best_is_the_earliest_of_the_most_accurate(data, tmp_path):
+    weights = []
+    model = vit()
+    found = fit(
+        model,
+        *data,
+        dataclasses.replace(SHORT, epochs=5),
+        output=tmp_path,
+        on_epoch=lambda epoch: weights.append(copy.deepcopy(model.state_dict())),
+    )
+    best = max(range(5), key=lambda i: found[i].top1)
+    saved = load_file(tmp_path / "best.safetensors")
+    assert all(torch.equal(saved[key], weights[best][key]) for key in saved)
+
+
+def test_weights_that_share_memory_and_compiled_models_are_saved_with_their_own_keys(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    for wanted in (model, torch.compile(model)):
+        saved = load_file(save_weights(wanted, tmp_path / "tied.safetensors"))
+        assert set(saved) == set(model.state_dict())
+
+
+class Fragile(nn.Module):
+    """Fine for some updates, then its loss, or its gradient alone, is no number."""
+
+    def __init__(self, fine, spoil):
+        super().__init__()
+        self.inner, self.left, self.spoil = nn.Linear(3 * 16 * 16, 10), fine, spoil
+
+    def forward(self, images):
+        logits = self.inner(images.flatten(1))
+        self.left -= self.training
+        return logits if self.left >= 0 else self.spoil(logits)
+
+
+def nan_loss(logits):
+    return logits * float("nan")
+
+
+def nan_gradient(logits):
+    # 0 in the forward pass, 0 / 0 in the backward pass
+    return logits + (logits - logits.detach()).abs().sqrt()
+
+
+@pytest.mark.parametrize(("spoil", "message"), [(nan_loss, "loss became nan in update 8"), (nan_gradient, "not finite|nan")])
+def test_a_run_that_diverges_stops_with_the_last_good_weights(data, tmp_path, spoil, message):
+    model = Fragile(7, spoil)
+    weights = []
+    keep = lambda epoch: weights.append(copy.deepcopy(model.state_dict()))  # noqa: E731
+    with pytest.raises(DivergedError, match=f"epoch 2: .*({message}).*lower lr.*after epoch 1 are in .*last.safetensors"):
+        fit(model, *data, SHORT, output=tmp_path, on_epoch=keep)
+    assert len(weights) == len((tmp_path / "log.jsonl").read_text().splitlines()) == 1
+    for name in ("last", "best"):
+        saved = load_file(tmp_path / f"{name}.safetensors")
+        assert all(torch.equal(saved[key], weights[0][key]) for key in saved)
+
+
+def test_weights_spoiled_by_the_last_update_are_not_saved(data, tmp_path):
+    with pytest.raises(DivergedError, match=r"epoch 1: inner.weight is not finite after update 6; lower lr \(0.003\)$"):
+        fit(Fragile(5, nan_gradient), *data, SHORT, output=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["train.json"]
+
+
+# it refuses
+
+
+class Untouched(nn.Module):
+    """A model that must not be run."""
+
+    def forward(self, images):
+        raise AssertionError
+
+
+def test_an_empty_training_set_is_refused(data):
+    with pytest.raises(ValueError, match="the training set is empty; give"):
+        fit(Untouched(), Subset(data[0], []), data[1], SHORT)
+
+
+def test_a_batch_larger_than_the_training_set_is_refused(data):
+    with pytest.raises(ValueError, match="batch_size 97 is more than the 96 training pictures; lower it to 96 or less"):
+        fit(Untouched(), *data, TrainConfig(batch_size=97))
+
+
+def test_labels_that_do_not_fit_are_refused(data):
+    strange = TensorDataset(torch.zeros(16, 3, 16, 16), torch.full((16,), 10))
+    with pytest.raises(ValueError, match="label 10 does not fit a model of 10 classes"):
+        fit(vit(), strange, data[1], SHORT)
+
+
+@pytest.mark.parametrize(("module", "found"), [(nn.Identity(), r"\(1, 3, 16, 16\)"), (nn.Flatten(0), r"\(768,\)")])
+def test_what_is_no_classifier_is_refused(data, module, found):
+    with pytest.raises(ValueError, match=f"expected logits .*, got {found}; give a classifier"):
+        fit(module, *data, SHORT)
+
+
+def test_one_of_several_processes_is_refused(data, monkeypatch):
+    monkeypatch.setattr("batvit.train.Accelerator.num_processes", 2)
+    with pytest.raises(ValueError, match="in one process, this is one of 2"):
+        fit(vit(), *data, SHORT)
+
+
+def test_fp16_without_a_gpu_is_refused_before_anything_is_written(data, tmp_path):
+    with pytest.raises(ValueError, match=r"fp16 needs a GPU, .* give bf16 or fp32, or move the model"):
+        fit(vit(), *data, dataclasses.replace(SHORT, precision="fp16"), output=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_a_run_is_refused_and_stays_as_it_is(data, tmp_path):
+    (tmp_path / "log.jsonl").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"already holds a run \(log.jsonl\); name another"):
+        fit(Untouched(), *data, SHORT, output=tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("log.jsonl", "mine")]
+
+
+def test_an_output_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="it is a file; name a folder"):
+        check_output(tmp_path / "file")
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        check_output(tmp_path / "nowhere" / "run")
+    monkeypatch.setattr(os, "access", lambda *args: False)
+    with pytest.raises(PermissionError, match="not writable"):
+        check_output(tmp_path)
+
+
+# the configuration
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("epochs", 0, r"epochs must lie in \[1, inf\), got 0; the default is 30"),
+        ("epochs", 1.5, r"epochs must be an integer, got 1.5 \(float\); the default is 30"),
+        ("batch_size", 0, "batch_size must lie in"),
+        ("batch_size", True, "batch_size must be an integer, got True"),
+        ("lr", 0, r"lr must lie in \(0, inf\), got 0"),
+        ("lr", float("nan"), "lr must lie in .* got nan"),
+        ("lr", float("inf"), "lr must lie in .* got inf"),
+        ("lr", "fast", "lr must be a number, got 'fast'"),
+        ("lr", 1e-6, r"min_lr must not be above lr \(1e-06\), got 2e-06; lower it"),
+        ("min_lr", -1, "min_lr must lie in"),
+        ("warmup_epochs", -1, "warmup_epochs must lie in"),
+        ("warmup_epochs", 30, "warmup_epochs must be fewer than the 30 epochs, got 30; lower it"),
+        ("weight_decay", -0.1, "weight_decay must lie in"),
+        ("opt", "adamm", "opt must be one of timm's optimizers, got 'adamm'; the default is adamw"),
+        ("smoothing", 1, r"smoothing must lie in \[0, 1\), got 1"),
+        ("mixup", -1, "mixup must lie in"),
+        ("cutmix", None, "cutmix must be a number, got None"),
+        ("auto_augment", "rnd", "auto_augment must be a policy of timm's, such as rand-m9-mstd0.5-inc1, got 'rnd'"),
+        ("auto_augment", "rand-q9", "auto_augment must be a policy of timm's"),
+        ("reprob", 1.1, r"reprob must lie in \[0, 1\], got 1.1"),
+        ("clip_grad", 0, "clip_grad must lie in .*; the default is None"),
+        ("seed", -1, "seed must lie in"),
+        ("precision", "fp8", "precision must be one of fp32, bf16, fp16, got 'fp8'"),
+        ("workers", -1, "workers must lie in"),
+    ],
+)
+def test_a_bad_field_is_refused_by_name(field, value, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        TrainConfig(**{field: value})
+
+
+def test_mixing_needs_an_even_batch():
+    with pytest.raises(ValueError, match="batch_size must be even for mixup and cutmix, got 63; add one"):
+        TrainConfig(batch_size=63, cutmix=1.0)
+
+
+@pytest.mark.unchecked
+def test_integers_will_do_for_numbers():
+    config = TrainConfig(lr=1, smoothing=0, clip_grad=1, auto_augment="rand-m9-mstd0.5-inc1")
+    assert [type(v) for v in (config.lr, config.smoothing, config.clip_grad)] == [float, float, float]
+
+
+# the pictures
+
+
+def test_augmentation_gives_random_views_of_the_size_of_the_model():
+    from PIL import Image
+
+    model = vit()
+    view = augmentation(model, TrainConfig(auto_augment="rand-m9-mstd0.5-inc1", reprob=1.0))
+    picture = Image.effect_noise((40, 30), 50).convert("RGB")
+    first, second = view(picture), view(picture)
+    assert first.shape == data_config(model)["input_size"] == (3, 16, 16)
+    assert not torch.equal(first, second)
+
+
+def test_digits_are_split_the_same_way_every_time():
+    (train, val), (again, _) = digits((16, 24), **GREY), digits((8, 8), **GREY)
+    assert (len(train), len(val)) == (1437, 360)
+    assert torch.equal(train.labels, again.labels)
+    assert set(torch.bincount(val.labels).tolist()) == {35, 36, 37}
+    picture, label = train[0]
+    assert picture.shape == (3, 16, 24)
+    assert -1 <= picture.min() < picture.max() <= 1
+    assert label == train.labels[0]
+    # at its own size a scan is left as it is
+    assert torch.equal(again[0][0][0] / 2 + 0.5, again.scans[0])
