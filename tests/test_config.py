@@ -132,10 +132,6 @@ def test_a_plan_that_drops_has_neither_pairs_nor_clusters():
 
 
 def test_keeping_everything_is_the_identity():
-    assert BATConfig(keep_rate=1.0).is_identity
-    assert BATConfig(keep_rate=(1.0, 1.0)).is_identity
-    assert not BATConfig(keep_rate=(1.0, 0.9)).is_identity
-    assert not BATConfig(tokens=(196,)).is_identity
     for counts in BATConfig(keep_rate=1.0).schedule(depth=12, patches=196):
         assert counts[1:] == (196, 196, 0, 0, 196)
 
@@ -317,7 +313,6 @@ def test_counts_that_do_not_fit_are_refused(fields, value, remedy):
 @pytest.mark.unchecked
 def test_lists_and_whole_numbers_are_as_good():
     assert BATConfig(keep_rate=[0.5, 0.5], blocks=[3, 6]) == BATConfig(keep_rate=(0.5, 0.5), blocks=(3, 6))
-    assert BATConfig(keep_rate=1).is_identity
 
 
 def test_a_configuration_is_frozen_and_hashable():

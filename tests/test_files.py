@@ -92,3 +92,11 @@ def test_any_bytes_are_json_or_an_error_that_names_the_file(tmp_path_factory, co
             read_json(path)
     else:
         read_json(path)
+
+
+def test_what_is_no_regular_file_is_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="no regular file"):
+        write_atomic(pipe, "x")
+    assert pipe.is_fifo()

@@ -217,3 +217,23 @@ def test_images_may_be_given_by_name():
     with batvit.trace(model) as trace, torch.no_grad():
         model(x=torch.randn(1, 3, *model.patch_embed.img_size))
     assert [site.origin.groups for site in trace.sites] == list(TOKENS)
+
+
+def test_a_pass_through_the_features_alone_is_traced():
+    model = vit()
+    batvit.patch(model, tokens=TOKENS, blocks=SITES)
+    with batvit.trace(model) as trace, torch.no_grad():
+        for _ in range(2):
+            model.forward_features(torch.randn(1, 3, *model.patch_embed.img_size))
+    assert [site.origin.groups for site in trace.sites] == list(TOKENS)
+    assert trace.image_size == tuple(model.patch_embed.img_size)
+
+
+def test_a_block_run_again_by_checkpointing_is_recorded_once():
+    model = vit()
+    batvit.patch(model, tokens=TOKENS, blocks=SITES)
+    model.set_grad_checkpointing()
+    with batvit.trace(model) as trace:
+        model.train()(torch.randn(1, 3, *model.patch_embed.img_size)).sum().backward()
+    assert [site.origin.groups for site in trace.sites] == list(TOKENS)[: len(trace.sites)]
+    assert len({site.counts.block for site in trace.sites}) == len(trace.sites)

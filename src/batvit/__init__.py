@@ -18,7 +18,7 @@ from batvit.backbones.patch import config_of, patch, supported, unpatch
 from batvit.config import BATConfig, Counts
 from batvit.core import Assignment, diversity, merge, unmerge
 from batvit.info import info
-from batvit.trace import Trace, trace
+from batvit.trace import Trace, diversity_by_block, trace
 
 if typing.TYPE_CHECKING:
     from batvit.visualize import draw
@@ -32,6 +32,7 @@ __all__ = [
     "Trace",
     "config_of",
     "diversity",
+    "diversity_by_block",
     "draw",
     "info",
     "merge",

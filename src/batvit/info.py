@@ -6,7 +6,8 @@ from typing import Any
 from torch import nn
 
 from batvit.backbones.patch import config_of, geometry, schedule, unpatch
-from batvit.macs import count_macs, count_parameters, on_meta
+from batvit.copies import on_meta
+from batvit.macs import count_macs, count_parameters
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def info(model: nn.Module, *, image_size: tuple[int, int] | None = None, name: s
 
     Raises:
         TypeError: if the model is not supported.
+        ValueError: if it takes images of one size only, and not of this.
     """
     shape = geometry(model, image_size)
     size = image_size or tuple(model.patch_embed.img_size)  # type: ignore[union-attr, arg-type]

@@ -1,10 +1,10 @@
 """Multiply-accumulates of any module, counted by torch's own FLOP counter."""
 
-import copy
-
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from batvit.copies import on_meta
 
 
 def count_macs(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, int]:
@@ -20,7 +20,7 @@ def count_macs(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, int]:
     Returns:
         Module name to MACs for one input; the name of the whole model is "".
     """
-    shadow = on_meta(model).eval()
+    shadow = on_meta(model)
     dtype = next((p.dtype for p in shadow.parameters() if p.is_floating_point()), torch.get_default_dtype())
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
@@ -28,13 +28,6 @@ def count_macs(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, int]:
     root = type(model).__name__
     flops = {name: sum(operations.values()) for name, operations in counter.get_flop_counts().items() if name != "Global"}
     return {"": 0} | {name.removeprefix(root).removeprefix("."): total // 2 for name, total in flops.items()}
-
-
-def on_meta(model: nn.Module) -> nn.Module:
-    """A copy of a module whose weights have shapes but no values, made without copying the weights."""
-    memo: dict[int, object] = {id(b): b.to("meta") for b in model.buffers()}
-    memo |= {id(p): nn.Parameter(p.to("meta"), requires_grad=False) for p in model.parameters()}
-    return copy.deepcopy(model, memo)
 
 
 def count_parameters(model: nn.Module) -> int:

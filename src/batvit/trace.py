@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from batvit.backbones.patch import blocks, geometry, reductions
+from batvit.backbones.patch import blocks, geometry, reductions, stem
 from batvit.backbones.site import Reduce, Tokens
 from batvit.config import Counts
 from batvit.core import Assignment, diversity, unmerge
@@ -57,14 +57,15 @@ class Trace:
         sizes = [f"after block {s.counts.block}: {s.origin!r}" for s in self.sites]
         return "\n".join([str(info(self.model, image_size=self.image_size)), *sizes])
 
-    def _start(self, module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-        images = next(value for value in (*args, *named.values()) if isinstance(value, Tensor))
+    def _start(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         self.sites = []
-        self.image_size = (images.shape[-2], images.shape[-1])
+        self.image_size = (args[0].shape[-2], args[0].shape[-1])
 
     def _record(self, module: Reduce, args: tuple[Any, ...], tokens: Tokens) -> None:
         counts = module.counts(tokens.origin.tokens)
-        self.sites.append(SiteTrace(counts, tokens.origin, tokens.size.detach()))
+        # gradient checkpointing runs a block again
+        earlier = [site for site in self.sites if site.counts.block < counts.block]
+        self.sites = [*earlier, SiteTrace(counts, tokens.origin, tokens.size.detach())]
 
 
 @contextmanager
@@ -87,7 +88,7 @@ def trace(model: nn.Module) -> Iterator[Trace]:
         raise ValueError("this model is not patched, so there is nothing to trace; call batvit.patch(model) first")
     record = Trace(model)
     with ExitStack() as hooks:
-        hooks.callback(model.register_forward_pre_hook(record._start, with_kwargs=True).remove)
+        hooks.callback(stem(model).register_forward_pre_hook(record._start).remove)
         for site in sites.values():
             hooks.callback(site.register_forward_hook(record._record).remove)
         yield record

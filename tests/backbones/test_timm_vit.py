@@ -269,3 +269,51 @@ def test_adapters_stay_thin():
     import inspect
 
     assert len(inspect.getsource(timm_vit).splitlines()) < 200
+
+
+def test_patching_and_counting_fire_no_hook_and_change_no_mode():
+    model = small("deit_tiny_patch16_224").train()
+    model.blocks[1].attn.proj_drop.eval()
+    heard = []
+    for module in model.modules():
+        module.register_forward_hook(lambda *a: heard.append(a))
+    modes = [module.training for module in model.modules()]
+    batvit.info(batvit.patch(model))
+    assert heard == []
+    assert [m.training for m in batvit.unpatch(model).modules()] == modes
+
+
+def test_a_failed_patch_leaves_the_one_before(monkeypatch):
+    model = small("deit_tiny_patch16_224")
+    prove = timm_vit._prove
+
+    def refuse_block_two(block, i, width):
+        if i == 2:
+            raise TypeError("no")
+        prove(block, i, width)
+
+    monkeypatch.setattr(timm_vit, "_prove", refuse_block_two)
+    batvit.patch(model, keep_rate=0.5, blocks=(1,))
+    with pytest.raises(TypeError, match="no"):
+        batvit.patch(model, keep_rate=0.5, blocks=(2,))
+    assert batvit.config_of(model).blocks == (1,)
+
+
+def test_an_image_size_that_the_model_does_not_take_is_refused():
+    with pytest.raises(ValueError, match="takes images of 224 x 224, got 384 x 384"):
+        batvit.info(small("deit_tiny_patch16_224"), image_size=(384, 384))
+
+
+def test_one_field_of_a_configuration_takes_the_place_of_its_rival():
+    config = batvit.BATConfig.preset("paper", keep_rate=0.5)
+    assert config.with_fields(keep_rate=0.6).keep_rate == 0.6
+    assert config.with_fields(tokens=(9,)).keep_rate is None
+    assert config.with_fields(tokens=(9, 8)).with_fields(keep_rate=0.6).tokens is None
+
+
+@pytest.mark.unchecked
+def test_a_model_compiled_in_place_is_refused():
+    model = small("deit_tiny_patch16_224")
+    model.compile(backend="eager")
+    with pytest.raises(TypeError, match="compiled in place"):
+        batvit.patch(model)

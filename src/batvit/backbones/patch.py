@@ -23,7 +23,8 @@ def patch(model: Model, config: BATConfig | None = None, *, mode: str | None = N
     Weights, state-dict keys and modules stay as they are; a second patch replaces the first.
 
     Args:
-        model: a model of :func:`supported`; patch it before ``torch.compile`` or a parallel wrapper.
+        model: a model of :func:`supported`; patch it before ``torch.compile`` or a parallel wrapper, and after its head
+            is what you want (``reset_classifier``): how it pools decides what the last block gives.
         config: the whole configuration. Or leave it out and give:
         mode: a preset, ``training_free`` (default) or ``paper``; and any
         fields: of :class:`BATConfig`, such as ``keep_rate=0.7`` or ``blocks=(3, 6, 9)``, counted from 0.
@@ -42,16 +43,21 @@ def patch(model: Model, config: BATConfig | None = None, *, mode: str | None = N
     elif mode is not None:
         raise ValueError(f"give config or mode, not both; got mode={mode!r}")
     else:
-        config = BATConfig.from_dict(config.to_dict() | fields)
+        config = config.with_fields(**fields)
     adapter = _adapter(model)
+    if getattr(model, "_compiled_call_impl", None) is not None:
+        raise TypeError("this model is compiled in place; call batvit.patch first, then its compile()")
     adapter.check(model)
     geometry = adapter.geometry(model)
     config.schedule(depth=geometry.depth, patches=geometry.patches)
+    before = config_of(model)
     unpatch(model)
     try:
         adapter.patch(model, config)
     except BaseException:
         adapter.unpatch(model)
+        if before is not None:
+            adapter.patch(model, before)
         raise
     return model
 
@@ -88,6 +94,7 @@ def geometry(model: nn.Module, image_size: tuple[int, int] | None = None) -> Geo
 
     Raises:
         TypeError: if the model is not supported.
+        ValueError: if it takes images of one size only, and not of this.
     """
     shape: Geometry = _adapter(model).geometry(model, image_size)
     return shape
@@ -96,6 +103,12 @@ def geometry(model: nn.Module, image_size: tuple[int, int] | None = None) -> Geo
 def blocks(model: nn.Module) -> list[nn.Module]:
     """The transformer blocks of a supported model, in order."""
     return list(_adapter(model).blocks(model))
+
+
+def stem(model: nn.Module) -> nn.Module:
+    """The module of a supported model that takes the images."""
+    first: nn.Module = _adapter(model).stem(model)
+    return first
 
 
 def schedule(model: nn.Module, image_size: tuple[int, int] | None = None) -> tuple[Counts, ...]:

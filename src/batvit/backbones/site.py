@@ -42,7 +42,7 @@ class Tokens(NamedTuple):
     def start(cls, x: Float[Tensor, "batch tokens channels"], prefix: int) -> "Tokens":
         """Every patch a group of its own."""
         batch, patches = x.shape[0], x.shape[1] - prefix
-        size = torch.ones(batch, patches, device=x.device)
+        size = torch.ones(batch, patches, dtype=torch.float32, device=x.device)
         return cls(x, size, Assignment.identity(batch, patches, x.device))
 
     def bias(self) -> Float[Tensor, "batch 1 1 tokens"]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from batvit.backbones.site import Geometry, Heard, Reduce, Tokens
 from batvit.config import BATConfig
+from batvit.copies import quiet_copy
 from batvit.plans import PLANS
 
 MODELS = (VisionTransformer, VisionTransformerDistilled)
@@ -106,8 +107,20 @@ def check(model: VisionTransformer) -> None:
 
 def geometry(model: VisionTransformer, image_size: tuple[int, int] | None = None) -> Geometry:
     """Depth, patch grid and prefix tokens."""
-    grid = model.patch_embed.grid_size if image_size is None else model.patch_embed.dynamic_feat_size(image_size)
+    embed = model.patch_embed
+    if image_size is not None and embed.strict_img_size and tuple(image_size) != tuple(embed.img_size):
+        raise ValueError(
+            f"this model takes images of {embed.img_size[0]} x {embed.img_size[1]}, got {image_size[0]} x {image_size[1]}; "
+            "call its set_input_size, or create it with dynamic_img_size=True"
+        )
+    grid = embed.grid_size if image_size is None else embed.dynamic_feat_size(image_size)
     return Geometry(len(model.blocks), tuple(grid), model.num_prefix_tokens)
+
+
+def stem(model: VisionTransformer) -> nn.Module:
+    """What every image goes through first."""
+    first: nn.Module = model.patch_embed
+    return first
 
 
 def blocks(model: VisionTransformer) -> Iterable[nn.Module]:
@@ -145,23 +158,21 @@ def _become_reduced(block: Any, prefix: int, size_aware: bool, leave_as: str, re
     block.prefix, block.size_aware, block.leave_as, block.reduce = prefix, size_aware, leave_as, reduce
 
 
-def _prove(block: Any, i: int, width: int) -> None:
+def _prove(block: nn.Module, i: int, width: int) -> None:
     """Refuse a block that computes something else once it is opened: its forward is not the one known here."""
     weight = next(block.parameters())
     if weight.is_meta:
         return
     x = torch.linspace(-1, 1, 5 * width, device=weight.device).reshape(1, 5, -1).to(weight.dtype)
-    training = block.training
     keep_all = Reduce(BATConfig(keep_rate=1.0, blocks=(i,)), i, depth=i + 1, prefix=1, class_token=True)
+    twin = quiet_copy(block)
     with torch.no_grad():
-        expected = block.eval()(x)
+        expected = twin(x)
         try:
-            _become_reduced(block, 1, False, "tensor", keep_all)
-            found = block(x)
+            _become_reduced(twin, 1, False, "tensor", keep_all)
+            found = twin(x)
         except (AttributeError, TypeError) as error:
             raise TypeError(f"{_not_known()}: {error}") from error
-        finally:
-            block.train(training)
     if not torch.allclose(expected.float(), found.float(), rtol=1e-3, atol=1e-3):
         raise TypeError(f"{_not_known()}: opened, it differs by {(expected - found).abs().max():.2g}")
 

@@ -174,7 +174,7 @@ def _json(rows: list[Row], epochs: int) -> dict[str, Any]:
 
 
 def _say(text: str) -> None:
-    options.console.print(text, highlight=False, soft_wrap=True)
+    options.say(text)
 
 
 def _count(number: int, noun: str) -> str:

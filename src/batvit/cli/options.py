@@ -78,6 +78,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     choices = CHOICES | {"method": tuple(PLANS)}
     for name, text in field_help(BATConfig).items():
         option = "--" + name.replace("_", "-")
+        text += "".join(f" [{mode}: {PRESETS[mode][name]}]" for mode in PRESETS if name in PRESETS[mode])
         if name == "size_aware":
             group.add_argument(option, action=argparse.BooleanOptionalAction, default=None, help=text)
         elif name in choices:
@@ -95,18 +96,14 @@ def config(args: argparse.Namespace) -> BATConfig:
     if args.config is not None:
         if args.mode is not None:
             raise ValueError("give --config or --mode, not both")
-        saved = BATConfig.load(args.config).to_dict()
-        # the one that is given takes the place of the other
-        for one, other in (("tokens", "keep_rate"), ("keep_rate", "tokens")):
-            if one in fields and other not in fields:
-                saved[other] = None
-        return BATConfig.from_dict(saved | fields)
-    beside = None if args.checkpoint is None else BATConfig.path_beside(args.checkpoint)
-    if beside is not None and beside.is_file():
+        return BATConfig.load(args.config).with_fields(**fields)
+    saved = None if args.checkpoint is None else BATConfig.beside(args.checkpoint)
+    if saved is not None:
+        beside = BATConfig.path_beside(args.checkpoint)
         if args.mode is None and not fields:
-            _note(f"configuration from {beside}")
-            return BATConfig.load(beside)
-        _note(f"reduction options are given, so {beside} is not used")
+            note(f"configuration from {beside}")
+            return saved
+        note(f"reduction options are given, so {beside} is not used")
     return BATConfig.preset(args.mode or DEFAULT_MODE, **fields)
 
 
@@ -115,7 +112,7 @@ def models(args: argparse.Namespace, *, pretrained: bool) -> Models:
     wanted = config(args)
     if getattr(args, "threads", None) is not None:
         torch.set_num_threads(args.threads)
-    device = _device(args.device) if hasattr(args, "device") else torch.device("cpu")
+    device = torch_device(args.device) if hasattr(args, "device") else torch.device("cpu")
     dtype = PRECISIONS[getattr(args, "precision", "fp32")]
     dense = create_model(
         args.model,
@@ -191,7 +188,8 @@ def at_least(least: int) -> Callable[[str], int]:
     return number
 
 
-def _note(text: str) -> None:
+def note(text: str) -> None:
+    """Say on standard error what was decided for the user."""
     progress_console.print(text, style="dim", highlight=False, soft_wrap=True, markup=False)
 
 
@@ -204,7 +202,8 @@ def _numbers(text: str) -> Any:
     return values[0] if len(values) == 1 else tuple(values)
 
 
-def _device(name: str) -> torch.device:
+def torch_device(name: str) -> torch.device:
+    """The device of that name, if it can be used here."""
     try:
         device = torch.device(name)
         # only what computes has a value

@@ -77,13 +77,11 @@ def run(args: argparse.Namespace) -> None:
         if reduction is not None:
             for name in (LAST, BEST):
                 reduction.save(BATConfig.path_beside(Path(args.output) / name))
-        options.console.print(_line(epoch, config.epochs), highlight=False, soft_wrap=True)
+        options.say(_line(epoch, config.epochs))
 
     epochs = fit_shown(model, data, config, title="training", output=args.output, on_epoch=on_epoch)
     best = _best(epochs)
-    options.console.print(
-        f"best {best.top1:.2f} % after epoch {best.epoch}: {Path(args.output) / BEST}", highlight=False, soft_wrap=True
-    )
+    options.say(f"best {best.top1:.2f} % after epoch {best.epoch}: {Path(args.output) / BEST}")
     options.write_json(args.json, _json(args, config, reduction, epochs))
 
 
@@ -146,7 +144,7 @@ def _folders(args: argparse.Namespace) -> tuple[Pictures, Pictures]:
 
 def _model(args: argparse.Namespace, classes: int) -> nn.Module:
     """The model with a head for the classes: that of its weights if it fits, or else a new one on the same trunk."""
-    device = options._device(args.device)
+    device = options.torch_device(args.device)
     kind = {"checkpoint": args.checkpoint, "pretrained": True, "image_size": options.image_size(args)}
     try:
         model: Any = create_model(args.model, num_classes=classes, **kind)
@@ -160,7 +158,7 @@ def _model(args: argparse.Namespace, classes: int) -> nn.Module:
         model.reset_classifier(classes)
     if before != classes:
         note = f"a new head for {classes} classes takes the place of the one for {before}"
-        options.progress_console.print(note, style="dim", highlight=False, soft_wrap=True)
+        options.note(note)
     placed: nn.Module = model.to(device)
     return placed
 

@@ -1,4 +1,7 @@
-"""The method, in torch alone. Read: assignment, decouple, match, cluster, merge, bat, diversity."""
+"""The method, in torch alone; its steps are numbered as in docs/algorithm.md.
+
+Read: assignment, decouple, match, cluster, merge, bat, diversity.
+"""
 
 from batvit.core.assignment import Assignment
 from batvit.core.bat import assign

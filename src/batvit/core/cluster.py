@@ -1,4 +1,4 @@
-"""Step 3: cluster the inattentive tokens by simplified density peaks (paper, section 3.2; SCE-MAE, equations 1-3)."""
+"""Step 3: cluster the inattentive tokens by simplified density peaks (SCE-MAE, equations 1-3)."""
 
 import torch
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""Steps 1 and 2: how much attention each token gets, and who is attentive (paper, section 3.1)."""
+"""Steps 1 and 2: how much attention each token gets, and who is attentive."""
 
 import torch
 from jaxtyping import Float, Int64

@@ -1,4 +1,4 @@
-"""How different the tokens of an image are from one another (paper, section 3; Dong et al. 2021)."""
+"""How different the tokens of an image are from one another (the paper's measure; Dong et al. 2021)."""
 
 from jaxtyping import Float
 from torch import Tensor

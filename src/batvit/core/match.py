@@ -1,4 +1,4 @@
-"""Step 4: match similar attentive tokens in pairs (paper, section 3.3)."""
+"""Step 4: match similar attentive tokens in pairs."""
 
 import torch
 from jaxtyping import Float, Int64
@@ -17,7 +17,7 @@ def match(features: Float[Tensor, "batch tokens channels"], pairs: int, *, metho
         features: (B, A, C), by falling importance.
         pairs: how many merges, at most A // 2.
         method: ``bipartite`` lets every second token choose its most similar partner among the others, in one step;
-            two may choose the same partner, and that group then has three members. ``greedy`` takes the most similar
+            several may choose the same partner and make one larger group. ``greedy`` takes the most similar
             of all remaining pairs, removes both, and repeats: exact pairs, one step a pair.
 
     Returns:

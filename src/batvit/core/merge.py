@@ -1,4 +1,4 @@
-"""Step 5: the only place where features move (paper, section 3.2 and 3.3)."""
+"""Step 5: the only place where features move."""
 
 import torch
 from jaxtyping import Float

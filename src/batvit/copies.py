@@ -1,0 +1,21 @@
+"""Copies of modules that can be run without anyone hearing it."""
+
+import copy
+
+from torch import nn
+
+
+def quiet_copy(module: nn.Module, memo: dict[int, object] | None = None) -> nn.Module:
+    """A deep copy in eval mode on which no hook fires."""
+    twin = copy.deepcopy(module, {} if memo is None else memo).eval()
+    for part in twin.modules():
+        part._forward_hooks.clear()
+        part._forward_pre_hooks.clear()
+    return twin
+
+
+def on_meta(module: nn.Module) -> nn.Module:
+    """A quiet copy whose weights have shapes but no values, made without copying the weights."""
+    memo: dict[int, object] = {id(b): b.to("meta") for b in module.buffers()}
+    memo |= {id(p): nn.Parameter(p.to("meta"), requires_grad=False) for p in module.parameters()}
+    return quiet_copy(module, memo)
