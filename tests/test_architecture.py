@@ -17,7 +17,10 @@ FILES = {
 }
 HEAVY = {"timm", "transformers", "torchvision", "PIL", "matplotlib", "sklearn", "accelerate"}
 # they take any module, so they know no method; modules that are not written yet are not looked at
-NEUTRAL = ("batvit.data", "batvit.evaluate", "batvit.benchmark", "batvit.train")
+NEUTRAL = tuple(
+    f"batvit.{name}"
+    for name in ("data", "digits", "evaluate", "benchmark", "train", "train_config", "macs", "copies", "checkpoint", "files")
+)
 METHOD = ("batvit.core", "batvit.plans", "batvit.backbones", "batvit.config")
 
 
