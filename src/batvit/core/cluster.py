@@ -40,7 +40,7 @@ def squared_distances(features: Float[Tensor, "batch tokens channels"]) -> Float
     t = features.float()
     with full_precision(t):
         product = t @ t.transpose(1, 2)
-    norm = product.diagonal(dim1=1, dim2=2)
+    norm = t.square().sum(dim=-1)
     return (norm.unsqueeze(2) + norm.unsqueeze(1) - 2 * product).clamp(min=0)
 
 
