@@ -160,8 +160,10 @@ def test_each_shape_is_compiled_anew(monkeypatch):
         return graph.forward
 
     monkeypatch.setattr(torch, "compile", lambda model, **settings: compiled(model, backend=backend, **settings))
+    # timm's optimisers raise the limit to a million when they are imported
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
-    for batch in range(2, 2 + torch._dynamo.config.recompile_limit + 2):
+    for batch in range(2, 6):
         graphs.clear()
         compare(model, model, torch.randn(batch, 4), rounds=1, warmup=1, compiled=True)
         assert len(graphs) >= 1

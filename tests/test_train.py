@@ -13,9 +13,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import batvit
+from batvit.checkpoint import save_weights
 from batvit.data import data_config
 from batvit.digits import digits
-from batvit.train import DivergedError, TrainConfig, augmentation, check_output, fit, save_weights
+from batvit.train import DivergedError, TrainConfig, augmentation, check_output, fit
 
 GREY = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 SHORT = TrainConfig(epochs=2, batch_size=16, lr=3e-3, min_lr=0.0)

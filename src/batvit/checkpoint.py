@@ -8,9 +8,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import timm
 from timm.models import load_state_dict
 from torch import Tensor, nn
+
+from batvit.files import write_atomic
 
 
 def create_model(
@@ -58,6 +61,14 @@ def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
             first of each.
     """
     _load(model, read_weights(checkpoint), Path(checkpoint))
+
+
+def save_weights(model: nn.Module, path: str | Path) -> Path:
+    """Write the state dict of a model, compiled or not, as safetensors: whole or not at all."""
+    plain = getattr(model, "_orig_mod", model)
+    # a copy of each: safetensors refuses weights that share their memory
+    state = {key: value.detach().cpu().clone().contiguous() for key, value in plain.state_dict().items()}
+    return write_atomic(path, safetensors.torch.save(state))
 
 
 def read_weights(checkpoint: str | Path) -> dict[str, Tensor]:

@@ -47,6 +47,19 @@ def check_writable(path: str | Path) -> Path:
     return path
 
 
+def check_folder(path: str | Path) -> Path:
+    """Refuse an output folder, there already or to be made, before any work is done for it.
+
+    Raises:
+        OSError: naming the path and the reason.
+    """
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"cannot write into {folder}: it is a file; name a folder")
+    check_writable(folder / "file" if folder.is_dir() else folder)
+    return folder
+
+
 def read_json(path: str | Path) -> Any:
     """Parse a JSON file.
 

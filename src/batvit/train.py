@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -20,9 +19,10 @@ from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from batvit.checkpoint import save_weights
 from batvit.data import data_config, placed
 from batvit.evaluate import evaluate
-from batvit.files import check_writable, write_atomic
+from batvit.files import check_folder, write_atomic
 from batvit.train_config import TrainConfig
 
 CONFIG, LOG, LAST, BEST = "train.json", "log.jsonl", "last.safetensors", "best.safetensors"
@@ -69,22 +69,11 @@ def check_output(output: str | Path) -> Path:
     Raises:
         OSError: if it holds a run already, cannot be written, or its parent does not exist.
     """
-    folder = Path(output)
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"cannot write into {folder}: it is a file; name a folder")
-    check_writable(folder / LOG if folder.is_dir() else folder)
+    folder = check_folder(output)
     held = next((name for name in (LOG, LAST, BEST) if (folder / name).exists()), None)
     if held is not None:
         raise FileExistsError(f"{folder}: already holds a run ({held}); name another folder, or move that run away")
     return folder
-
-
-def save_weights(model: nn.Module, path: str | Path) -> Path:
-    """Write the state dict of a model, compiled or not, as safetensors: whole or not at all."""
-    plain = getattr(model, "_orig_mod", model)
-    # a copy of each: safetensors refuses weights that share their memory
-    state = {key: value.detach().cpu().clone().contiguous() for key, value in plain.state_dict().items()}
-    return write_atomic(path, safetensors.torch.save(state))
 
 
 def fit(

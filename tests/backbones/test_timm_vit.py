@@ -185,36 +185,30 @@ def test_dense_attention_stays_unmasked_until_tokens_are_merged(monkeypatch):
         assert masks == expected
 
 
-def test_importance_is_the_class_row_of_the_attention():
-    model = family("vit")
+def importance_and_attention(name):
+    """What a site takes for importance, and the attention (B, H, queries, keys) that the module itself computed."""
+    model = family(name)
     attention = model.blocks[1].attn
     attention.fused_attn = False
+    batvit.patch(model, keep_rate=0.5, blocks=(1,))
     seen, heard = [], []
     attention.attn_drop.register_forward_hook(lambda m, a, out: seen.append(out))
-    batvit.patch(model, keep_rate=0.5, blocks=(1,))
-    seen.clear()
     site = reductions(model)[1]
     importance = site.importance
     site.importance = lambda *a: heard.append(importance(*a)) or heard[-1]
     with torch.no_grad():
         model(pictures(model))
-    torch.testing.assert_close(heard[0], seen[0][:, :, 0, 1:].mean(1))
+    return heard[0], seen[0]
+
+
+def test_importance_is_the_class_row_of_the_attention():
+    importance, attention = importance_and_attention("vit")
+    torch.testing.assert_close(importance, attention[:, :, 0, 1:].mean(1))
 
 
 def test_without_a_class_token_importance_is_the_attention_received():
-    model = family("siglip")
-    attention = model.blocks[1].attn
-    attention.fused_attn = False
-    seen, heard = [], []
-    attention.attn_drop.register_forward_hook(lambda m, a, out: seen.append(out))
-    batvit.patch(model, keep_rate=0.5, blocks=(1,))
-    seen.clear()
-    site = reductions(model)[1]
-    importance = site.importance
-    site.importance = lambda *a: heard.append(importance(*a)) or heard[-1]
-    with torch.no_grad():
-        model(pictures(model))
-    torch.testing.assert_close(heard[0], seen[0].mean((1, 2)))
+    importance, attention = importance_and_attention("siglip")
+    torch.testing.assert_close(importance, attention.mean((1, 2)))
 
 
 @pytest.mark.parametrize("method", ["bat", "topk"])

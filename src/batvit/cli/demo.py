@@ -16,15 +16,16 @@ from torch.utils.data import DataLoader
 
 from batvit.backbones.patch import config_of, patch
 from batvit.benchmark import Comparison, compare
+from batvit.checkpoint import save_weights
 from batvit.cli import options
+from batvit.cli.options import say
 from batvit.cli.train import Data, fit_shown
 from batvit.config import BATConfig
 from batvit.digits import CLASSES, digits
 from batvit.evaluate import Evaluation, evaluate
-from batvit.files import check_writable
+from batvit.files import check_folder
 from batvit.macs import count_parameters
 from batvit.trace import trace
-from batvit.train import save_weights
 from batvit.train_config import TrainConfig
 from batvit.visualize import draw_many, from_tensor, save
 
@@ -70,7 +71,8 @@ def run(args: argparse.Namespace) -> None:
     """Train, reduce, fine-tune, compare, draw."""
     start = time.perf_counter()
     options.check_outputs(args.json)
-    folder = _folder(args.output)
+    folder = check_folder(args.output)
+    folder.mkdir(exist_ok=True)
     torch.set_num_threads(args.threads)
     # torch's profiler, which measures the memory, would write notes of its own to standard error
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
@@ -81,40 +83,31 @@ def run(args: argparse.Namespace) -> None:
     rows = _measure(models, data)
     _show(rows, samples=len(val))
     _write(models, data, folder)
-    _say(f"All in {time.perf_counter() - start:.0f} s. For a model of yours, start with: batvit info deit_small_patch16_224")
+    say(f"All in {time.perf_counter() - start:.0f} s. For a model of yours, start with: batvit info deit_small_patch16_224")
     options.write_json(args.json, _json(rows, args.epochs))
-
-
-def _folder(output: str) -> Path:
-    folder = Path(output)
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"cannot write into {folder}: it is a file; name a folder")
-    check_writable(folder / PICTURE if folder.is_dir() else folder)
-    folder.mkdir(exist_ok=True)
-    return folder
 
 
 def _train(data: Data, epochs: int) -> nn.Module:
     torch.manual_seed(FROM_SCRATCH.seed)
     model = VisionTransformer(**ARCHITECTURE)
-    _say(f"Training a small Vision Transformer on {len(data.train):,} handwritten digits:")
-    _say(
+    say(f"Training a small Vision Transformer on {len(data.train):,} handwritten digits:")
+    say(
         f"{len(model.blocks)} blocks, {model.patch_embed.num_patches} patches, {count_parameters(model):,} parameters; "
         f"{_count(epochs, 'epoch')}, {_count(torch.get_num_threads(), 'CPU thread')}."
     )
     history = fit_shown(model, data, replace(FROM_SCRATCH, epochs=epochs), title="training")
     others = len(data.val.dataset)  # type: ignore[arg-type]
-    _say(f"After {sum(epoch.seconds for epoch in history):.0f} s it reads {history[-1].top1:.1f} % of {others} other digits.")
+    say(f"After {sum(epoch.seconds for epoch in history):.0f} s it reads {history[-1].top1:.1f} % of {others} other digits.")
     return model
 
 
 def _training_free(dense: nn.Module) -> dict[str, nn.Module]:
-    _say("Fewer tokens, same weights, no training: batvit.patch(model, keep_rate=0.7)")
+    say("Fewer tokens, same weights, no training: batvit.patch(model, keep_rate=0.7)")
     return {f"{TRAINING_FREE}, keep {rate}": patch(copy.deepcopy(dense), keep_rate=rate) for rate in KEEP_RATES}
 
 
 def _fine_tuned(dense: nn.Module, data: Data) -> dict[str, nn.Module]:
-    _say(f'Fewer tokens as in the paper, mode="paper", and fine-tuning for {_count(FINE_TUNING.epochs, "epoch")} …')
+    say(f'Fewer tokens as in the paper, mode="paper", and fine-tuning for {_count(FINE_TUNING.epochs, "epoch")} …')
     models = {f"{FINE_TUNED}, keep {rate}": patch(copy.deepcopy(dense), mode="paper", keep_rate=rate) for rate in KEEP_RATES}
     for name, model in models.items():
         fit_shown(model, data, FINE_TUNING, title=name)
@@ -142,7 +135,7 @@ def _show(rows: list[Row], *, samples: int) -> None:
         cells = (f"{row.accuracy.top1:.1f}", f"{macs / 1e6:.1f}", f"{ratio:.2f}", f"{per_second:.0f}", f"{speedup:.2f}")
         table.add_row(row.name, *cells)
     options.console.print(table)
-    _say(f"One digit of {samples} is {100 / samples:.1f} %. Speed: batches of {TIMED_BATCH}, median of {ROUNDS} runs in turns.")
+    say(f"One digit of {samples} is {100 / samples:.1f} %. Speed: batches of {TIMED_BATCH}, median of {ROUNDS} runs in turns.")
 
 
 def _write(models: dict[str, nn.Module], data: Data, folder: Path) -> None:
@@ -158,7 +151,7 @@ def _write(models: dict[str, nn.Module], data: Data, folder: Path) -> None:
     with trace(model) as found, torch.inference_mode():
         model(images[:DRAWN])
     save(draw_many([from_tensor(image, MEAN, STD) for image in images[:DRAWN]], found), folder / PICTURE)
-    _say(f"{folder / PICTURE} shows which patches were folded together; the weights lie beside it.")
+    say(f"{folder / PICTURE} shows which patches were folded together; the weights lie beside it.")
 
 
 def _json(rows: list[Row], epochs: int) -> dict[str, Any]:
@@ -171,10 +164,6 @@ def _json(rows: list[Row], epochs: int) -> dict[str, Any]:
             {"name": row.name, **asdict(row.accuracy), **({} if row.speed is None else row.speed.to_dict())} for row in rows
         ],
     }
-
-
-def _say(text: str) -> None:
-    options.say(text)
 
 
 def _count(number: int, noun: str) -> str:

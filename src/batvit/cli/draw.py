@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> None:
     save(draw(from_tensor(tensor, settings["mean"], settings["std"]), found), args.output)
     options.say(str(found))
     options.say(f"wrote {args.output}")
-    curves = {name: diversity_by_block(getattr(models, name), batch) for name in ("dense", "reduced")}
+    wanted = ("dense", "reduced") if args.diversity or args.json else ()
+    curves = {name: diversity_by_block(getattr(models, name), batch) for name in wanted}
     if args.diversity:
         save(plot_diversity(curves), args.diversity)
         options.say(f"wrote {args.diversity}")
