@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from batvit.backbones.patch import config_of, geometry, schedule, unpatch
+from batvit.backbones.patch import anatomy_of, config_of, schedule, unpatch
 from batvit.copies import on_meta
 from batvit.macs import count_macs, count_parameters
 
@@ -85,24 +85,24 @@ def info(model: nn.Module, *, image_size: tuple[int, int] | None = None, name: s
         TypeError: if the model is not supported.
         ValueError: if it takes images of one size only, and not of this.
     """
-    shape = geometry(model, image_size)
-    size = image_size or tuple(model.patch_embed.img_size)  # type: ignore[union-attr, arg-type]
+    anatomy = anatomy_of(model, image_size)
+    tower, size = anatomy.tower, anatomy.image_size
     config = config_of(model)
     sites = {counts.block: counts for counts in schedule(model, image_size)}
-    macs = count_macs(model, (3, *size))
-    dense = macs if config is None else count_macs(unpatch(on_meta(model)), (3, *size))
-    blocks, tokens = [], shape.patches
-    for i in range(shape.depth):
+    macs = count_macs(tower, (3, *size))
+    dense = macs if config is None else count_macs(unpatch(on_meta(tower)), (3, *size))
+    blocks, tokens = [], anatomy.patches
+    for i in range(anatomy.depth):
         site = sites.get(i)
         out = site.tokens_out if site else tokens
         attentive, pairs, clusters = (site.attentive, site.pairs, site.centres) if site else (None, None, None)
-        blocks.append(BlockInfo(i, tokens, attentive, pairs, clusters, out, macs[f"blocks.{i}"]))
+        blocks.append(BlockInfo(i, tokens, attentive, pairs, clusters, out, macs[anatomy.name_of(i)]))
         tokens = out
     return Info(
-        model=name or type(model).__name__,
+        model=name or anatomy.name,
         img_size=size,
-        param_count=count_parameters(model),
-        prefix_tokens=shape.prefix,
+        param_count=count_parameters(tower),
+        prefix_tokens=anatomy.prefix,
         blocks=tuple(blocks),
         macs=macs[""],
         dense_macs=dense[""],

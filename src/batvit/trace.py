@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from batvit.backbones.patch import blocks, geometry, reductions, stem
+from batvit.backbones.patch import anatomy_of, reductions
 from batvit.backbones.site import Reduce, Tokens
 from batvit.config import Counts
 from batvit.core import Assignment, diversity, unmerge
@@ -49,7 +49,7 @@ class Trace:
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        return geometry(self.model, self.image_size).grid
+        return anatomy_of(self.model, self.image_size).grid
 
     def __str__(self) -> str:
         if not self.sites:
@@ -82,13 +82,13 @@ def trace(model: nn.Module) -> Iterator[Trace]:
         ValueError: if the model is not patched.
         TypeError: if it is not supported.
     """
-    geometry(model)
+    stem = anatomy_of(model).stem
     sites = reductions(model)
     if not sites:
         raise ValueError("this model is not patched, so there is nothing to trace; call batvit.patch(model) first")
     record = Trace(model)
     with ExitStack() as hooks:
-        hooks.callback(stem(model).register_forward_pre_hook(record._start).remove)
+        hooks.callback(stem.register_forward_pre_hook(record._start).remove)
         for site in sites.values():
             hooks.callback(site.register_forward_hook(record._record).remove)
         yield record
@@ -104,7 +104,8 @@ def diversity_by_block(model: nn.Module, images: Float[Tensor, "batch 3 height w
         model: a supported model, patched or not, in eval mode.
         images: normalised as the model expects.
     """
-    prefix = geometry(model).prefix
+    anatomy = anatomy_of(model)
+    prefix = anatomy.prefix
     found: list[float] = []
     size: list[Tensor | None] = [None]
 
@@ -120,7 +121,7 @@ def diversity_by_block(model: nn.Module, images: Float[Tensor, "batch 3 height w
     with ExitStack() as hooks:
         for site in reductions(model).values():
             hooks.callback(site.register_forward_hook(hear_site).remove)
-        for block in blocks(model):
+        for block in anatomy.blocks:
             hooks.callback(block.register_forward_hook(hear_block).remove)
-        model(images)
+        anatomy.tower(images)
     return found

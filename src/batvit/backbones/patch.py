@@ -1,18 +1,27 @@
 """The two verbs: patch and unpatch, for every library that has an adapter."""
 
 import importlib
+import importlib.util
 import sys
-from types import ModuleType
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any, NoReturn, TypeVar
 
 from torch import nn
 
-from batvit.backbones.site import Geometry, Reduce
+from batvit.backbones.anatomy import Adapter, Anatomy
+from batvit.backbones.block import ReducedBlock, become_dense, become_reduced, prove
+from batvit.backbones.site import Reduce
 from batvit.config import DEFAULT_MODE, BATConfig, Counts
+from batvit.plans import PLANS
 
-# library -> the one file that knows it, imported when the library already is
-ADAPTERS = {"timm": "batvit.backbones.timm_vit"}
-
+# library -> the files that know it, imported once the library is
+BUILT_IN = {
+    "timm": ("timm_vit", "timm_eva", "timm_lvvit"),
+    "transformers": ("transformers_vit",),
+    "torchvision": ("torchvision_vit",),
+    "open_clip": ("open_clip_vit",),
+}
+REGISTERED: list[Adapter] = []
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -44,37 +53,53 @@ def patch(model: Model, config: BATConfig | None = None, *, mode: str | None = N
         raise ValueError(f"give config or mode, not both; got mode={mode!r}")
     else:
         config = config.with_fields(**fields)
-    adapter = _adapter(model)
+    adapter = adapter_of(model)
     if getattr(model, "_compiled_call_impl", None) is not None:
         raise TypeError("this model is compiled in place; call batvit.patch first, then its compile()")
-    adapter.check(model)
-    geometry = adapter.geometry(model)
-    config.schedule(depth=geometry.depth, patches=geometry.patches)
-    before = config_of(model)
+    anatomy = adapter.anatomy(model)
+    classes = [_reduced_class(adapter, anatomy, i) for i in range(anatomy.depth)]
+    config.schedule(depth=anatomy.depth, patches=anatomy.patches)
+    adapter.check(model, config)
+    for i in config.sites(anatomy.depth):
+        prove(anatomy.blocks[i], classes[i], i, anatomy.width)
     unpatch(model)
-    try:
-        adapter.patch(model, config)
-    except BaseException:
-        adapter.unpatch(model)
-        if before is not None:
-            adapter.patch(model, before)
-        raise
+    _reduce(anatomy, classes, config)
+    adapter.patched(model)
     return model
 
 
 def unpatch(model: Model) -> Model:
     """Undo :func:`patch`, bit for bit. A model that is not patched is left alone."""
-    _adapter(model).unpatch(model)
+    adapter = adapter_of(model)
+    for block in adapter.anatomy(model).blocks:
+        if isinstance(block, ReducedBlock):
+            become_dense(block)
+    adapter.unpatched(model)
     return model
 
 
-def supported() -> dict[str, str]:
-    """Families that :func:`patch` takes, each with a model name as an example."""
-    return {
-        family: example
-        for adapter in ADAPTERS.values()
-        for family, example in importlib.import_module(adapter).FAMILIES.items()
-    }
+def register(adapter: Adapter) -> None:
+    """Teach :func:`patch` another library's Vision Transformers; of two adapters for one model the later one wins.
+
+    :func:`batvit.testing.check_backbone` says whether the adapter is right.
+
+    Raises:
+        TypeError: if it is no instance of :class:`Adapter`.
+    """
+    if not isinstance(adapter, Adapter):
+        raise TypeError(f"expected an instance of batvit.Adapter, got {adapter!r}")
+    REGISTERED.insert(0, adapter)
+
+
+def supported() -> dict[str, dict[str, str]]:
+    """Families that :func:`patch` takes, by library, each with a model as an example.
+
+    Of libraries that are not installed, nothing is known.
+    """
+    for library in BUILT_IN:
+        if importlib.util.find_spec(library) is not None:
+            importlib.import_module(library)
+    return _families()
 
 
 def config_of(model: nn.Module) -> BATConfig | None:
@@ -89,46 +114,96 @@ def reductions(model: nn.Module) -> dict[int, Reduce]:
     return {site.block: site for site in sites}
 
 
-def geometry(model: nn.Module, image_size: tuple[int, int] | None = None) -> Geometry:
-    """Depth, patch grid and prefix tokens of a supported model, for an image of (height, width) pixels.
+def anatomy_of(model: nn.Module, image_size: tuple[int, int] | None = None) -> Anatomy:
+    """The parts of a supported model, for an image of (height, width) pixels; by default the model's own size.
 
     Raises:
         TypeError: if the model is not supported.
         ValueError: if it takes images of one size only, and not of this.
     """
-    shape: Geometry = _adapter(model).geometry(model, image_size)
-    return shape
-
-
-def blocks(model: nn.Module) -> list[nn.Module]:
-    """The transformer blocks of a supported model, in order."""
-    return list(_adapter(model).blocks(model))
-
-
-def stem(model: nn.Module) -> nn.Module:
-    """The module of a supported model that takes the images."""
-    first: nn.Module = _adapter(model).stem(model)
-    return first
+    return adapter_of(model).anatomy(model, image_size)
 
 
 def schedule(model: nn.Module, image_size: tuple[int, int] | None = None) -> tuple[Counts, ...]:
     """The counts at each site of a patched model; empty if it is not patched."""
-    config, shape = config_of(model), geometry(model, image_size)
-    return () if config is None else config.schedule(depth=shape.depth, patches=shape.patches)
+    config, anatomy = config_of(model), anatomy_of(model, image_size)
+    return () if config is None else config.schedule(depth=anatomy.depth, patches=anatomy.patches)
 
 
-def _adapter(model: nn.Module) -> ModuleType:
+def adapter_of(model: nn.Module) -> Adapter:
+    """The adapter that knows a model.
+
+    Raises:
+        TypeError: if there is none, naming the class of the model and what is supported.
+    """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a torch.nn.Module, got {type(model).__name__}")
     if hasattr(model, "_orig_mod"):
         raise TypeError("this is a compiled model; call batvit on the model first, then torch.compile it")
-    for library, name in ADAPTERS.items():
-        if library in sys.modules:
-            adapter = importlib.import_module(name)
-            if adapter.matches(model):
-                return adapter
+    for adapter in _adapters():
+        if adapter.matches(model):
+            return adapter
     kind = type(model)
+    names = "; ".join(f"of {library}: {', '.join(families)}" for library, families in _families().items())
     raise TypeError(
-        f"cannot reduce the tokens of {kind.__module__}.{kind.__qualname__}; supported are: {', '.join(supported())} "
-        "(batvit.supported() has an example of each)"
+        f"cannot reduce the tokens of {kind.__module__}.{kind.__qualname__}: no adapter knows this class; supported are, "
+        f"{names} (batvit.supported() has all libraries and examples, batvit.register adds one)"
     )
+
+
+def _adapters() -> Iterator[Adapter]:
+    yield from (adapter for adapter in REGISTERED if adapter.library in sys.modules)
+    for library, files in BUILT_IN.items():
+        if library in sys.modules:
+            for file in files:
+                adapter: Adapter = importlib.import_module(f"batvit.backbones.{file}").ADAPTER
+                yield adapter
+
+
+def _families() -> dict[str, dict[str, str]]:
+    """What the adapters of the libraries that are imported know."""
+    found: dict[str, dict[str, str]] = {}
+    for adapter in _adapters():
+        known = found.setdefault(adapter.library, {})
+        known |= {family: example for family, example in adapter.families.items() if family not in known}
+    return found
+
+
+def _reduced_class(adapter: Adapter, anatomy: Anatomy, i: int) -> type[ReducedBlock]:
+    """The reduced class for one block, if it is one of those the adapter was written for."""
+    block = anatomy.blocks[i]
+    known = {reduced.__bases__[-1]: reduced for reduced in adapter.blocks}
+    reduced = known.get(type(block)) or (type(block) if isinstance(block, ReducedBlock) else None)
+    if reduced is None:
+        _refuse(anatomy, i, "block", block, tuple(known))
+    attention = getattr(block, reduced.parts.attention)
+    if type(attention) not in reduced.attentions:
+        _refuse(anatomy, i, "attention", attention, reduced.attentions)
+    return reduced
+
+
+def _refuse(anatomy: Anatomy, i: int, part: str, found: object, known: tuple[type, ...]) -> NoReturn:
+    raise TypeError(
+        f"cannot reduce the tokens of this {type(anatomy.tower).__name__}: the {part} of block {i} is "
+        f"{type(found).__module__}.{type(found).__qualname__}, and batvit knows "
+        f"{', '.join(f'{kind.__module__}.{kind.__qualname__}' for kind in known)} (batvit.supported() lists the families)"
+    )
+
+
+def _reduce(anatomy: Anatomy, classes: list[type[ReducedBlock]], config: BATConfig) -> None:
+    """Turn the blocks from the first site on into reduced blocks."""
+    depth, sites = anatomy.depth, config.sites(anatomy.depth)
+    # what reads patches gets the grid back, unless patches were dropped
+    last = "grid" if anatomy.reads_patches and not PLANS[config.method].drops else "tensor"
+    for i in range(sites[0], depth):
+        reduce = None
+        if i in sites:
+            reduce = Reduce(config, i, depth=depth, prefix=anatomy.prefix, class_token=anatomy.class_token)
+        become_reduced(
+            anatomy.blocks[i],
+            classes[i],
+            prefix=anatomy.prefix,
+            size_aware=config.size_aware,
+            leave_as=last if i == depth - 1 else "tokens",
+            reduce=reduce,
+        )

@@ -1,5 +1,6 @@
 """What happens at a site, whatever library the block comes from: importance, plan, merge."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -12,23 +13,8 @@ from batvit.core.merge import unmerge
 from batvit.plans import PLANS, Evidence
 
 
-class Geometry(NamedTuple):
-    """What the counts of a model depend on."""
-
-    depth: int
-    """number of blocks"""
-    grid: tuple[int, int]
-    """patches of an image of the model's own size (rows, columns)"""
-    prefix: int
-    """tokens before the patches: class, distillation, registers"""
-
-    @property
-    def patches(self) -> int:
-        """Image tokens at the first block."""
-        return self.grid[0] * self.grid[1]
-
-
-class Tokens(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Tokens:
     """What goes from block to block after the first site: all state of one forward pass travels here."""
 
     x: Float[Tensor, "batch tokens channels"]
@@ -50,10 +36,32 @@ class Tokens(NamedTuple):
         prefix = self.x.shape[1] - self.size.shape[1]
         return nn.functional.pad(self.size.log(), (prefix, 0))[:, None, None]
 
+    def positions(self, table: Float[Tensor, "*batch_and_heads patches width"]) -> Float[Tensor, "batch _ groups width"]:
+        """The rows of a rotary table for each group: the mean of the rows of its patches.
+
+        Rotation is linear. So the merged key, turned by the mean rotation of its patches, meets every query at the mean of
+        the logits that it would have if it stood at each of these patches in turn.
+
+        Args:
+            table: sines or cosines for every patch: (N, D), (H, N, D) or (B, H, N, D), where H may be 1.
+
+        Returns:
+            (B, 1 or H, M, D): what broadcasts over the queries (B, H, M, D).
+        """
+        rows = table[(None,) * (4 - table.dim())].transpose(1, 2)
+        flat = rows.flatten(2).expand(self.origin.batch, -1, -1)
+        merged: Tensor = merge(flat, self.origin).unflatten(-1, rows.shape[2:])
+        return merged.transpose(1, 2)
+
     def grid(self) -> Float[Tensor, "batch tokens channels"]:
         """Every patch gets its group's feature back, so that what pools patches weights a group by its size."""
         prefix = self.x.shape[1] - self.size.shape[1]
         return torch.cat([self.x[:, :prefix], unmerge(self.x[:, prefix:], self.origin)], dim=1)
+
+
+# what travels between modules can be taken apart by those that look for tensors in it: parallel wrappers, for one
+torch.export.register_dataclass(Assignment)
+torch.export.register_dataclass(Tokens)
 
 
 class Heard(NamedTuple):

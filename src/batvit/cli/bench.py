@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from batvit.backbones.patch import reductions
+from batvit.backbones.patch import anatomy_of, reductions
 from batvit.benchmark import Comparison, compare
 from batvit.cli import options
 from batvit.data import data_config, placed
@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _compare(args: argparse.Namespace, models: options.Models, images: torch.Tensor) -> Comparison:
-    parts = [f"blocks.{i}.reduce" for i in reductions(models.reduced)]
+    anatomy = anatomy_of(models.reduced)
+    parts = [f"{anatomy.name_of(i)}.reduce" for i in reductions(models.reduced)]
     try:
         return compare(
             models.dense, models.reduced, images, parts=parts, rounds=args.rounds, warmup=args.warmup, compiled=args.compile

@@ -1,0 +1,234 @@
+"""The contract of every backbone: one function a promise, each given a fresh model with random weights."""
+
+import copy
+import io
+import pickle
+import threading
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from batvit.backbones.block import ReducedBlock
+from batvit.backbones.patch import anatomy_of, config_of, patch, unpatch
+from batvit.config import PRESETS, BATConfig
+from batvit.info import info
+from batvit.trace import trace
+
+TOLERANCE = 1e-5
+Images: TypeAlias = Tensor
+
+
+def outputs(model: nn.Module, images: Images) -> list[Tensor]:
+    """Every floating-point tensor that a model gives for images, whatever it wraps them in."""
+    found = tree_leaves(anatomy_of(model).tower(images))
+    return [leaf for leaf in found if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def _run(model: nn.Module, images: Images) -> list[Tensor]:
+    # models that draw random numbers in the forward pass, such as masked autoencoders, draw the same ones
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return outputs(model, images)
+
+
+def _same(found: list[Tensor], expected: list[Tensor], what: str, *, tolerance: float = 0.0) -> None:
+    shapes = [tuple(x.shape) for x in found], [tuple(x.shape) for x in expected]
+    assert shapes[0] == shapes[1], f"{what}: shapes are {shapes[0]}, expected {shapes[1]}"
+    for x, y in zip(found, expected, strict=True):
+        difference, largest = float((x - y).abs().max()), max(1.0, float(y.abs().max()))
+        assert difference <= tolerance * largest, f"{what}: differs by {difference:.3g}, the largest value is {largest:.3g}"
+
+
+def _reduced(model: nn.Module) -> nn.Module:
+    return patch(model, keep_rate=0.5, blocks=(1, anatomy_of(model).depth - 1))
+
+
+def keeping_everything(model: nn.Module, images: Images) -> None:
+    """Keep rate 1 equals the untouched model, in every preset."""
+    expected = _run(model, images)
+    for mode in PRESETS:
+        patch(model, mode=mode, keep_rate=1.0, blocks=(1, 2))
+        assert isinstance(anatomy_of(model).blocks[1], ReducedBlock), "the blocks were not replaced"
+        _same(_run(model, images), expected, f"{mode}, keep rate 1", tolerance=TOLERANCE)
+
+
+def unpatching(model: nn.Module, images: Images) -> None:
+    """Unpatching restores every bit, every key, every attribute."""
+    expected, keys = _run(model, images), list(model.state_dict())
+    attributes = [sorted(vars(module)) for module in model.modules()]
+    classes = [type(module) for module in model.modules()]
+    _reduced(model)
+    assert list(model.state_dict()) == keys, "patching changed the keys of the state dict"
+    found = _run(model, images)
+    changed = any(x.shape != y.shape or not torch.equal(x, y) for x, y in zip(found, expected, strict=True))
+    assert changed, "half of the tokens were merged, and nothing changed"
+    assert all(x.isfinite().all() for x in found), "not all values are finite"
+    unpatch(model)
+    assert list(model.state_dict()) == keys, "unpatching changed the keys of the state dict"
+    assert [type(module) for module in model.modules()] == classes, "unpatching left another class"
+    assert [sorted(vars(module)) for module in model.modules()] == attributes, "unpatching left attributes behind"
+    assert config_of(model) is None, "unpatching left the configuration"
+    _same(_run(model, images), expected, "unpatched")
+
+
+def counts(model: nn.Module, images: Images) -> None:
+    """The tokens are as many as the configuration says, no patch is lost, and ``info`` agrees."""
+    anatomy = anatomy_of(model)
+    half, quarter = anatomy.patches // 2, anatomy.patches // 4
+    patch(model, tokens=(half, quarter), blocks=(1, 2))
+    seen: list[int] = []
+    hooks = [
+        block.register_forward_hook(lambda module, args, out: seen.append(getattr(out, "x", out).shape[1]))
+        for block in anatomy.blocks[:-1]
+    ]
+    with trace(model) as found:
+        _run(model, images)
+    for hook in hooks:
+        hook.remove()
+    expected = [anatomy.patches, half, *[quarter] * (anatomy.depth - 3)]
+    assert [n - anatomy.prefix for n in seen] == expected, f"tokens after the blocks: {seen}, expected {expected} and prefix"
+    assert [site.origin.groups for site in found.sites] == [half, quarter], f"groups: {found.sites}"
+    for site in found.sites:
+        assert site.origin.is_total, "a patch was lost"
+        assert site.origin.is_onto, "a group is empty"
+        assert torch.equal(site.size, site.origin.sizes.float()), "sizes do not add up"
+    cost = info(model, image_size=(images.shape[-2], images.shape[-1]))
+    assert [cost.blocks[b].tokens_out for b in (1, 2)] == [half, quarter], f"info says {cost.blocks}"
+    assert cost.macs < cost.dense_macs, f"{cost.macs} MACs, dense {cost.dense_macs}"
+
+
+def copying(model: nn.Module, images: Images) -> None:
+    """A deep copy and a pickled copy compute the same and are independent."""
+    pickles = _pickles(model)
+    _reduced(model)
+    twins = [copy.deepcopy(model)]
+    if pickles:
+        twins.append(pickle.loads(pickle.dumps(model)))  # noqa: S301
+    expected = _run(model, images)
+    for what, twin in zip(("deepcopy", "pickle"), twins, strict=False):
+        _same(_run(twin, images), expected, what)
+        assert config_of(twin) == config_of(model), f"{what}: the configuration is another one"
+        unpatch(twin)
+        _same(_run(model, images), expected, f"the original, after its {what} was unpatched")
+
+
+def saving(model: nn.Module, images: Images) -> None:
+    """Weights of a patched model go into an untouched one and back, through a file."""
+    untouched = copy.deepcopy(model)
+    _reduced(model)
+    expected, file = _run(model, images), io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    untouched.load_state_dict(torch.load(file, weights_only=True))
+    _same(_run(_reduced(untouched), images), expected, "loaded")
+
+
+def gradient_checkpointing(model: nn.Module, images: Images) -> bool:
+    """Recomputing the blocks gives the same gradients."""
+    _reduced(model).train()
+    gradients = []
+    for checkpointing in (False, True):
+        if checkpointing and not _start_checkpointing(model):
+            return False
+        model.zero_grad()
+        torch.manual_seed(0)
+        sum((x.square().mean() for x in outputs(model, images)), torch.zeros(())).backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    assert len(gradients[0]) == len(gradients[1]), "some gradients are missing"
+    assert sum(float(g.abs().sum()) for g in gradients[0]) > 0, "there are no gradients"
+    for plain, recomputed in zip(*gradients, strict=True):
+        _same([recomputed], [plain], "recomputed gradient", tolerance=TOLERANCE)
+    return True
+
+
+def low_precision(model: nn.Module, images: Images) -> None:
+    """Autocast works, and so does a model that is bfloat16 or float16 throughout."""
+    _reduced(model)
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype=dtype):
+            assert all(x.isfinite().all() for x in _run(model, images)), f"not finite under autocast to {dtype}"
+        low = copy.deepcopy(model).to(dtype)
+        found = [x.dtype for x in _run(low, images.to(dtype))]
+        expected = [x.dtype for x in _run(unpatch(low), images.to(dtype))]
+        assert found == expected, f"a model of {dtype} gives {found}, untouched {expected}"
+
+
+def threads(model: nn.Module, images: Images) -> None:
+    """Two threads call one model at once."""
+    _reduced(model)
+    batches = [images[:1], torch.cat([images, images.flip(0)])]
+    torch.manual_seed(0)
+    with torch.no_grad():
+        expected = [outputs(model, x) for x in batches]
+    wrong: list[str] = []
+
+    def work(x: Tensor, y: list[Tensor]) -> None:
+        for _ in range(5):
+            with torch.no_grad():
+                try:
+                    _same(outputs(model, x), y, "a thread's result")
+                except AssertionError as error:
+                    wrong.append(str(error))
+
+    workers = [threading.Thread(target=work, args=pair) for pair in zip(batches, expected, strict=True)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong, wrong[0]
+
+
+def patching_again(model: nn.Module, images: Images) -> None:
+    """A second patch replaces the first."""
+    expected = _run(patch(copy.deepcopy(model), mode="paper", keep_rate=0.4, blocks=(1, 2)), images)
+    patch(model, keep_rate=0.8, blocks=(0, 1))
+    patch(model, mode="paper", keep_rate=0.4, blocks=(1, 2))
+    _same(_run(model, images), expected, "patched twice")
+    assert config_of(model) == BATConfig.preset("paper", keep_rate=0.4, blocks=(1, 2)), "the configuration is another one"
+
+
+def each_image(model: nn.Module, images: Images) -> None:
+    """Every image of a batch is reduced on its own."""
+    _reduced(model)
+    together = _run(model, images)
+    for i in range(len(images)):
+        alone = _run(model, images[i : i + 1])
+        _same(alone, [x[i : i + 1] for x in together], f"image {i} alone", tolerance=10 * TOLERANCE)
+
+
+CHECKS: dict[str, Callable[[nn.Module, Images], bool | None]] = {
+    check.__name__: check
+    for check in (
+        keeping_everything,
+        unpatching,
+        counts,
+        copying,
+        saving,
+        gradient_checkpointing,
+        low_precision,
+        threads,
+        patching_again,
+        each_image,
+    )
+}
+
+
+def _start_checkpointing(model: nn.Module) -> bool:
+    """Switch gradient checkpointing on by timm's or by transformers' method; False if the model has none."""
+    for name in ("set_grad_checkpointing", "activation_checkpointing_enable", "gradient_checkpointing_enable"):
+        if hasattr(model, name):
+            getattr(model, name)()
+            return True
+    return False
+
+
+def _pickles(model: nn.Module) -> bool:
+    """Whether the untouched model can be pickled: some libraries hang local functions on theirs."""
+    try:
+        pickle.dumps(model)
+    except (AttributeError, TypeError, pickle.PicklingError):
+        return False
+    return True

@@ -1,0 +1,98 @@
+"""open_clip's own Vision Transformers, alone or as the image tower of a model that takes texts too."""
+
+from typing import Any, ClassVar
+
+from open_clip.coca_model import CoCa
+from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import ResidualAttentionBlock, Transformer, VisionTransformer
+from torch import Tensor, nn
+
+from batvit.backbones.anatomy import Adapter, Anatomy
+from batvit.backbones.block import Parts, WithGrid, refuse_mask
+from batvit.backbones.multihead import MultiheadBlock, Sized
+from batvit.backbones.site import Tokens
+
+
+class ReducedResidualAttentionBlock(MultiheadBlock, Sized, ResidualAttentionBlock):  # type: ignore[misc]
+    """open_clip's block, reduced."""
+
+    parts = Parts("ln_1", "attn", ("ls_1",), "ln_2", "mlp", ("ls_2",))
+
+    def forward(
+        self,
+        q_x: Tensor | Tokens,
+        k_x: Tensor | None = None,
+        v_x: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        leave_as: str | None = None,
+    ) -> Any:
+        """As the block's own."""
+        refuse_mask(attn_mask)
+        if k_x is not None or v_x is not None:
+            raise ValueError("a reduced block attends to its own tokens only, got k_x or v_x; batvit.unpatch the model")
+        return self.run(q_x, leave_as=leave_as)
+
+
+class ReducedTransformer(WithGrid, Transformer):  # type: ignore[misc]
+    """open_clip's stack of blocks, reduced."""
+
+    blocks_name = "resblocks"
+
+
+class OpenClipViT(Adapter):
+    """open_clip's VisionTransformer, and CLIP, CustomTextCLIP and CoCa, whose text towers stay as they are."""
+
+    library = "open_clip"
+    families: ClassVar[dict[str, str]] = {
+        "image tower": "open_clip.transformer.VisionTransformer",
+        "CLIP": "ViT-B-32",
+        "CoCa": "coca_ViT-B-32",
+    }
+    blocks = (ReducedResidualAttentionBlock,)
+
+    def matches(self, model: nn.Module) -> bool:
+        return type(model) in (VisionTransformer, TimmModel, CLIP, CustomTextCLIP, CoCa)
+
+    def anatomy(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Anatomy:
+        tower = _tower(model)
+        size = tuple(image_size or tower.image_size)
+        if size != tuple(tower.image_size):
+            raise ValueError(
+                f"this model takes images of {tower.image_size[0]} x {tower.image_size[1]}, got {size[0]} x {size[1]}; "
+                "create it with force_image_size="
+            )
+        return Anatomy(
+            tower=tower,
+            stem=tower.conv1,
+            blocks=tuple(tower.transformer.resblocks),
+            image_size=(size[0], size[1]),
+            grid=tuple(tower.grid_size),
+            width=tower.transformer.width,
+            prefix=1,
+            class_token=True,
+            reads_patches=tower.pool_type != "tok" or tower.attn_pool is not None or tower.output_tokens,
+        )
+
+    def patched(self, model: nn.Module) -> None:
+        transformer = _tower(model).transformer
+        transformer.__class__ = ReducedTransformer if type(transformer) is Transformer else type(transformer)
+
+    def unpatched(self, model: nn.Module) -> None:
+        transformer = _tower(model).transformer
+        transformer.__class__ = Transformer if type(transformer) is ReducedTransformer else type(transformer)
+
+
+def _tower(model: Any) -> Any:
+    """The part of the model that takes images, if it is open_clip's own Vision Transformer."""
+    tower, where = (model, "model") if isinstance(model, VisionTransformer | TimmModel) else (model.visual, "model.visual")
+    if isinstance(tower, TimmModel):
+        raise TypeError(f"the image tower is a model of timm in open_clip's TimmModel; patch {where}.trunk")
+    if type(tower) is not VisionTransformer:
+        raise TypeError(f"the image tower is open_clip's {type(tower).__name__}, and batvit knows its VisionTransformer")
+    if not tower.transformer.batch_first:
+        raise TypeError("the blocks of this image tower take tokens before images; batvit knows those with batch_first=True")
+    return tower
+
+
+ADAPTER = OpenClipViT()

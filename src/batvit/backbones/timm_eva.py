@@ -1,0 +1,84 @@
+"""timm's Vision Transformers with rotary positions: EVA, EVA-02, DINOv3, Perception Encoder, ViT-RoPE."""
+
+from typing import Any, ClassVar
+
+import torch
+from timm.layers import apply_rot_embed_cat
+from timm.layers.attention import AttentionRope
+from timm.models.eva import Eva, EvaAttention, EvaBlock
+from torch import Tensor, nn
+
+from batvit.backbones.anatomy import Anatomy
+from batvit.backbones.block import Parts, ReducedBlock, WithGrid, refuse_mask
+from batvit.backbones.site import Heard, Tokens
+from batvit.backbones.timm_vit import NormEar, TimmAdapter, timm_anatomy
+
+
+class ReducedEvaBlock(ReducedBlock, EvaBlock):
+    """timm's EVA block, reduced; every block is given the rotary table of all patches."""
+
+    parts = Parts("norm1", "attn", ("scaled1", "drop_path1"), "norm2", "mlp", ("scaled2", "drop_path2"))
+    attentions = (EvaAttention, AttentionRope)
+    mask = "attn_mask"
+
+    def forward(
+        self,
+        x: Tensor | Tokens,
+        rope: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+        leave_as: str | None = None,
+    ) -> Any:
+        """As the block's own."""
+        refuse_mask(attn_mask, is_causal)
+        return self.run(x, leave_as=leave_as, rope=rope)
+
+    def moved(self, arguments: dict[str, Any], tokens: Tokens) -> dict[str, Any]:
+        rope = arguments["rope"]
+        return arguments if rope is None else {"rope": tokens.positions(rope)}
+
+    def attend(self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]) -> tuple[Tensor, Heard]:
+        hear = NormEar(self.attn)
+        attended = hear(x, attn_mask=bias, **arguments)
+        queries, keys = (self._turned(heard, arguments["rope"]) for heard in (hear.queries, hear.keys))
+        # with grouped queries, several heads share a key
+        return attended, Heard(queries, keys.repeat_interleave(queries.shape[1] // keys.shape[1], dim=1), self.attn.scale)
+
+    def _turned(self, heard: Tensor, rope: Tensor | None) -> Tensor:
+        """Queries or keys after the norm, as the attention turns them."""
+        if rope is None:
+            return heard
+        prefix, half = self.attn.num_prefix_tokens, self.attn.rotate_half
+        return torch.cat([heard[:, :, :prefix], apply_rot_embed_cat(heard[:, :, prefix:], rope, half=half)], dim=2)
+
+    def scaled1(self, x: Tensor) -> Tensor:
+        """LayerScale of the attention, if there is one."""
+        return x if self.gamma_1 is None else self.gamma_1 * x
+
+    def scaled2(self, x: Tensor) -> Tensor:
+        """LayerScale of the MLP, if there is one."""
+        return x if self.gamma_2 is None else self.gamma_2 * x
+
+
+class ReducedEva(WithGrid, Eva):
+    """timm's Eva with reduced blocks."""
+
+
+class TimmEva(TimmAdapter):
+    """timm's Eva class, whatever its weights are called."""
+
+    families: ClassVar[dict[str, str]] = {
+        "EVA, EVA-02": "eva02_tiny_patch14_224",
+        "DINOv3": "vit_small_patch16_dinov3",
+        "Perception Encoder": "vit_pe_core_tiny_patch16_384",
+        "ViT-RoPE": "vit_small_patch16_rope_224",
+    }
+    blocks = (ReducedEvaBlock,)
+    models = (ReducedEva,)
+
+    def anatomy(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Anatomy:
+        known: Any = model
+        return timm_anatomy(model, image_size, class_token=known.cls_token is not None)
+
+
+ADAPTER = TimmEva()

@@ -1,0 +1,32 @@
+"""LV-ViT: timm's blocks behind a convolutional stem, with a second head that reads all patches."""
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from torch import nn
+
+from batvit.backbones.anatomy import Anatomy
+from batvit.backbones.block import WithGrid
+from batvit.backbones.timm_vit import ReducedTimmBlock, TimmAdapter, timm_anatomy
+from batvit.models.lvvit import LVViT
+
+
+class ReducedLVViT(WithGrid, LVViT):
+    """LV-ViT with reduced blocks."""
+
+
+class TimmLVViT(TimmAdapter):
+    """The architecture that timm lacks, in its registry."""
+
+    families: ClassVar[dict[str, str]] = {"LV-ViT": "lvvit_small_patch16_224"}
+    blocks = (ReducedTimmBlock,)
+    models = (ReducedLVViT,)
+
+    def anatomy(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Anatomy:
+        known: Any = model
+        anatomy = timm_anatomy(model, image_size, class_token=True)
+        # a maximum over groups is the maximum over their patches; labels are for patches
+        return replace(anatomy, reads_patches=known.token_labeling)
+
+
+ADAPTER = TimmLVViT()

@@ -1,0 +1,137 @@
+"""Where the layers are in a model of transformers, and how its hidden states become whole again."""
+
+from typing import Any, ClassVar
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.models.beit.modeling_beit import BeitPreTrainedModel
+
+from batvit.backbones import transformers_layers as layers
+from batvit.backbones.anatomy import Adapter, Anatomy
+from batvit.backbones.patch import config_of
+from batvit.backbones.site import Tokens
+from batvit.config import BATConfig
+
+
+class Transformers(Adapter):
+    """Any model that holds one of these towers: alone, under a head, in CLIP, in a pipeline."""
+
+    library = "transformers"
+    families: ClassVar[dict[str, str]] = {
+        "ViT": "ViTForImageClassification",
+        "DeiT": "DeiTForImageClassificationWithTeacher",
+        "DINOv2": "Dinov2Model",
+        "DINOv2 with registers": "Dinov2WithRegistersModel",
+        "DINOv3": "DINOv3ViTModel",
+        "CLIP": "CLIPModel",
+        "SigLIP, SigLIP 2 of fixed resolution": "SiglipModel",
+        "ViT-MAE encoder": "ViTMAEModel",
+    }
+    blocks = (
+        layers.ReducedViTLayer,
+        layers.ReducedDeiTLayer,
+        layers.ReducedViTMAELayer,
+        layers.ReducedDinov2Layer,
+        layers.ReducedDinov2WithRegistersLayer,
+        layers.ReducedDINOv3ViTLayer,
+        layers.ReducedCLIPLayer,
+        layers.ReducedSiglipLayer,
+    )
+
+    def matches(self, model: nn.Module) -> bool:
+        return isinstance(model, BeitPreTrainedModel) or (isinstance(model, PreTrainedModel) and _layers(model) is not None)
+
+    def anatomy(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Anatomy:
+        found = _layers(model)
+        if found is None:
+            raise TypeError(
+                f"cannot reduce the tokens of transformers' {type(model).__name__}: its relative position bias is a table over "
+                "pairs of patches, which merged tokens have no place in; batvit.supported() lists what can be reduced"
+            )
+        owner, blocks = found
+        embeddings, config = owner.embeddings, owner.config
+        patch = _pair(config.patch_size)
+        size = image_size or _pair(config.image_size)
+        special = sum(
+            getattr(embeddings, name, None) is not None for name in ("cls_token", "class_embedding", "distillation_token")
+        )
+        known: Any = model
+        grid = (size[0] // patch[0], size[1] // patch[1])
+        patches = grid[0] * grid[1]
+        return Anatomy(
+            tower=model if known.main_input_name == "pixel_values" else owner,
+            stem=embeddings,
+            blocks=blocks,
+            image_size=size,
+            grid=grid,
+            width=config.hidden_size,
+            prefix=special + getattr(config, "num_register_tokens", 0),
+            class_token=special > 0,
+            reads_patches=True,
+            left_out=patches - int(patches * (1 - getattr(config, "mask_ratio", 0.0))),
+        )
+
+    def check(self, model: nn.Module, config: BATConfig) -> None:
+        found = _layers(model)
+        kernel = found[0].config._attn_implementation if found else ""
+        if config.size_aware and kernel not in ("sdpa", "eager"):
+            raise ValueError(
+                f"size_aware adds log(size) to the attention logits, which attn_implementation={kernel!r} cannot take; "
+                'call model.set_attn_implementation("sdpa"), or patch with size_aware=False'
+            )
+
+    def patched(self, model: nn.Module) -> None:
+        recorder, known = _recorder(model), _any(model)
+        if _give_grids not in recorder._forward_hooks.values():
+            recorder.register_forward_hook(_give_grids)
+        config = config_of(model)
+        # saved by save_pretrained with all the rest, and found again by batvit.load
+        known.config.batvit = config.to_dict() if config else None
+
+    def unpatched(self, model: nn.Module) -> None:
+        hooks = _recorder(model)._forward_hooks
+        for key in [key for key, hook in hooks.items() if hook is _give_grids]:
+            del hooks[key]
+        vars(_any(model).config).pop("batvit", None)
+
+
+def _layers(model: nn.Module) -> tuple[Any, tuple[nn.Module, ...]] | None:
+    """The part of a model that takes images, and its layers; texts may go through layers of the same class."""
+    for owner in model.modules():
+        if isinstance(owner, PreTrainedModel) and owner.main_input_name == "pixel_values" and hasattr(owner, "embeddings"):
+            for part in owner.modules():
+                if isinstance(part, nn.ModuleList) and len(part) and isinstance(part[0], KNOWN):
+                    return owner, tuple(part)
+    return None
+
+
+def _recorder(model: nn.Module) -> nn.Module:
+    """The innermost model around the layers: it collects the hidden states."""
+    owner, blocks = _layers(model) or (model, ())
+    inside = [part for part in owner.modules() if isinstance(part, PreTrainedModel) and {*blocks} <= {*part.modules()}]
+    return inside[-1]
+
+
+def _give_grids(module: nn.Module, args: Any, output: Any) -> Any:
+    """Of the hidden states that are asked for, those behind a site get every patch back."""
+    if isinstance(output, Tokens):
+        return output.grid()
+    if isinstance(output, dict):
+        for key, value in output.items():
+            if isinstance(value, tuple):
+                output[key] = _give_grids(module, args, value)
+    elif isinstance(output, tuple):
+        return tuple(_give_grids(module, args, value) for value in output)
+    return output
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _any(model: nn.Module) -> Any:
+    return model
+
+
+KNOWN = tuple(reduced.__bases__[-1] for reduced in Transformers.blocks)
+ADAPTER = Transformers()
