@@ -1,6 +1,5 @@
 """One contract for every family, and proof that it can be broken."""
 
-
 import pytest
 from families import FAMILIES, pictures, small
 

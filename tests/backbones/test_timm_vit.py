@@ -167,7 +167,9 @@ def test_a_size_aware_token_counts_as_its_copies():
     sizes = torch.tensor([[1.0, 1.0, 1.0, 2.0]])
     tokens = Tokens(x, sizes, Assignment.identity(1, 4))
     with torch.no_grad():
-        torch.testing.assert_close(block(x, attn_mask=tokens.bias()), block(doubled)[:, :5], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            block(x, attn_mask=tokens.bias(size_aware=True)), block(doubled)[:, :5], rtol=1e-5, atol=1e-5
+        )
 
 
 def test_dense_attention_stays_unmasked_until_tokens_are_merged(monkeypatch):

@@ -238,9 +238,12 @@ def test_info_at_another_size_of_image_and_head(writes):
         (["deit_tny"], "unknown model 'deit_tny'; did you mean deit_tiny"),
         (
             ["swin_tiny_patch4_window7_224"],
-            "cannot reduce the tokens of timm.models.swin_transformer.SwinTransformer: no adapter knows this class; supported are, of timm: ",
+            "cannot reduce the tokens of timm.models.swin_transformer.SwinTransformer: no adapter knows",
         ),
-        (["swinv2_cr_tiny_224"], "cannot reduce the tokens of timm.models.swin_transformer_v2_cr.SwinTransformerV2Cr: no adapter"),
+        (
+            ["swinv2_cr_tiny_224"],
+            "cannot reduce the tokens of timm.models.swin_transformer_v2_cr.SwinTransformerV2Cr: no",
+        ),
         ([NAME, "--keep-rate", "1.5"], "keep_rate must lie in (0, 1], got 1.5; 1 keeps everything"),
         ([NAME, "--keep-rate", "0.0"], "keep_rate must lie in (0, 1], got 0.0"),
         ([NAME, "--keep-rate", "nan"], "keep_rate must lie in (0, 1], got nan"),

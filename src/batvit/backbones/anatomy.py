@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from torch import nn
 
-from batvit.backbones.block import ReducedBlock, WithGrid
+from batvit.backbones.block import ReducedBlock
+from batvit.backbones.grid import WithGrid
 from batvit.config import BATConfig
 
 

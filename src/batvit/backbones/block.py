@@ -2,8 +2,6 @@
 
 import sys
 from dataclasses import replace
-from functools import partial
-from types import MethodType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -38,15 +36,15 @@ class ReducedBlock(nn.Module):
     parts: ClassVar[Parts]
     attentions: ClassVar[tuple[type, ...]]
     """the classes of attention that :meth:`attend` knows"""
-    mask: ClassVar[str]
-    """the argument of the block's forward that is added to the attention logits"""
+    mask: ClassVar[str | None]
+    """the argument of the block's forward that is added to the attention logits; None if there is no such argument"""
 
     prefix: int
     size_aware: bool
     leave_as: str
     reduce: Reduce | None
 
-    def attend(self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]) -> tuple[Tensor, Heard]:
+    def attend(self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]) -> tuple[Tensor, Heard | None]:
         """Run the block's own attention, untouched, and hear the queries and keys that it makes.
 
         Args:
@@ -55,7 +53,7 @@ class ReducedBlock(nn.Module):
             arguments: what else the block was called with.
 
         Returns:
-            What the attention gives (B, prefix + M, C), and what was heard.
+            What the attention gives (B, prefix + M, C), and what was heard; None will do if the block is no site.
         """
         raise NotImplementedError
 
@@ -67,38 +65,39 @@ class ReducedBlock(nn.Module):
         """Arguments with which the block runs on its own, to prove that it is the one known."""
         return {}
 
-    def bias(self, tokens: Tokens) -> Tensor:
-        """The logarithms of the sizes as the attention takes them."""
-        return tokens.bias().to(tokens.x.dtype)
-
-    def run(self, x: Tensor | Tokens, *, leave_as: str | None = None, **arguments: Any) -> Any:
+    def run(self, x: Tensor | Tokens, *, leave_as: str | None = None, real: Tensor | None = None, **arguments: Any) -> Any:
         """What the block's own forward does, with the tokens' sizes and origins beside them.
 
         Args:
             x: a tensor (B, prefix + N, C) before the first site, tokens after it.
             leave_as: "tokens", a "tensor" with a token a group, or the "grid" with one a patch; its own way by default.
+            real: (B, N), False where a patch is padding; read with a tensor only, as tokens know it.
             arguments: of the block's forward.
         """
-        tokens = x if isinstance(x, Tokens) else Tokens.start(x, self.prefix)
-        arguments = self.moved(arguments, tokens) if isinstance(x, Tokens) else arguments
-        bias = self.bias(tokens) if self.size_aware and isinstance(x, Tokens) else None
-        if self.reduce is None:
-            if bias is not None:
-                arguments = arguments | {self.mask: bias}
-            tokens = replace(tokens, x=super().forward(tokens.x, **arguments))
+        if isinstance(x, Tokens):
+            tokens, arguments = x, self.moved(arguments, x)
+            bias = x.bias(self.size_aware)
         else:
-            tokens = self._with_reduction(tokens, bias, arguments, self.reduce)
+            tokens = Tokens.start(x, self.prefix, real)
+            # all sizes are one
+            bias = tokens.bias(size_aware=False)
+        bias = None if bias is None else bias.to(tokens.x.dtype)
+        if self.reduce is not None or (bias is not None and self.mask is None):
+            tokens = self._opened(tokens, bias, arguments)
+        else:
+            known = arguments if bias is None or self.mask is None else arguments | {self.mask: bias}
+            tokens = replace(tokens, x=super().forward(tokens.x, **known))
         way = leave_as or self.leave_as
         return tokens if way == "tokens" else tokens.grid() if way == "grid" else tokens.x
 
-    def _with_reduction(self, tokens: Tokens, bias: Tensor | None, arguments: dict[str, Any], reduce: Reduce) -> Tokens:
+    def _opened(self, tokens: Tokens, bias: Tensor | None, arguments: dict[str, Any]) -> Tokens:
         # the block's own forward, opened between its two lines; patch proves that it still has just these
         parts = self.parts
         attended, heard = self.attend(self._through((parts.attention_norm,), tokens.x), bias, arguments)
-        x = tokens.x + self._through(parts.after_attention, attended)
-        tokens = reduce(replace(tokens, x=x), heard)
-        x = tokens.x + self._through((parts.mlp_norm, parts.mlp, *parts.after_mlp), tokens.x)
-        return replace(tokens, x=x)
+        tokens = replace(tokens, x=tokens.x + self._through(parts.after_attention, attended))
+        if self.reduce is not None and heard is not None:
+            tokens = self.reduce(tokens, heard)
+        return replace(tokens, x=tokens.x + self._through((parts.mlp_norm, parts.mlp, *parts.after_mlp), tokens.x))
 
     def _through(self, names: tuple[str, ...], x: Tensor) -> Tensor:
         for name in names:
@@ -134,7 +133,7 @@ def prove(block: nn.Module, reduced: type[ReducedBlock], i: int, width: int) -> 
     Raises:
         TypeError: naming the class and the difference.
     """
-    weight = next(block.parameters())
+    weight = next(parameter for parameter in block.parameters() if parameter.dim() > 1)
     if weight.is_meta:
         return
     x = torch.linspace(-1, 1, 5 * width, device=weight.device).reshape(1, 5, -1).to(weight.dtype)
@@ -156,44 +155,3 @@ def prove(block: nn.Module, reduced: type[ReducedBlock], i: int, width: int) -> 
             raise TypeError(f"{what}: {error}") from error
     if not torch.allclose(expected.float(), found.float(), rtol=1e-3, atol=1e-3):
         raise TypeError(f"{what}: opened, it differs by {(expected - found).abs().max():.2g}")
-
-
-class WithGrid(nn.Module):
-    """A model whose ``forward_intermediates`` gives maps of the full grid, though its blocks merge tokens.
-
-    A library's adapter derives ``class ReducedX(WithGrid, X)`` from the class X that has that method. The method itself
-    runs as it is, on a stand-in for the model whose blocks take and return the grid.
-    """
-
-    blocks_name: ClassVar[str] = "blocks"
-
-    def forward_intermediates(self, *args: Any, **arguments: Any) -> Any:
-        """As the model's own: every patch has the feature of the group that it is in by then."""
-        own: MethodType = super().forward_intermediates  # type: ignore[misc]
-        return own.__func__(_Unmerging(self), *args, **arguments)
-
-
-class _Unmerging:
-    """Stands in for a model during one call: between its blocks, what is merged is given back."""
-
-    def __init__(self, model: WithGrid) -> None:
-        self._model = model
-        carried: list[Tensor | Tokens | None] = [None] * (len(getattr(model, model.blocks_name)) + 1)
-        blocks = [partial(_unmerged, block, i, carried) for i, block in enumerate(getattr(model, model.blocks_name))]
-        setattr(self, model.blocks_name, blocks)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-
-def _unmerged(
-    block: nn.Module, i: int, carried: list[Tensor | Tokens | None], x: Tensor, *args: Any, **arguments: Any
-) -> Tensor:
-    """Run one block on what its predecessor left, and give its result as a grid."""
-    before = x if carried[i] is None else carried[i]
-    if not isinstance(block, ReducedBlock):
-        first: Tensor = block(before, *args, **arguments)
-        return first
-    tokens: Tokens = block(before, *args, leave_as="tokens", **arguments)
-    carried[i + 1] = tokens
-    return tokens.grid()

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from batvit.backbones.block import ReducedBlock
 from batvit.backbones.patch import anatomy_of, config_of, patch, unpatch
+from batvit.backbones.site import Tokens
 from batvit.config import PRESETS, BATConfig
 from batvit.info import info
 from batvit.trace import trace
@@ -81,7 +82,9 @@ def counts(model: nn.Module, images: Images) -> None:
     patch(model, tokens=(half, quarter), blocks=(1, 2))
     seen: list[int] = []
     hooks = [
-        block.register_forward_hook(lambda module, args, out: seen.append(getattr(out, "x", out).shape[1]))
+        block.register_forward_hook(
+            lambda module, args, out: seen.append(out.x.shape[1] if isinstance(out, Tokens) else out.shape[1])
+        )
         for block in anatomy.blocks[:-1]
     ]
     with trace(model) as found:

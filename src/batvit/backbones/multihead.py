@@ -1,77 +1,36 @@
 """What the blocks built on ``torch.nn.MultiheadAttention`` have in common: torchvision's and open_clip's."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
-from batvit.backbones.block import Parts, ReducedBlock
-from batvit.backbones.site import Heard, Tokens
+from batvit.backbones.block import ReducedBlock
+from batvit.backbones.site import Heard
 
 
 class MultiheadBlock(ReducedBlock):
-    """A block whose attention is ``nn.MultiheadAttention``, reduced: ``class ReducedX(MultiheadBlock, Sized, X)``."""
+    """A block whose attention is ``nn.MultiheadAttention`` and whose forward takes no mask of sizes."""
 
     attentions = (nn.MultiheadAttention,)
-    mask = "sizes"
+    mask = None
 
-    def bias(self, tokens: Tokens) -> Tensor:
-        """The logarithms of the sizes as a padding mask of numbers (B, tokens): it is the same for all heads and queries."""
-        return super().bias(tokens)[:, 0, 0]
-
-    def attend(self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]) -> tuple[Tensor, Heard]:
-        """Run the attention module itself, then hear it: in its fast path, what it makes never comes to light.
-
-        Args:
-            x: (B, prefix + M, C), normalised.
-            bias: (B, prefix + M), to be added to the attention logits, or None.
-            arguments: nothing.
-
-        Returns:
-            What the attention gives (B, prefix + M, C), and the queries and keys, projected a second time.
-        """
+    def attend(self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]) -> tuple[Tensor, Heard | None]:
+        """Run the attention module itself, then hear it: in its fast path, what it makes never comes to light."""
         attention = getattr(self, self.parts.attention)
-        return attended(attention, x, bias), heard(attention, x)
+        # a padding mask of numbers is the same for all heads and queries, as sizes are
+        sizes = None if bias is None else bias[:, 0, 0]
+        attended = attention(x, x, x, key_padding_mask=sizes, need_weights=False)[0]
+        if self.reduce is None:
+            return attended, None
+        return attended, heard(attention, x, queries=1 if self.reduce.class_token else None)
 
 
-class Sized(nn.Module):
-    """Stands between :class:`MultiheadBlock` and the library's block, whose forward takes no padding mask."""
-
-    parts: ClassVar[Parts]
-
-    def forward(self, *args: Any, **arguments: Any) -> Any:
-        """The library's own forward; with sizes, its two lines with a padding mask in the first.
-
-        Args:
-            args: x (B, tokens, C).
-            arguments: ``sizes`` (B, tokens), to be added to the attention logits, or None; all else is the library's.
-
-        Returns:
-            (B, tokens, C).
-        """
-        sizes = arguments.pop("sizes", None)
-        if sizes is None:
-            return super().forward(*args, **arguments)
-        (x,) = args
-        parts = self.parts
-        y = attended(getattr(self, parts.attention), getattr(self, parts.attention_norm)(x), sizes)
-        for name in parts.after_attention:
-            y = getattr(self, name)(y)
-        x = y = x + y
-        for name in (parts.mlp_norm, parts.mlp, *parts.after_mlp):
-            y = getattr(self, name)(y)
-        return x + y
-
-
-def attended(attention: nn.Module, x: Tensor, sizes: Tensor | None) -> Tensor:
-    """What ``nn.MultiheadAttention`` makes of x (B, tokens, C), called as the libraries call it; sizes is (B, tokens)."""
-    out: Tensor = attention(x, x, x, key_padding_mask=sizes, need_weights=False)[0]
-    return out
-
-
-def heard(attention: nn.MultiheadAttention, x: Tensor) -> Heard:
-    """The queries and keys that ``nn.MultiheadAttention`` makes of x (B, tokens, C), by its own weights."""
-    rows = 2 * attention.embed_dim
-    bias = None if attention.in_proj_bias is None else attention.in_proj_bias[:rows]
-    made = nn.functional.linear(x, attention.in_proj_weight[:rows], bias)
-    queries, keys = made.unflatten(-1, (2, attention.num_heads, attention.head_dim)).permute(2, 0, 3, 1, 4)
-    return Heard(queries, keys, attention.head_dim**-0.5)
+def heard(attention: nn.MultiheadAttention, x: Tensor, queries: int | None = None) -> Heard:
+    """Queries of the first so many tokens (of all by default) and all keys, once more, by the attention's own weights."""
+    weights = attention.in_proj_weight.chunk(3)
+    biases = (None,) * 3 if attention.in_proj_bias is None else attention.in_proj_bias.chunk(3)
+    first, keys = (
+        nn.functional.linear(tokens, weight, bias).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+        for tokens, weight, bias in zip((x[:, :queries], x), weights, biases, strict=False)
+    )
+    return Heard(first, keys, attention.head_dim**-0.5)

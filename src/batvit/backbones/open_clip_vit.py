@@ -9,12 +9,13 @@ from open_clip.transformer import ResidualAttentionBlock, Transformer, VisionTra
 from torch import Tensor, nn
 
 from batvit.backbones.anatomy import Adapter, Anatomy
-from batvit.backbones.block import Parts, WithGrid, refuse_mask
-from batvit.backbones.multihead import MultiheadBlock, Sized
+from batvit.backbones.block import Parts, refuse_mask
+from batvit.backbones.grid import WithGrid
+from batvit.backbones.multihead import MultiheadBlock
 from batvit.backbones.site import Tokens
 
 
-class ReducedResidualAttentionBlock(MultiheadBlock, Sized, ResidualAttentionBlock):  # type: ignore[misc]
+class ReducedResidualAttentionBlock(MultiheadBlock, ResidualAttentionBlock):  # type: ignore[misc]
     """open_clip's block, reduced."""
 
     parts = Parts("ln_1", "attn", ("ls_1",), "ln_2", "mlp", ("ls_2",))

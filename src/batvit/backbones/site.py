@@ -1,10 +1,10 @@
 """What happens at a site, whatever library the block comes from: importance, plan, merge."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from batvit.config import BATConfig, Counts
@@ -23,18 +23,27 @@ class Tokens:
     """how many patches each group holds"""
     origin: Assignment
     """which group each patch of the image is in"""
+    padded: bool = False
+    """whether some patches are padding: they have size 0, weigh nothing in any group, and are attended to by none"""
 
     @classmethod
-    def start(cls, x: Float[Tensor, "batch tokens channels"], prefix: int) -> "Tokens":
-        """Every patch a group of its own."""
+    def start(
+        cls, x: Float[Tensor, "batch tokens channels"], prefix: int, real: Bool[Tensor, "batch patches"] | None = None
+    ) -> "Tokens":
+        """Every patch a group of its own; ``real`` is False where a patch is padding."""
         batch, patches = x.shape[0], x.shape[1] - prefix
-        size = torch.ones(batch, patches, dtype=torch.float32, device=x.device)
-        return cls(x, size, Assignment.identity(batch, patches, x.device))
+        size = torch.ones(batch, patches, dtype=torch.float32, device=x.device) if real is None else real.float()
+        return cls(x, size, Assignment.identity(batch, patches, x.device), padded=real is not None)
 
-    def bias(self) -> Float[Tensor, "batch 1 1 tokens"]:
-        """Logarithms of the sizes, to be added to attention logits: a token that stands for five counts as five."""
-        prefix = self.x.shape[1] - self.size.shape[1]
-        return nn.functional.pad(self.size.log(), (prefix, 0))[:, None, None]
+    def bias(self, size_aware: bool) -> Float[Tensor, "batch 1 1 tokens"] | None:
+        """What is added to the attention logits; None if nothing is.
+
+        With ``size_aware`` the logarithms of the sizes: a token that stands for five counts as five. Padding gets -inf.
+        """
+        if not (size_aware or self.padded):
+            return None
+        size = self.size if size_aware else (self.size > 0).float()
+        return nn.functional.pad(size.log(), (self.x.shape[1] - size.shape[1], 0))[:, None, None]
 
     def positions(self, table: Float[Tensor, "*batch_and_heads patches width"]) -> Float[Tensor, "batch _ groups width"]:
         """The rows of a rotary table for each group: the mean of the rows of its patches.
@@ -65,10 +74,12 @@ torch.export.register_dataclass(Tokens)
 
 
 class Heard(NamedTuple):
-    """The queries and keys that an attention module made of all tokens (B, H, prefix + M, d)."""
+    """The queries and keys that an attention module made."""
 
-    queries: Float[Tensor, "batch heads tokens width"]
+    queries: Float[Tensor, "batch heads queries width"]
+    """of all tokens; where there is a class token, the first is enough"""
     keys: Float[Tensor, "batch heads tokens width"]
+    """of all tokens (B, H, prefix + M, d)"""
     scale: float
 
 
@@ -100,12 +111,13 @@ class Reduce(nn.Module):
         with torch.no_grad():
             plan = PLANS[self.config.method].decide(Evidence(features, importance, tokens.size), counts, self.config)
         image = merge(image, plan, self.weight(importance, tokens.size))
-        return Tokens(torch.cat([prefix, image], dim=1), sum_by_group(tokens.size, plan), tokens.origin.then(plan))
+        x, size = torch.cat([prefix, image], dim=1), sum_by_group(tokens.size, plan)
+        return replace(tokens, x=x, size=size, origin=tokens.origin.then(plan))
 
     def importance(self, tokens: Tokens, heard: Heard) -> Float[Tensor, "batch groups"]:
         """Class attention; the mean attention received where there is no class token."""
         measure = class_importance if self.class_token else received_importance
-        bias = tokens.bias() if self.config.size_aware else None
+        bias = tokens.bias(self.config.size_aware)
         return measure(heard.queries, heard.keys, prefix=self.prefix, scale=heard.scale, bias=bias)
 
     def keys(self, heard: Heard) -> Float[Tensor, "batch groups width"]:

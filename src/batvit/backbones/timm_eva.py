@@ -9,7 +9,8 @@ from timm.models.eva import Eva, EvaAttention, EvaBlock
 from torch import Tensor, nn
 
 from batvit.backbones.anatomy import Anatomy
-from batvit.backbones.block import Parts, ReducedBlock, WithGrid, refuse_mask
+from batvit.backbones.block import Parts, ReducedBlock, refuse_mask
+from batvit.backbones.grid import WithGrid
 from batvit.backbones.site import Heard, Tokens
 from batvit.backbones.timm_vit import NormEar, TimmAdapter, timm_anatomy
 

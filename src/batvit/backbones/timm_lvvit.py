@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from batvit.backbones.anatomy import Anatomy
-from batvit.backbones.block import WithGrid
+from batvit.backbones.grid import WithGrid
 from batvit.backbones.timm_vit import ReducedTimmBlock, TimmAdapter, timm_anatomy
 from batvit.models.lvvit import LVViT
 

@@ -8,8 +8,9 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from batvit.backbones.anatomy import Adapter, Anatomy
-from batvit.backbones.block import Parts, ReducedBlock, WithGrid, refuse_mask
+from batvit.backbones.block import Parts, ReducedBlock, refuse_mask
 from batvit.backbones.ear import Ear
+from batvit.backbones.grid import WithGrid
 from batvit.backbones.site import Heard, Tokens
 
 

@@ -7,11 +7,11 @@ from torchvision.models.vision_transformer import EncoderBlock, VisionTransforme
 
 from batvit.backbones.anatomy import Adapter, Anatomy
 from batvit.backbones.block import Parts
-from batvit.backbones.multihead import MultiheadBlock, Sized
+from batvit.backbones.multihead import MultiheadBlock
 from batvit.backbones.site import Tokens
 
 
-class ReducedEncoderBlock(MultiheadBlock, Sized, EncoderBlock):  # type: ignore[misc]
+class ReducedEncoderBlock(MultiheadBlock, EncoderBlock):  # type: ignore[misc]
     """torchvision's block, reduced."""
 
     parts = Parts("ln_1", "self_attention", ("dropout",), "ln_2", "mlp", ())

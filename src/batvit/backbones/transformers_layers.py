@@ -1,12 +1,8 @@
-"""The Vision Transformers of Hugging Face's transformers, from version 5 on."""
+"""The layers of transformers' Vision Transformers."""
 
-import sys
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
-from transformers import AttentionInterface
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.clip import modeling_clip as clip
 from transformers.models.deit import modeling_deit as deit
 from transformers.models.dinov2 import modeling_dinov2 as dinov2
@@ -16,58 +12,9 @@ from transformers.models.siglip import modeling_siglip as siglip
 from transformers.models.vit import modeling_vit as vit
 from transformers.models.vit_mae import modeling_vit_mae as mae
 
-from batvit.backbones.block import Parts, ReducedBlock, refuse_mask
-from batvit.backbones.ear import Ear
-from batvit.backbones.site import Heard, Tokens
-
-
-class InterfaceEar(Ear):
-    """Hears what an attention hands to its interface: sdpa, eager, or whatever the model was loaded with."""
-
-    scale: float
-
-    def __init__(self, attention: Any, eager: Callable[..., Any]) -> None:
-        super().__init__(attention)
-        self.eager = eager
-        self.config = _Overheard
-
-
-class _Overheard:
-    _attn_implementation = "batvit"
-
-
-def _overhear(module: InterfaceEar, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **arguments: Any) -> Any:
-    module.queries, module.keys, module.scale = query, key, arguments["scaling"]
-    own = ALL_ATTENTION_FUNCTIONS.get_interface(module.attention.config._attn_implementation, module.eager)
-    return own(module.attention, query, key, value, mask, **arguments)
-
-
-AttentionInterface.register("batvit", _overhear)
-
-
-class ReducedLayer(ReducedBlock):
-    """What all layers of transformers have in common."""
-
-    mask = "attention_mask"
-    eager: ClassVar[Callable[..., Any]]
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        cls.eager = staticmethod(sys.modules[cls.__bases__[-1].__module__].eager_attention_forward)
-
-    def forward(self, hidden_states: Any, attention_mask: Tensor | None = None, **arguments: Any) -> Any:
-        """As the layer's own."""
-        refuse_mask(attention_mask)
-        return self.run(hidden_states, attention_mask=None, **arguments)
-
-    def attend(self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]) -> tuple[Tensor, Heard]:
-        hear = InterfaceEar(getattr(self, self.parts.attention), type(self).eager)
-        attended, _ = hear(x, **(arguments | {"attention_mask": bias}))
-        return attended, Heard(hear.queries, hear.keys, hear.scale)
-
-    def trial(self, x: Tensor) -> dict[str, Any]:
-        return {"attention_mask": None}
-
+from batvit.backbones.block import Parts
+from batvit.backbones.site import Tokens
+from batvit.backbones.transformers_layer import ReducedLayer
 
 VIT = Parts("layernorm_before", "attention", ("dropout",), "layernorm_after", "mlp", ("dropout",))
 DINO = Parts("norm1", "attention", ("layer_scale1", "drop_path"), "norm2", "mlp", ("layer_scale2", "drop_path"))

@@ -8,8 +8,8 @@ from transformers.models.beit.modeling_beit import BeitPreTrainedModel
 
 from batvit.backbones import transformers_layers as layers
 from batvit.backbones.anatomy import Adapter, Anatomy
+from batvit.backbones.grid import give_grids
 from batvit.backbones.patch import config_of
-from batvit.backbones.site import Tokens
 from batvit.config import BATConfig
 
 
@@ -82,15 +82,15 @@ class Transformers(Adapter):
 
     def patched(self, model: nn.Module) -> None:
         recorder, known = _recorder(model), _any(model)
-        if _give_grids not in recorder._forward_hooks.values():
-            recorder.register_forward_hook(_give_grids)
+        if give_grids not in recorder._forward_hooks.values():
+            recorder.register_forward_hook(give_grids)
         config = config_of(model)
         # saved by save_pretrained with all the rest, and found again by batvit.load
         known.config.batvit = config.to_dict() if config else None
 
     def unpatched(self, model: nn.Module) -> None:
         hooks = _recorder(model)._forward_hooks
-        for key in [key for key, hook in hooks.items() if hook is _give_grids]:
+        for key in [key for key, hook in hooks.items() if hook is give_grids]:
             del hooks[key]
         vars(_any(model).config).pop("batvit", None)
 
@@ -110,19 +110,6 @@ def _recorder(model: nn.Module) -> nn.Module:
     owner, blocks = _layers(model) or (model, ())
     inside = [part for part in owner.modules() if isinstance(part, PreTrainedModel) and {*blocks} <= {*part.modules()}]
     return inside[-1]
-
-
-def _give_grids(module: nn.Module, args: Any, output: Any) -> Any:
-    """Of the hidden states that are asked for, those behind a site get every patch back."""
-    if isinstance(output, Tokens):
-        return output.grid()
-    if isinstance(output, dict):
-        for key, value in output.items():
-            if isinstance(value, tuple):
-                output[key] = _give_grids(module, args, value)
-    elif isinstance(output, tuple):
-        return tuple(_give_grids(module, args, value) for value in output)
-    return output
 
 
 def _pair(size: Any) -> tuple[int, int]:

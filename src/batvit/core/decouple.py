@@ -7,18 +7,19 @@ from torch import Tensor
 
 def class_importance(
     queries: Float[Tensor, "batch heads queries width"],
-    keys: Float[Tensor, "batch heads queries width"],
+    keys: Float[Tensor, "batch heads keys width"],
     *,
     prefix: int,
     scale: float,
-    bias: Float[Tensor, "batch 1 1 queries"] | None = None,
+    bias: Float[Tensor, "batch 1 1 keys"] | None = None,
 ) -> Float[Tensor, "batch tokens"]:
     """The attention that the class token pays to each image token, averaged over heads.
 
     a = softmax(q_cls k^T / sqrt(d)), the entries of the image tokens. Only this one row of the attention is computed.
 
     Args:
-        queries, keys: of all tokens (B, H, prefix + N, d), the class token first.
+        queries: (B, H, 1 or more, d), of which the first, the class token's, is read.
+        keys: of all tokens (B, H, prefix + N, d).
         prefix: how many tokens (class, distillation, registers) stand before the N image tokens.
         scale: what the attention module multiplies q k^T with, 1 / sqrt(d) as a rule.
         bias: what the attention module adds to its logits (log size of each token), if anything.
@@ -39,7 +40,7 @@ def received_importance(
 ) -> Float[Tensor, "batch tokens"]:
     """The attention each image token receives from all tokens, averaged over heads and queries.
 
-    For models without a class token. Arguments and result as in :func:`class_importance`.
+    For models without a class token. Arguments and result as in :func:`class_importance`, with the queries of all tokens.
     """
     return _attention(queries, keys, scale, bias).mean(dim=(1, 2))[:, prefix:]
 

@@ -1,0 +1,67 @@
+"""What all layers of transformers have in common: their attention goes through a registered interface."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from batvit.backbones.block import ReducedBlock
+from batvit.backbones.ear import Ear
+from batvit.backbones.site import Heard, Tokens
+
+
+class InterfaceEar(Ear):
+    """Hears what an attention hands to its interface: sdpa, eager, or whatever the model was loaded with."""
+
+    scale: float
+
+    def __init__(self, attention: Any, eager: Callable[..., Any]) -> None:
+        super().__init__(attention)
+        self.eager = eager
+        self.config = _Overheard
+
+
+class _Overheard:
+    _attn_implementation = "batvit"
+
+
+def _overhear(module: InterfaceEar, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **arguments: Any) -> Any:
+    module.queries, module.keys, module.scale = query, key, arguments["scaling"]
+    own = ALL_ATTENTION_FUNCTIONS.get_interface(module.attention.config._attn_implementation, module.eager)
+    return own(module.attention, query, key, value, mask, **arguments)
+
+
+AttentionInterface.register("batvit", _overhear)
+
+
+class ReducedLayer(ReducedBlock):
+    """What all layers of transformers have in common."""
+
+    mask = "attention_mask"
+    eager: ClassVar[Callable[..., Any]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.eager = staticmethod(sys.modules[cls.__bases__[-1].__module__].eager_attention_forward)
+
+    def forward(self, hidden_states: Any, attention_mask: Tensor | None = None, **arguments: Any) -> Any:
+        """As the layer's own; every layer is given the mask of all patches, and the first one reads it."""
+        real = None if attention_mask is None or isinstance(hidden_states, Tokens) else self._real(attention_mask)
+        return self.run(hidden_states, real=real, attention_mask=None, **arguments)
+
+    def _real(self, mask: Tensor) -> Tensor:
+        """Of the attention mask (B, 1, tokens, tokens), a truth value or what is added to the logits: who may be seen."""
+        row = mask[:, 0, -1, self.prefix :]
+        return row if row.dtype == torch.bool else row == 0
+
+    def attend(self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]) -> tuple[Tensor, Heard]:
+        hear = InterfaceEar(getattr(self, self.parts.attention), type(self).eager)
+        attended, _ = hear(x, **(arguments | {"attention_mask": bias}))
+        return attended, Heard(hear.queries, hear.keys, hear.scale)
+
+    def trial(self, x: Tensor) -> dict[str, Any]:
+        return {"attention_mask": None}
