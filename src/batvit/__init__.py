@@ -14,10 +14,12 @@ r"""Vision Transformers with fewer tokens: Beyond Attentive Tokens (CVPR 2023).
 
 import typing
 
-from batvit.backbones.patch import config_of, patch, supported, unpatch
+from batvit.backbones.anatomy import Adapter, Anatomy
+from batvit.backbones.patch import config_of, patch, register, supported, unpatch
 from batvit.config import BATConfig, Counts
 from batvit.core import Assignment, diversity, merge, unmerge
 from batvit.info import info
+from batvit.saved import load
 from batvit.trace import Trace, diversity_by_block, trace
 
 if typing.TYPE_CHECKING:
@@ -26,6 +28,8 @@ if typing.TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Adapter",
+    "Anatomy",
     "Assignment",
     "BATConfig",
     "Counts",
@@ -35,8 +39,10 @@ __all__ = [
     "diversity_by_block",
     "draw",
     "info",
+    "load",
     "merge",
     "patch",
+    "register",
     "supported",
     "trace",
     "unmerge",

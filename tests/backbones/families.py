@@ -96,7 +96,7 @@ OTHERS = {
     "hf_deit_distilled": partial(of_transformers, "DeiTForImageClassificationWithTeacher", "DeiTConfig"),
     "hf_dinov2": partial(of_transformers, "Dinov2ForImageClassification", "Dinov2Config"),
     "hf_dinov2_swiglu": partial(of_transformers, "Dinov2Model", "Dinov2Config", use_swiglu_ffn=True),
-    "hf_dinov2_backbone": partial(of_transformers, "Dinov2Backbone", "Dinov2Config", out_features=["stage1", "stage3"]),
+    "hf_dinov2_backbone": partial(of_transformers, "Dinov2Backbone", "Dinov2Config", out_indices=[1, -1]),
     "hf_dinov2_registers": partial(
         of_transformers, "Dinov2WithRegistersForImageClassification", "Dinov2WithRegistersConfig", num_register_tokens=4
     ),

@@ -193,6 +193,18 @@ def patching_again(model: nn.Module, images: Images) -> None:
     assert config_of(model) == BATConfig.preset("paper", keep_rate=0.4, blocks=(1, 2)), "the configuration is another one"
 
 
+def size_awareness(model: nn.Module, images: Images) -> None:
+    """The attention hears of the sizes, at a site and after it."""
+    last = anatomy_of(model).depth - 1
+    for blocks in ((last - 1, last), (last - 1,)):
+        aware, unaware = (
+            _run(patch(model, keep_rate=0.5, blocks=blocks, weight="size", size_aware=size_aware), images)
+            for size_aware in (True, False)
+        )
+        differ = any(not torch.equal(x, y) for x, y in zip(aware, unaware, strict=True))
+        assert differ, f"with sites {blocks}, the sizes of merged tokens make no difference"
+
+
 def each_image(model: nn.Module, images: Images) -> None:
     """Every image of a batch is reduced on its own."""
     _reduced(model)
@@ -214,6 +226,7 @@ CHECKS: dict[str, Callable[[nn.Module, Images], bool | None]] = {
         low_precision,
         threads,
         patching_again,
+        size_awareness,
         each_image,
     )
 }

@@ -108,6 +108,9 @@ class Reduce(nn.Module):
         prefix, image = tokens.x[:, : self.prefix], tokens.x[:, self.prefix :]
         importance = self.importance(tokens, heard)
         features = image if self.config.similarity == "tokens" else self.keys(heard)
+        if tokens.padded:
+            # what padding holds must not sway the plan
+            features = torch.where(tokens.size.unsqueeze(-1) > 0, features, 0)
         with torch.no_grad():
             plan = PLANS[self.config.method].decide(Evidence(features, importance, tokens.size), counts, self.config)
         image = merge(image, plan, self.weight(importance, tokens.size))
