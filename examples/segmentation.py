@@ -97,9 +97,9 @@ def evaluate(head: nn.Module, maps: Tensor, labels: Tensor, classes: int) -> tup
     return 100 * float(right.sum() / confusion.sum()), 100 * float((right / union)[union > 0].mean())
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print one row for the dense model and one for each keep rate."""
-    parser = Parser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="segmentation.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", required=True, metavar="DIR", help="a folder with one sub-folder of photographs a class")
     parser.add_argument("--model", default="deit_tiny_patch16_224", help="a timm model (deit_tiny_patch16_224)")
     parser.add_argument("--checkpoint", metavar="FILE", help="its weights; timm's own otherwise")
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--canvases", type=int, default=400, help="to train on; half as many are held out (400)")
     parser.add_argument("--epochs", type=int, default=30, help="of the head (30)")
     parser.add_argument("--seed", type=int, default=0, help="of the split, the canvases and the head (0)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     try:
         run(args)
     except (ValueError, TypeError, OSError) as error:

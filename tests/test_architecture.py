@@ -192,6 +192,14 @@ def test_files_and_functions_are_short(path):
     assert not long_functions(path.read_text())
 
 
+ADAPTERS = sorted((ROOT / "batvit" / "backbones").glob("*_*.py"))
+
+
+@pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: path.stem)
+def test_adapters_are_thin(path):
+    assert len(path.read_text().splitlines()) < 120
+
+
 def test_length_is_found():
     assert is_long("\n" * 250)
     assert not is_long("\n" * 249)

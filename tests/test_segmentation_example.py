@@ -1,3 +1,4 @@
+import importlib.util
 import random
 import subprocess
 import sys
@@ -31,17 +32,40 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture
-def segment(data, checkpoint):
-    def run(**changed):
+def options(data, checkpoint):
+    def of(**changed):
         defaults = {"data": data, "model": "test_vit", "checkpoint": checkpoint, "classes": 3, "canvases": 24, "epochs": 40}
-        options = [f"--{key.replace('_', '-')}={value}" for key, value in (defaults | changed).items()]
-        return subprocess.run([sys.executable, str(EXAMPLE), *options], capture_output=True, text=True)
+        return [f"--{key.replace('_', '-')}={value}" for key, value in (defaults | changed).items()]
 
-    return run
+    return of
 
 
-def test_a_table_of_dense_and_reduced_is_all_that_is_printed(segment):
-    done = segment(keep_rate=0.6, seed=1)
+@pytest.fixture(scope="module")
+def example():
+    spec = importlib.util.spec_from_file_location("segmentation", EXAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def refused(example, options, capsys):
+    """Check that the example ends with 2 and one line that holds a message."""
+
+    def check(message, **changed):
+        with pytest.raises(SystemExit) as stop:
+            example.main(options(**changed))
+        said = capsys.readouterr()
+        assert (stop.value.code, said.out) == (2, "")
+        assert len(said.err.splitlines()) == 1
+        assert said.err.startswith("segmentation.py: ")
+        assert message in said.err
+
+    return check
+
+
+def test_a_table_of_dense_and_reduced_is_all_that_is_printed(options):
+    done = subprocess.run([sys.executable, str(EXAMPLE), *options(keep_rate=0.6, seed=1)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()]
     assert head == ["", "tokens at the end", "G MACs", "of dense", "pixel accuracy", "mean IoU"]
@@ -63,36 +87,35 @@ def test_a_table_of_dense_and_reduced_is_all_that_is_printed(segment):
         ({"classes": 1}, "has 3 class folders; --classes must lie between 2 and that"),
         ({"data": "/nowhere"}, "/nowhere: no such folder"),
         ({"checkpoint": "/nowhere.safetensors"}, "/nowhere.safetensors: no such file"),
-        ({"model": "resnet18", "checkpoint": "/nowhere.safetensors"}, "/nowhere.safetensors: no such file"),
+        ({"model": "test_vot"}, "unknown model 'test_vot'"),
         ({"canvases": 0}, "--canvases must be 2 or more"),
         ({"epochs": 0}, "--canvases must be 2 or more, --epochs 1 or more"),
         ({"keep_rate": "much"}, "invalid float value"),
     ],
 )
-def test_bad_input_is_one_line(segment, changed, message):
-    refused(segment(**changed), message)
+def test_bad_input_is_one_line(refused, changed, message):
+    refused(message, **changed)
 
 
 @pytest.mark.parametrize("keep_rate", [0, 1.5])
-def test_a_bad_keep_rate_is_one_line(segment, keep_rate):
-    refused(segment(keep_rate=keep_rate), "keep_rate")
+def test_a_bad_keep_rate_is_one_line(refused, keep_rate):
+    refused("keep_rate", keep_rate=keep_rate)
 
 
-def test_a_class_with_too_few_pictures_is_named(segment, tmp_path):
+def test_a_process_ends_with_two_and_one_line(options):
+    done = subprocess.run([sys.executable, str(EXAMPLE), *options(classes=4)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_class_with_too_few_pictures_is_named(refused, tmp_path):
     for name, count in {"few": 3, "many": 4}.items():
         (tmp_path / name).mkdir()
         for i in range(count):
             Image.new("RGB", (8, 8)).save(tmp_path / name / f"{i}.png")
-    refused(segment(data=tmp_path, classes=2), "few holds 3 pictures; 4 are needed at least")
+    refused("few holds 3 pictures; 4 are needed at least", data=tmp_path, classes=2)
 
 
-def test_a_model_that_cannot_be_reduced_is_one_line(segment, tmp_path):
+def test_a_model_that_cannot_be_reduced_is_one_line(refused, tmp_path):
     weights = save_weights(timm.create_model("test_resnet"), tmp_path / "test_resnet.safetensors")
-    refused(segment(model="test_resnet", checkpoint=weights), "cannot reduce the tokens")
-
-
-def refused(done, message):
-    assert (done.returncode, done.stdout) == (2, "")
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("segmentation.py: ")
-    assert message in done.stderr
+    refused("cannot reduce the tokens", model="test_resnet", checkpoint=weights)

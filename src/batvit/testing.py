@@ -47,6 +47,6 @@ def randomised(model: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            around_one = parameter.dim() == 1 and float(parameter.detach().mean()) > 0
+            around_one = parameter.dim() == 1 and float(parameter.detach().mean()) > 0.5
             parameter.normal_(0, 0.2, generator=generator).add_(float(around_one))
     return model.eval()

@@ -36,7 +36,8 @@ def layers(model, x):
         return model(x, output_hidden_states=True).hidden_states[1:]
     if hasattr(model, "transformer"):
         found = model.forward_intermediates(x, output_fmt="NLC", output_extra_tokens=True, intermediates_only=True)
-        return [torch.cat(pair, dim=1) for pair in zip(found["image_intermediates_prefix"], found["image_intermediates"])]
+        pairs = zip(found["image_intermediates_prefix"], found["image_intermediates"], strict=True)
+        return [torch.cat(pair, dim=1) for pair in pairs]
     found = model.forward_intermediates(x, output_fmt="NLC", return_prefix_tokens=True, intermediates_only=True)
     return [y if isinstance(y, torch.Tensor) else torch.cat(y[::-1], dim=1) for y in found]
 
@@ -56,9 +57,7 @@ def test_every_option_of_timm_gives_the_dense_shapes(name):
     dense, model, x = both(name)
     prefix = [False, True] if dense.num_prefix_tokens else [False]
     flags = {"norm": [False, True], "return_prefix_tokens": prefix, "stop_early": [False, True]}
-    for settings in options(
-        output_fmt=["NCHW", "NLC"], intermediates_only=[False, True], indices=[None, 2, [0, 3], [-1], [1]], **flags
-    ):
+    for settings in options(output_fmt=["NCHW", "NLC"], intermediates_only=[False, True], indices=[None, [0, 3], 1], **flags):
         found, expected = (shapes(m.forward_intermediates(x, **settings)) for m in (model, dense))
         assert found == expected, settings
 
@@ -76,9 +75,7 @@ def test_the_older_way_of_timm_gives_the_dense_shapes(name):
 def test_every_option_of_open_clip_gives_the_dense_shapes():
     dense, model, x = both("open_clip_tower")
     flags = {key: [False, True] for key in ("stop_early", "normalize_intermediates", "output_extra_tokens")}
-    for settings in options(
-        output_fmt=["NCHW", "NLC"], intermediates_only=[False, True], indices=[None, 2, [0, 3], [-1]], **flags
-    ):
+    for settings in options(output_fmt=["NCHW", "NLC"], intermediates_only=[False, True], indices=[None, [0, 3], 1], **flags):
         found, expected = (shapes(m.forward_intermediates(x, **settings)) for m in (model, dense))
         assert found == expected, settings
 
@@ -279,3 +276,34 @@ def test_maps_of_another_image_size():
     for size in ((64, 128), (128, 96)):
         maps = model.forward_intermediates(pictures(model, size=size), intermediates_only=True)
         assert [y.shape for y in maps] == [(2, 48, size[0] // 16, size[1] // 16)] * DEPTH
+
+
+@pytest.mark.parametrize("name", ["vit", "siglip", "eva02"])
+def test_blocks_that_are_cut_off_leave_a_model_that_runs(name):
+    model = batvit.patch(family(name, 5), keep_rate=0.5, blocks=(1, 3))
+    x = pictures(model)
+    expected = model.forward_intermediates(x, indices=[0, 2], intermediates_only=True)
+    model.prune_intermediate_layers([0, 2])
+    for map_, other in zip(model.forward_intermediates(x, indices=[0, 2], intermediates_only=True), expected, strict=True):
+        assert torch.equal(map_, other)
+    assert model.forward_features(x).shape[1] == anatomy_of(model).patches + anatomy_of(model).prefix
+    assert batvit.info(model).blocks[1].tokens_out == batvit.info(model).blocks[2].tokens_out
+    with batvit.trace(model) as trace:
+        model(x)
+    assert str(trace)
+
+
+@pytest.mark.parametrize("name", ["vit", "eva02"])
+def test_checkpointing_that_would_lose_gradients_is_refused_in_timm(name, monkeypatch):
+    monkeypatch.setattr("timm.layers.config._USE_REENTRANT_CKPT", True)
+    model = batvit.patch(family(name, 5).train(), keep_rate=0.5, blocks=(1, 3))
+    for block in model.blocks[1:]:
+        with torch.no_grad(), pytest.raises(ValueError, match="loses the gradients"):
+            block(torch.zeros(1, 37, 48))
+
+
+def test_checkpointing_that_would_lose_gradients_is_refused_in_transformers():
+    model = batvit.patch(family("hf_vit", 4).train(), keep_rate=0.5)
+    model.activation_checkpointing_enable({"use_reentrant": True})
+    with pytest.raises(ValueError, match=r"loses the gradients.*use_reentrant=False"):
+        model(pictures(model).requires_grad_())

@@ -124,7 +124,7 @@ def test_state_between_passes_is_found(own, monkeypatch):
 
 
 def test_a_head_that_keys_of_the_state_dict_move_with_is_found(own, monkeypatch):
-    def patched(self, model):
+    def patched(self, model, config):
         model.extra = nn.Linear(2, 2)
 
     monkeypatch.setattr(own.MyAdapter, "patched", patched)

@@ -89,7 +89,7 @@ class Adapter(ABC):
     def check(self, model: nn.Module, config: BATConfig) -> None:  # noqa: B027
         """Refuse a configuration that a model cannot run, with ValueError; none as a rule."""
 
-    def patched(self, model: nn.Module) -> None:  # noqa: B027
+    def patched(self, model: nn.Module, config: BATConfig) -> None:  # noqa: B027
         """What else a model needs once its blocks are reduced; nothing as a rule."""
 
     def unpatched(self, model: nn.Module) -> None:  # noqa: B027

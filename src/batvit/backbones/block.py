@@ -111,6 +111,15 @@ def refuse_mask(mask: Tensor | None, is_causal: bool = False) -> None:
         raise ValueError("a reduced model takes no attn_mask: the tokens it is about are merged; batvit.unpatch the model")
 
 
+def refuse_reentrant(reentrant: bool) -> None:
+    """Raise ValueError for gradient checkpointing that would lose gradients silently: it sees no tensor in Tokens."""
+    if reentrant:
+        raise ValueError(
+            "re-entrant gradient checkpointing loses the gradients of a reduced model; use use_reentrant=False, the default "
+            "(timm.layers.set_reentrant_ckpt(False))"
+        )
+
+
 def become_reduced(
     block: nn.Module, reduced: type[ReducedBlock], *, prefix: int, size_aware: bool, leave_as: str, reduce: Reduce | None
 ) -> None:

@@ -24,6 +24,15 @@ class WithGrid(nn.Module):
         own: MethodType = super().forward_intermediates  # type: ignore[misc]
         return own.__func__(_Unmerging(self), *args, **arguments)
 
+    def prune_intermediate_layers(self, *args: Any, **arguments: Any) -> Any:
+        """As the model's own; the block that is then the last gives the grid."""
+        own: MethodType = super().prune_intermediate_layers  # type: ignore[misc]
+        found = own(*args, **arguments)
+        last = getattr(self, self.blocks_name)[-1]
+        if isinstance(last, ReducedBlock):
+            last.leave_as = "grid"
+        return found
+
 
 class _Unmerging:
     """Stands in for a model during one call: between its blocks, what is merged is given back."""

@@ -13,6 +13,7 @@ from batvit.backbones.block import Parts, refuse_mask
 from batvit.backbones.grid import WithGrid
 from batvit.backbones.multihead import MultiheadBlock
 from batvit.backbones.site import Tokens
+from batvit.config import BATConfig
 
 
 class ReducedResidualAttentionBlock(MultiheadBlock, ResidualAttentionBlock):  # type: ignore[misc]
@@ -75,7 +76,7 @@ class OpenClipViT(Adapter):
             reads_patches=tower.pool_type != "tok" or tower.attn_pool is not None or tower.output_tokens,
         )
 
-    def patched(self, model: nn.Module) -> None:
+    def patched(self, model: nn.Module, config: BATConfig) -> None:
         transformer = _tower(model).transformer
         transformer.__class__ = ReducedTransformer if type(transformer) is Transformer else type(transformer)
 

@@ -64,7 +64,7 @@ def patch(model: Model, config: BATConfig | None = None, *, mode: str | None = N
         prove(anatomy.blocks[i], classes[i], i, anatomy.width)
     unpatch(model)
     _reduce(anatomy, classes, config)
-    adapter.patched(model)
+    adapter.patched(model, config)
     return model
 
 
@@ -126,8 +126,8 @@ def anatomy_of(model: nn.Module, image_size: tuple[int, int] | None = None) -> A
 
 def schedule(model: nn.Module, image_size: tuple[int, int] | None = None) -> tuple[Counts, ...]:
     """The counts at each site of a patched model; empty if it is not patched."""
-    config, anatomy = config_of(model), anatomy_of(model, image_size)
-    return () if config is None else config.schedule(depth=anatomy.depth, patches=anatomy.patches)
+    patches = anatomy_of(model, image_size).patches
+    return tuple(site.counts(patches) for site in reductions(model).values())
 
 
 def adapter_of(model: nn.Module) -> Adapter:

@@ -9,10 +9,10 @@ from timm.models.eva import Eva, EvaAttention, EvaBlock
 from torch import Tensor, nn
 
 from batvit.backbones.anatomy import Anatomy
-from batvit.backbones.block import Parts, ReducedBlock, refuse_mask
+from batvit.backbones.block import Parts, ReducedBlock, refuse_mask, refuse_reentrant
 from batvit.backbones.grid import WithGrid
 from batvit.backbones.site import Heard, Tokens
-from batvit.backbones.timm_vit import NormEar, TimmAdapter, timm_anatomy
+from batvit.backbones.timm_common import NormEar, TimmAdapter, reentrant, timm_anatomy
 
 
 class ReducedEvaBlock(ReducedBlock, EvaBlock):
@@ -32,6 +32,7 @@ class ReducedEvaBlock(ReducedBlock, EvaBlock):
     ) -> Any:
         """As the block's own."""
         refuse_mask(attn_mask, is_causal)
+        refuse_reentrant(reentrant(self))
         return self.run(x, leave_as=leave_as, rope=rope)
 
     def moved(self, arguments: dict[str, Any], tokens: Tokens) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from torch import nn
 
 from batvit.backbones.anatomy import Anatomy
 from batvit.backbones.grid import WithGrid
-from batvit.backbones.timm_vit import ReducedTimmBlock, TimmAdapter, timm_anatomy
+from batvit.backbones.timm_common import TimmAdapter, timm_anatomy
+from batvit.backbones.timm_vit import ReducedTimmBlock
 from batvit.models.lvvit import LVViT
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from batvit.backbones.block import ReducedBlock
+from batvit.backbones.block import ReducedBlock, refuse_reentrant
 from batvit.backbones.ear import Ear
 from batvit.backbones.site import Heard, Tokens
 
@@ -50,6 +50,9 @@ class ReducedLayer(ReducedBlock):
 
     def forward(self, hidden_states: Any, attention_mask: Tensor | None = None, **arguments: Any) -> Any:
         """As the layer's own; every layer is given the mask of all patches, and the first one reads it."""
+        known: Any = self
+        checkpointing = self.training and known.gradient_checkpointing
+        refuse_reentrant(checkpointing and known._gradient_checkpointing_func.keywords.get("use_reentrant", False))
         real = None if attention_mask is None or isinstance(hidden_states, Tokens) else self._real(attention_mask)
         return self.run(hidden_states, real=real, attention_mask=None, **arguments)
 

@@ -9,7 +9,6 @@ from transformers.models.beit.modeling_beit import BeitPreTrainedModel
 from batvit.backbones import transformers_layers as layers
 from batvit.backbones.anatomy import Adapter, Anatomy
 from batvit.backbones.grid import give_grids
-from batvit.backbones.patch import config_of
 from batvit.config import BATConfig
 
 
@@ -80,19 +79,19 @@ class Transformers(Adapter):
                 'call model.set_attn_implementation("sdpa"), or patch with size_aware=False'
             )
 
-    def patched(self, model: nn.Module) -> None:
-        recorder, known = _recorder(model), _any(model)
+    def patched(self, model: nn.Module, config: BATConfig) -> None:
+        recorder = _recorder(model)
         if give_grids not in recorder._forward_hooks.values():
             recorder.register_forward_hook(give_grids)
-        config = config_of(model)
         # saved by save_pretrained with all the rest, and found again by batvit.load
-        known.config.batvit = config.to_dict() if config else None
+        known: Any = model
+        known.config.batvit = config.to_dict()
 
     def unpatched(self, model: nn.Module) -> None:
         hooks = _recorder(model)._forward_hooks
         for key in [key for key, hook in hooks.items() if hook is give_grids]:
             del hooks[key]
-        vars(_any(model).config).pop("batvit", None)
+        vars(model.config).pop("batvit", None)
 
 
 def _layers(model: nn.Module) -> tuple[Any, tuple[nn.Module, ...]] | None:
@@ -114,10 +113,6 @@ def _recorder(model: nn.Module) -> nn.Module:
 
 def _pair(size: Any) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
-
-
-def _any(model: nn.Module) -> Any:
-    return model
 
 
 KNOWN = tuple(reduced.__bases__[-1] for reduced in Transformers.blocks)
