@@ -2,12 +2,19 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
+import transformers
 from PIL import Image
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+import batvit
+from batvit.checkpoint import create_model
 from batvit.cli import main
 
 if "BATVIT_DATA" not in os.environ:
@@ -48,6 +55,45 @@ def test_without_any_training_the_reduced_model_stays_near(found):
     assert found["gmacs"] / found["dense_gmacs"] < 0.66
     assert abs(found["top1"] - found["dense_top1"]) <= 4
     assert found["agreement"] >= 88
+
+
+def run_benchmark(name, *arguments):
+    """What a script of benchmarks/ writes as JSON."""
+    command = [sys.executable, "-W", "error", str(Path(__file__).parents[1] / "benchmarks" / name), *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True, timeout=250)
+    return json.loads(Path(arguments[-1]).read_text())
+
+
+def test_transformers_computes_the_same_from_the_same_weights(pictures, tmp_path):
+    few = tmp_path / "few"
+    for picture in sorted(pictures.rglob("*.jpg"))[::8]:
+        (few / picture.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, few / picture.parent.name)
+    data = ("--data", few, "--class-map", FOLDER / "class_map.txt", "--batch-size", 13, "--threads", 1)
+    found = run_benchmark("libraries.py", *MODEL[1:], *data, "--json", tmp_path / "found.json")
+    assert len(found) == 4
+    for row in found.values():
+        assert row["pictures"] == row["same_top1"] == 13
+        assert row["difference"] < 1e-4
+
+
+def test_a_pipeline_gives_the_same_labels(pictures):
+    sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+    try:
+        from libraries import twins
+    finally:
+        sys.path.pop()
+    _, model = twins(create_model(MODEL[0], checkpoint=MODEL[2]).eval())["ViTForImageClassification"]
+    processor = transformers.ViTImageProcessor(image_mean=IMAGENET_DEFAULT_MEAN, image_std=IMAGENET_DEFAULT_STD)
+    classify = transformers.pipeline("image-classification", model=model, image_processor=processor, device="cpu", top_k=1)
+    photographs = [str(path) for path in sorted(pictures.rglob("*.jpg"))[::4]]
+    labels = [[row[0]["label"] for row in classify(photographs)]]
+    for keep_rate in (1.0, 0.7):
+        batvit.patch(model, keep_rate=keep_rate)
+        labels.append([row[0]["label"] for row in classify(photographs)])
+    assert len(set(labels[0])) > 10
+    assert labels[1] == labels[0]
+    assert sum(a == b for a, b in zip(labels[0], labels[2], strict=True)) >= 23
 
 
 def test_a_photograph_is_drawn(pictures, tmp_path):

@@ -1,6 +1,8 @@
 """What is particular to timm's models, and what is refused."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import timm
@@ -48,6 +50,23 @@ def test_what_is_not_supported_is_refused_by_name(name, named):
     with pytest.raises(TypeError, match=named) as error:
         batvit.patch(model)
     assert "batvit.supported()" in str(error.value)
+
+
+def test_a_library_of_an_unknown_version_is_named(monkeypatch):
+    monkeypatch.setattr(patching, "BUILT_IN", {"timm": ("timm_vit", "timm_of_tomorrow")})
+    assert batvit.config_of(batvit.patch(small("deit_tiny_patch16_224"))) is not None
+    with pytest.raises(TypeError, match=r"timm 1\..* is of a version that batvit does not know: .*timm_of_tomorrow"):
+        batvit.patch(timm.create_model("resnet10t"))
+
+
+def test_adapters_are_imported_only_when_their_library_is():
+    code = (
+        "import sys, timm, batvit\n"
+        "batvit.patch(timm.create_model('test_vit'))\n"
+        "print('transformers' in sys.modules, 'open_clip' in sys.modules, 'batvit.backbones.timm_vit' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.split() == ["False", "False", "True"]
 
 
 def test_other_attention_is_refused_by_name():

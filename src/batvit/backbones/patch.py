@@ -147,17 +147,32 @@ def adapter_of(model: nn.Module) -> Adapter:
     names = "; ".join(f"of {library}: {', '.join(families)}" for library, families in _families().items())
     raise TypeError(
         f"cannot reduce the tokens of {kind.__module__}.{kind.__qualname__}: no adapter knows this class; supported are, "
-        f"{names} (batvit.supported() has all libraries and examples, batvit.register adds one)"
+        f"{names} (batvit.supported() has all libraries and examples, batvit.register adds one){_unknown_versions()}"
     )
 
 
 def _adapters() -> Iterator[Adapter]:
     yield from (adapter for adapter in REGISTERED if adapter.library in sys.modules)
+    yield from (found for _, found in _built_in() if isinstance(found, Adapter))
+
+
+def _built_in() -> Iterator[tuple[str, Adapter | ImportError]]:
+    """The adapters of the libraries that are imported; an error where the library is not as its adapter expects."""
     for library, files in BUILT_IN.items():
         if library in sys.modules:
             for file in files:
-                adapter: Adapter = importlib.import_module(f"batvit.backbones.{file}").ADAPTER
-                yield adapter
+                try:
+                    yield library, importlib.import_module(f"batvit.backbones.{file}").ADAPTER
+                except ImportError as error:
+                    yield library, error
+
+
+def _unknown_versions() -> str:
+    return "".join(
+        f"; {library} {getattr(sys.modules[library], '__version__', '')} is of a version that batvit does not know: {error}"
+        for library, error in _built_in()
+        if isinstance(error, ImportError)
+    )
 
 
 def _families() -> dict[str, dict[str, str]]:
