@@ -263,6 +263,9 @@ REFUSED = [
     ({"pairs": 0.6}, ValueError, "got 0.6", "0.0 .. 0.5"),
     ({"pairs": nan}, ValueError, "got nan", "0.0 .. 0.5"),
     ({"pairs": True}, TypeError, "True (bool)", "must be a number"),
+    ({"align": 0}, ValueError, "got 0", "1 aligns nothing"),
+    ({"align": 16.0}, TypeError, "16.0 (float)", "integers"),
+    ({"align": None}, TypeError, "None", "integers"),
     ({"neighbours": 0}, ValueError, "got 0", "None for all"),
     ({"neighbours": 2.5}, TypeError, "2.5 (float)", "integers"),
     ({"size_aware": 1}, TypeError, "got 1", "True or False"),
@@ -378,3 +381,31 @@ def test_a_bad_file_is_refused_by_name(tmp_path, content, words):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere.json: no such file"):
         BATConfig.load(tmp_path / "nowhere.json")
+
+
+@pytest.mark.parametrize(
+    ("keep_rate", "align", "prefix", "expected"),
+    [
+        (0.7, 1, 1, [138, 97, 68]),
+        (0.7, 16, 1, [143, 95, 63]),
+        (0.5, 16, 1, [95, 47, 31]),
+        (0.7, 16, 0, [144, 96, 64]),
+        (0.7, 8, 5, [139, 99, 67]),
+        (0.7, 32, 1, [127, 95, 63]),
+        # halfway, the lower one
+        (100 / 196, 8, 0, [96, 48, 24]),
+        # one multiple is all there is
+        (0.02, 16, 1, [15, 15, 15]),
+        # nothing fits: as it is
+        (0.7, 256, 1, [138, 97, 68]),
+        (1.0, 16, 1, [196, 196, 196]),
+    ],
+)
+def test_counts_are_rounded_to_the_nearest_multiple(keep_rate, align, prefix, expected):
+    config = BATConfig(keep_rate=keep_rate, align=align)
+    assert [counts.tokens_out for counts in config.schedule(depth=12, patches=196, prefix=prefix)] == expected
+
+
+def test_explicit_counts_are_not_rounded():
+    config = BATConfig(tokens=(101, 53, 7), align=16)
+    assert [counts.tokens_out for counts in config.schedule(depth=12, patches=196, prefix=1)] == [101, 53, 7]

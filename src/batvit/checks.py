@@ -38,6 +38,7 @@ def check(config: "BATConfig") -> None:
         )
     _share("centres", config.centres, most=1.0)
     _share("pairs", config.pairs, most=0.5)
+    _integers("align", (config.align,), least=1, remedy="1 aligns nothing")
     _integers("neighbours", None if config.neighbours is None else (config.neighbours,), least=1, remedy="or None for all")
     if not isinstance(config.size_aware, bool):
         raise TypeError(f"size_aware must be True or False, got {config.size_aware!r}")

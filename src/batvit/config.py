@@ -62,6 +62,8 @@ class BATConfig:
     """image tokens after each site, instead of a keep rate"""
     blocks: tuple[int, ...] | None = None
     """the blocks that reduce, counted from 0; by default three sites at the quarters of the depth (3, 6, 9 of 12)"""
+    align: int = 1
+    """round what a keep rate leaves, prefix tokens included, to the nearest multiple of this, as 16 suits vector units"""
     method: str = "bat"
     """the plan that decides what becomes of each token: bat, or a peer to compare with (topk)"""
     centres: float | int = 0.3
@@ -121,8 +123,8 @@ class BATConfig:
             raise ValueError(f"blocks must lie in 0 .. {depth - 1} for a model of {depth} blocks, got {self.blocks[-1]}")
         return self.blocks
 
-    def schedule(self, *, depth: int, patches: int) -> tuple[Counts, ...]:
-        """The counts at every site, for an image of ``patches`` tokens: fixed, whatever the image shows.
+    def schedule(self, *, depth: int, patches: int, prefix: int = 0) -> tuple[Counts, ...]:
+        """The counts at every site, for an image of ``patches`` tokens after ``prefix`` others: fixed, whatever it shows.
 
         Raises:
             ValueError: if a count does not fit the number of tokens.
@@ -130,7 +132,7 @@ class BATConfig:
         counts: list[Counts] = []
         tokens = patches
         for i, block in enumerate(self.sites(depth)):
-            counts.append(self._counts(i, block, tokens))
+            counts.append(self._counts(i, block, tokens, prefix))
             tokens = counts[-1].tokens_out
         return tuple(counts)
 
@@ -195,8 +197,8 @@ class BATConfig:
                 return len(value)
         return None
 
-    def _counts(self, site: int, block: int, tokens: int) -> Counts:
-        out = self._tokens_out(site, block, tokens)
+    def _counts(self, site: int, block: int, tokens: int, prefix: int) -> Counts:
+        out = self._tokens_out(site, block, tokens, prefix)
         if out == tokens or self.method != "bat":
             return Counts(block, tokens, out, 0, 0, out)
         centres = self.centres if isinstance(self.centres, int) else max(1, round(self.centres * out))
@@ -219,15 +221,22 @@ class BATConfig:
             )
         return Counts(block, tokens, attentive, pairs, centres, out)
 
-    def _tokens_out(self, site: int, block: int, tokens: int) -> int:
+    def _tokens_out(self, site: int, block: int, tokens: int, prefix: int) -> int:
         if self.tokens is None:
             rate = self.keep_rate[site] if isinstance(self.keep_rate, tuple) else self.keep_rate
             assert rate is not None
             # a product such as 196 * (138 / 196) must not be rounded up by its last bit
-            return max(1, math.ceil(rate * tokens - 1e-9))
+            out = max(1, math.ceil(rate * tokens - 1e-9))
+            return out if out == tokens else self._aligned(out, tokens, prefix)
         if self.tokens[site] > tokens:
             raise ValueError(f"block {block}: {self.tokens[site]} tokens cannot go on where {tokens} come in; lower tokens")
         return self.tokens[site]
+
+    def _aligned(self, out: int, tokens: int, prefix: int) -> int:
+        """The nearest count that makes prefix + count a multiple; the count itself if no such count is in 1 .. tokens."""
+        lower = (prefix + out) // self.align * self.align - prefix
+        fitting = [count for count in (lower, lower + self.align) if 1 <= count <= tokens]
+        return min(fitting, key=lambda count: abs(count - out), default=out)
 
 
 def _as_in_paper(keep_rate: Any, blocks: Any) -> Any:

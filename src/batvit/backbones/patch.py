@@ -58,7 +58,7 @@ def patch(model: Model, config: BATConfig | None = None, *, mode: str | None = N
         raise TypeError("this model is compiled in place; call batvit.patch first, then its compile()")
     anatomy = adapter.anatomy(model)
     classes = [_reduced_class(adapter, anatomy, i) for i in range(anatomy.depth)]
-    config.schedule(depth=anatomy.depth, patches=anatomy.patches)
+    config.schedule(depth=anatomy.depth, patches=anatomy.patches, prefix=anatomy.prefix)
     adapter.check(model, config)
     for i in config.sites(anatomy.depth):
         prove(anatomy.blocks[i], classes[i], i, anatomy.width)

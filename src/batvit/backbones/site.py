@@ -93,7 +93,9 @@ class Reduce(nn.Module):
 
     def counts(self, patches: int) -> Counts:
         """The counts at this site for an image of ``patches`` tokens."""
-        return next(c for c in self.config.schedule(depth=self.depth, patches=patches) if c.block == self.block)
+        return next(
+            c for c in self.config.schedule(depth=self.depth, patches=patches, prefix=self.prefix) if c.block == self.block
+        )
 
     def forward(self, tokens: Tokens, heard: Heard) -> Tokens:
         """Between attention and MLP: M tokens in, fewer out. Prefix tokens pass by.
