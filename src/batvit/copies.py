@@ -6,11 +6,12 @@ from torch import nn
 
 
 def quiet_copy(module: nn.Module, memo: dict[int, object] | None = None) -> nn.Module:
-    """A deep copy in eval mode on which no hook fires."""
+    """A deep copy in eval mode on which no hook of the user's fires."""
     twin = copy.deepcopy(module, {} if memo is None else memo).eval()
     for part in twin.modules():
-        part._forward_hooks.clear()
-        part._forward_pre_hooks.clear()
+        for hooks in (part._forward_hooks, part._forward_pre_hooks):
+            for key in [key for key, hook in hooks.items() if not _of_a_library(hook)]:
+                del hooks[key]
     return twin
 
 
@@ -19,3 +20,8 @@ def on_meta(module: nn.Module) -> nn.Module:
     memo: dict[int, object] = {id(b): b.to("meta") for b in module.buffers()}
     memo |= {id(p): nn.Parameter(p.to("meta"), requires_grad=False) for p in module.parameters()}
     return quiet_copy(module, memo)
+
+
+def _of_a_library(hook: object) -> bool:
+    """Whether a library hung the hook on its own model, which may not work without it."""
+    return str(getattr(hook, "__module__", "")).startswith(("batvit.backbones.", "transformers."))

@@ -8,12 +8,15 @@ from torch import nn
 from batvit.backbones.patch import patch
 from batvit.config import BATConfig
 
+WHERE = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+
 
 def load(folder: str | Path, **arguments: Any) -> nn.Module:
     """Load a model of transformers that was patched when ``save_pretrained`` or ``Trainer`` wrote it, and patch it again.
 
     The weights are those of the dense model: ``from_pretrained`` loads them as ever. What batvit added is one entry,
-    ``batvit``, of ``config.json``.
+    ``batvit``, of ``config.json``; it stays there until :func:`batvit.unpatch`, so a dense model that ``from_pretrained``
+    made of such a folder, and that is saved again, still tells of it.
 
     Args:
         folder: what ``save_pretrained`` was given, or a name on the hub.
@@ -28,8 +31,9 @@ def load(folder: str | Path, **arguments: Any) -> nn.Module:
     """
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(folder)
-    found = getattr(config, "batvit", None)
+    config = transformers.AutoConfig.from_pretrained(folder, **{name: arguments[name] for name in WHERE if name in arguments})
+    parts = [config, *(part for part in vars(config).values() if isinstance(part, transformers.PreTrainedConfig))]
+    found = next((part.batvit for part in parts if getattr(part, "batvit", None) is not None), None)
     if found is None:
         raise ValueError(
             f"{folder}: its config.json holds no BAT configuration; load it with from_pretrained, then call batvit.patch"

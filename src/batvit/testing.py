@@ -37,6 +37,8 @@ def check_backbone(model_factory: Callable[[], nn.Module], images: Tensor, *, on
             offered = CHECKS[name](copy.deepcopy(model), images)
         except AssertionError as error:
             raise AssertionError(f"{name}: {error}") from error
+        except Exception as error:  # whatever it is, it is said which check it broke
+            raise AssertionError(f"{name}: {type(error).__name__}: {error}") from error
         if offered is not False:
             passed.append(name)
     return passed

@@ -13,7 +13,7 @@ import batvit
 from batvit.backbones import patch as patching
 from batvit.backbones.block import Parts
 from batvit.backbones.contract import CHECKS
-from batvit.testing import check_backbone
+from batvit.testing import check_backbone, randomised
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_backbone.py"
 
@@ -70,10 +70,11 @@ def test_the_later_adapter_wins(own):
 )
 def test_parts_in_a_wrong_order_are_refused(own, monkeypatch, parts):
     monkeypatch.setattr(own.ReducedMyBlock, "parts", parts)
-    with pytest.raises(
-        TypeError, match="MyBlock of own_backbone of unknown version does not compute what batvit was written for"
-    ):
+    what = "MyBlock of own_backbone of unknown version does not compute what batvit was written for"
+    with pytest.raises(AssertionError, match=what):
         check(own)
+    with pytest.raises(TypeError, match=what):
+        batvit.patch(randomised(own.MyViT()))
 
 
 def wrong_anatomy(own, monkeypatch, **changes):

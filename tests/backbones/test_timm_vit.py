@@ -3,12 +3,16 @@
 import copy
 import subprocess
 import sys
+import warnings
 
 import pytest
 import timm
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
 from families import family, pictures
+from timm.models.eva import EvaBlock
 from timm.models.vision_transformer import Block
+from torch import nn
 
 import batvit
 from batvit.backbones import patch as patching
@@ -329,3 +333,75 @@ def test_a_model_compiled_in_place_is_refused():
     model.compile(backend="eager")
     with pytest.raises(TypeError, match="compiled in place"):
         batvit.patch(model)
+
+
+def test_a_block_whose_attention_sees_other_tokens_is_refused(monkeypatch):
+    def turned(self, x, attn_mask=None, is_causal=False):
+        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x).flip(1), attn_mask=attn_mask, is_causal=is_causal)))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+
+    model = family("vit")
+    monkeypatch.setattr(Block, "forward", turned)
+    with pytest.raises(TypeError, match="opened, it differs by"):
+        batvit.patch(model)
+
+
+def test_a_small_difference_behind_a_small_scale_is_refused(monkeypatch):
+    def negated(self, x, attn_mask=None, is_causal=False):
+        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), attn_mask=attn_mask, is_causal=is_causal)))
+        return x - self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+
+    model = small("deit3_small_patch16_224")
+    monkeypatch.setattr(Block, "forward", negated)
+    with pytest.raises(TypeError, match="opened, it differs by"):
+        batvit.patch(model)
+
+
+def test_rotary_positions_that_are_left_out_are_refused(monkeypatch):
+    def without(self, x, rope=None, attn_mask=None, is_causal=False):
+        x = x + self.drop_path1(self.attn(self.norm1(x), rope=None, attn_mask=attn_mask))
+        return x + self.drop_path2(self.mlp(self.norm2(x)))
+
+    model = family("eva02")
+    monkeypatch.setattr(EvaBlock, "forward", without)
+    with pytest.raises(TypeError, match=r"EvaBlock of timm .* opened, it differs by"):
+        batvit.patch(model)
+
+
+@pytest.mark.parametrize("name", ["vit", "hf_vit"])
+def test_a_dispatched_model_is_refused(name):
+    model = family(name)
+    add_hook_to_module(anatomy_of(model).blocks[1], ModelHook())
+    with pytest.raises(TypeError, match=r"forward of its own on block 1 .*call batvit\.patch first"):
+        batvit.patch(model)
+    assert batvit.config_of(model) is None
+
+
+def test_a_wrapped_model_is_named():
+    with pytest.raises(TypeError, match="DataParallel holds a model that can be reduced: patch its module instead"):
+        batvit.patch(nn.DataParallel(family("vit")))
+    with pytest.raises(TypeError, match=r"patch its 0\.inner instead"):
+        batvit.patch(nn.Sequential(nn.ModuleDict({"inner": family("vit")})))
+
+
+def test_another_pooling_is_followed():
+    model = family("vit")
+    other = copy.deepcopy(model)
+    torch.manual_seed(0)
+    batvit.patch(model, keep_rate=0.5).reset_classifier(0, "avg")
+    other.reset_classifier(0, "avg")
+    batvit.patch(other, keep_rate=0.5)
+    with torch.no_grad():
+        assert torch.equal(model(pictures(model)), other(pictures(model)))
+    model.reset_classifier(0, "token")
+    assert model.blocks[-1].leave_as == "tensor"
+    batvit.unpatch(model).reset_classifier(0, "avg")
+
+
+def test_quantised_layers_are_reduced_unproven():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = torch.ao.quantization.quantize_dynamic(family("vit"), {nn.Linear})
+        batvit.patch(model, keep_rate=0.5)
+        with torch.no_grad():
+            assert model(pictures(model)).isfinite().all()

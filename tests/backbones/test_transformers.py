@@ -1,7 +1,6 @@
 """What is particular to transformers: saving, pipelines, training, attention implementations, masks, text towers."""
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -203,4 +202,62 @@ def test_others_are_refused_by_name(model, config):
         batvit.patch(made)
 
 
-DATA = os.environ.get("BATVIT_DATA")
+@pytest.mark.parametrize("kind", [torch.bool, torch.float32])
+def test_a_mask_of_pairs_is_refused(kind):
+    model = batvit.patch(randomised(of_transformers("ViTModel", "ViTConfig", 4)), keep_rate=1.0)
+    pairs = torch.block_diag(torch.ones(20, 20), torch.ones(17, 17)).expand(2, 1, 37, 37)
+    mask = pairs.bool() if kind == torch.bool else pairs - 1
+    with pytest.raises(ValueError, match=r"got one of pairs of tokens, \(2, 1, 37, 37\)"):
+        run(model, pictures(model), attention_mask=mask)
+
+
+def test_two_towers_are_found_again(tmp_path):
+    model = batvit.patch(randomised(of_two_towers("CLIPModel", "CLIP", 4)), keep_rate=0.4)
+    model.save_pretrained(tmp_path)
+    assert batvit.config_of(batvit.load(tmp_path)) == batvit.config_of(model)
+    batvit.unpatch(model.vision_model)
+    assert not hasattr(model.vision_model.config, "batvit")
+    folder = tmp_path / "outer" / "inner"
+    batvit.patch(model, keep_rate=0.3).save_pretrained(folder)
+    assert batvit.config_of(batvit.load(folder.parent, subfolder="inner")).keep_rate == 0.3
+
+
+def test_models_that_share_a_configuration_do_not_forget():
+    first = vit()
+    second = transformers.ViTForImageClassification(first.config).eval()
+    batvit.patch(first, keep_rate=0.5)
+    batvit.unpatch(second)
+    assert first.config.batvit["keep_rate"] == 0.5
+
+
+def test_another_checkpointing_function_works():
+    model = batvit.patch(vit().train(), keep_rate=0.5)
+
+    def checkpoint(function, *args):
+        return torch.utils.checkpoint.checkpoint(function, *args, use_reentrant=False)
+
+    model._set_gradient_checkpointing(True, checkpoint)
+    model(pixel_values=pictures(model)).logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.vit.layers.parameters())
+
+
+def test_a_model_around_a_backbone_is_counted():
+    backbone = transformers.Dinov2Config(**SMALL, num_hidden_layers=4, out_indices=[1, 2, 3, 4], reshape_hidden_states=False)
+    config = transformers.DepthAnythingConfig(
+        backbone_config=backbone, reassemble_hidden_size=48, neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8, patch_size=16
+    )
+    model = batvit.patch(transformers.DepthAnythingForDepthEstimation(config).eval(), keep_rate=0.5)
+    assert batvit.info(model).mac_ratio > 1
+    assert run(model, torch.randn(1, 3, 96, 96)).predicted_depth.shape == (1, 96, 96)
+
+
+def test_random_scales_of_dinov3_are_kept():
+    model = of_transformers("DINOv3ViTModel", "DINOv3ViTConfig", 4).train()
+    x = pictures(model)
+    results = []
+    for _ in range(2):
+        np.random.seed(0)
+        torch.manual_seed(0)
+        results.append(model(x).last_hidden_state)
+        batvit.patch(model, keep_rate=1.0)
+    torch.testing.assert_close(*results)

@@ -11,6 +11,8 @@ from batvit.backbones.site import Heard, Reduce, Tokens
 from batvit.config import BATConfig
 from batvit.copies import quiet_copy
 
+TRIAL_TOKENS = 12
+
 
 class Parts(NamedTuple):
     """The names of a block's modules in the order in which it runs them.
@@ -142,10 +144,11 @@ def prove(block: nn.Module, reduced: type[ReducedBlock], i: int, width: int) -> 
     Raises:
         TypeError: naming the class and the difference.
     """
-    weight = next(parameter for parameter in block.parameters() if parameter.dim() > 1)
+    weight = next((parameter for parameter in block.parameters() if parameter.dim() > 1), torch.empty(0))
     if weight.is_meta:
         return
-    x = torch.linspace(-1, 1, 5 * width, device=weight.device).reshape(1, 5, -1).to(weight.dtype)
+    # tokens that differ in direction, not by a constant that the norm would take away
+    x = torch.randn(1, TRIAL_TOKENS, width, generator=torch.Generator().manual_seed(0)).to(weight)
     keep_all = Reduce(BATConfig(keep_rate=1.0, blocks=(i,)), i, depth=i + 1, prefix=1, class_token=True)
     twin: Any = quiet_copy(block)
     if isinstance(twin, ReducedBlock):
@@ -156,11 +159,12 @@ def prove(block: nn.Module, reduced: type[ReducedBlock], i: int, width: int) -> 
     version = getattr(sys.modules[library], "__version__", "of unknown version")
     what = f"{dense.__qualname__} of {library} {version} does not compute what batvit was written for"
     with torch.no_grad():
-        expected = twin(x, **arguments)
         try:
+            expected = twin(x, **arguments) - x
             become_reduced(twin, reduced, prefix=1, size_aware=False, leave_as="tensor", reduce=keep_all)
-            found = twin(x, **arguments)
+            found = twin(x, **arguments) - x
         except (AttributeError, TypeError) as error:
             raise TypeError(f"{what}: {error}") from error
-    if not torch.allclose(expected.float(), found.float(), rtol=1e-3, atol=1e-3):
-        raise TypeError(f"{what}: opened, it differs by {(expected - found).abs().max():.2g}")
+    difference, largest = float((found - expected).abs().max()), float(expected.abs().max())
+    if not difference <= largest * (1e-3 if weight.dtype == torch.float32 else 0.1):
+        raise TypeError(f"{what}: opened, it differs by {difference:.2g}, its largest value is {largest:.2g}")

@@ -2,8 +2,8 @@
 
 import copy
 import pickle
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias
 
 import torch
@@ -34,12 +34,18 @@ def _run(model: nn.Module, images: Images) -> list[Tensor]:
         return outputs(model, images)
 
 
+def _require(holds: bool, otherwise: str) -> None:
+    # not an assert statement: python -O leaves those out
+    if not holds:
+        raise AssertionError(otherwise)
+
+
 def _same(found: list[Tensor], expected: list[Tensor], what: str, *, tolerance: float = 0.0) -> None:
     shapes = [tuple(x.shape) for x in found], [tuple(x.shape) for x in expected]
-    assert shapes[0] == shapes[1], f"{what}: shapes are {shapes[0]}, expected {shapes[1]}"
+    _require(shapes[0] == shapes[1], f"{what}: shapes are {shapes[0]}, expected {shapes[1]}")
     for x, y in zip(found, expected, strict=True):
         difference, largest = float((x - y).abs().max()), max(1.0, float(y.abs().max()))
-        assert difference <= tolerance * largest, f"{what}: differs by {difference:.3g}, the largest value is {largest:.3g}"
+        _require(difference <= tolerance * largest, f"{what}: differs by {difference:.3g}, the largest value is {largest:.3g}")
 
 
 def _reduced(model: nn.Module) -> nn.Module:
@@ -51,7 +57,7 @@ def keeping_everything(model: nn.Module, images: Images) -> None:
     expected = _run(model, images)
     for mode in PRESETS:
         patch(model, mode=mode, keep_rate=1.0, blocks=(1, 2))
-        assert isinstance(anatomy_of(model).blocks[1], ReducedBlock), "the blocks were not replaced"
+        _require(isinstance(anatomy_of(model).blocks[1], ReducedBlock), "the blocks were not replaced")
         _same(_run(model, images), expected, f"{mode}, keep rate 1", tolerance=TOLERANCE)
 
 
@@ -61,16 +67,16 @@ def unpatching(model: nn.Module, images: Images) -> None:
     attributes = [sorted(vars(module)) for module in model.modules()]
     classes = [type(module) for module in model.modules()]
     _reduced(model)
-    assert list(model.state_dict()) == keys, "patching changed the keys of the state dict"
+    _require(list(model.state_dict()) == keys, "patching changed the keys of the state dict")
     found = _run(model, images)
     changed = any(x.shape != y.shape or not torch.equal(x, y) for x, y in zip(found, expected, strict=True))
-    assert changed, "half of the tokens were merged, and nothing changed"
-    assert all(x.isfinite().all() for x in found), "not all values are finite"
+    _require(changed, "half of the tokens were merged, and nothing changed")
+    _require(all(x.isfinite().all() for x in found), "not all values are finite")
     unpatch(model)
-    assert list(model.state_dict()) == keys, "unpatching changed the keys of the state dict"
-    assert [type(module) for module in model.modules()] == classes, "unpatching left another class"
-    assert [sorted(vars(module)) for module in model.modules()] == attributes, "unpatching left attributes behind"
-    assert config_of(model) is None, "unpatching left the configuration"
+    _require(list(model.state_dict()) == keys, "unpatching changed the keys of the state dict")
+    _require([type(module) for module in model.modules()] == classes, "unpatching left another class")
+    _require([sorted(vars(module)) for module in model.modules()] == attributes, "unpatching left attributes behind")
+    _require(config_of(model) is None, "unpatching left the configuration")
     _same(_run(model, images), expected, "unpatched")
 
 
@@ -91,15 +97,15 @@ def counts(model: nn.Module, images: Images) -> None:
     for hook in hooks:
         hook.remove()
     expected = [anatomy.patches, half, *[quarter] * (anatomy.depth - 3)]
-    assert [n - anatomy.prefix for n in seen] == expected, f"tokens after the blocks: {seen}, expected {expected} and prefix"
-    assert [site.origin.groups for site in found.sites] == [half, quarter], f"groups: {found.sites}"
+    _require([n - anatomy.prefix for n in seen] == expected, f"tokens after the blocks: {seen}, expected {expected} and prefix")
+    _require([site.origin.groups for site in found.sites] == [half, quarter], f"groups: {found.sites}")
     for site in found.sites:
-        assert site.origin.is_total, "a patch was lost"
-        assert site.origin.is_onto, "a group is empty"
-        assert torch.equal(site.size, site.origin.sizes.float()), "sizes do not add up"
+        _require(site.origin.is_total, "a patch was lost")
+        _require(site.origin.is_onto, "a group is empty")
+        _require(torch.equal(site.size, site.origin.sizes.float()), "sizes do not add up")
     cost = info(model, image_size=(images.shape[-2], images.shape[-1]))
-    assert [cost.blocks[b].tokens_out for b in (1, 2)] == [half, quarter], f"info says {cost.blocks}"
-    assert cost.macs < cost.dense_macs, f"{cost.macs} MACs, dense {cost.dense_macs}"
+    _require([cost.blocks[b].tokens_out for b in (1, 2)] == [half, quarter], f"info says {cost.blocks}")
+    _require(cost.macs < cost.dense_macs, f"{cost.macs} MACs, dense {cost.dense_macs}")
 
 
 def copying(model: nn.Module, images: Images) -> None:
@@ -112,7 +118,7 @@ def copying(model: nn.Module, images: Images) -> None:
     expected = _run(model, images)
     for what, twin in zip(("deepcopy", "pickle"), twins, strict=False):
         _same(_run(twin, images), expected, what)
-        assert config_of(twin) == config_of(model), f"{what}: the configuration is another one"
+        _require(config_of(twin) == config_of(model), f"{what}: the configuration is another one")
         unpatch(twin)
         _same(_run(model, images), expected, f"the original, after its {what} was unpatched")
 
@@ -139,8 +145,8 @@ def gradient_checkpointing(model: nn.Module, images: Images) -> bool:
         torch.manual_seed(0)
         sum((x.square().mean() for x in outputs(model, images)), torch.zeros(())).backward()
         gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
-    assert len(gradients[0]) == len(gradients[1]), "some gradients are missing"
-    assert sum(float(g.abs().sum()) for g in gradients[0]) > 0, "there are no gradients"
+    _require(len(gradients[0]) == len(gradients[1]), "some gradients are missing")
+    _require(sum(float(g.abs().sum()) for g in gradients[0]) > 0, "there are no gradients")
     for plain, recomputed in zip(*gradients, strict=True):
         _same([recomputed], [plain], "recomputed gradient", tolerance=TOLERANCE)
     return True
@@ -151,11 +157,11 @@ def low_precision(model: nn.Module, images: Images) -> None:
     _reduced(model)
     for dtype in (torch.bfloat16, torch.float16):
         with torch.autocast("cpu", dtype=dtype):
-            assert all(x.isfinite().all() for x in _run(model, images)), f"not finite under autocast to {dtype}"
+            _require(all(x.isfinite().all() for x in _run(model, images)), f"not finite under autocast to {dtype}")
         low = copy.deepcopy(model).to(dtype)
         found = [x.dtype for x in _run(low, images.to(dtype))]
         expected = [x.dtype for x in _run(unpatch(low), images.to(dtype))]
-        assert found == expected, f"a model of {dtype} gives {found}, untouched {expected}"
+        _require(found == expected, f"a model of {dtype} gives {found}, untouched {expected}")
 
 
 def threads(model: nn.Module, images: Images) -> None:
@@ -165,22 +171,16 @@ def threads(model: nn.Module, images: Images) -> None:
     torch.manual_seed(0)
     with torch.no_grad():
         expected = [outputs(model, x) for x in batches]
-    wrong: list[str] = []
 
-    def work(x: Tensor, y: list[Tensor]) -> None:
-        for _ in range(5):
-            with torch.no_grad():
-                try:
-                    _same(outputs(model, x), y, "a thread's result")
-                except AssertionError as error:
-                    wrong.append(str(error))
+    def work(x: Tensor) -> list[list[Tensor]]:
+        with torch.no_grad():
+            return [outputs(model, x) for _ in range(5)]
 
-    workers = [threading.Thread(target=work, args=pair) for pair in zip(batches, expected, strict=True)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert not wrong, wrong[0]
+    with ThreadPoolExecutor(len(batches)) as pool:
+        results = list(pool.map(work, batches))
+    for repeated, y in zip(results, expected, strict=True):
+        for found in repeated:
+            _same(found, y, "a thread's result")
 
 
 def patching_again(model: nn.Module, images: Images) -> None:
@@ -189,7 +189,7 @@ def patching_again(model: nn.Module, images: Images) -> None:
     patch(model, keep_rate=0.8, blocks=(0, 1))
     patch(model, mode="paper", keep_rate=0.4, blocks=(1, 2))
     _same(_run(model, images), expected, "patched twice")
-    assert config_of(model) == BATConfig.preset("paper", keep_rate=0.4, blocks=(1, 2)), "the configuration is another one"
+    _require(config_of(model) == BATConfig.preset("paper", keep_rate=0.4, blocks=(1, 2)), "the configuration is another one")
 
 
 def size_awareness(model: nn.Module, images: Images) -> None:
@@ -201,7 +201,7 @@ def size_awareness(model: nn.Module, images: Images) -> None:
             for size_aware in (True, False)
         )
         differ = any(not torch.equal(x, y) for x, y in zip(aware, unaware, strict=True))
-        assert differ, f"with sites {blocks}, the sizes of merged tokens make no difference"
+        _require(differ, f"with sites {blocks}, the sizes of merged tokens make no difference")
 
 
 def each_image(model: nn.Module, images: Images) -> None:

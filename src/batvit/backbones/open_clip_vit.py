@@ -73,7 +73,7 @@ class OpenClipViT(Adapter):
             width=tower.transformer.width,
             prefix=1,
             class_token=True,
-            reads_patches=tower.pool_type != "tok" or tower.attn_pool is not None or tower.output_tokens,
+            reads_patches=True,
         )
 
     def patched(self, model: nn.Module, config: BATConfig) -> None:

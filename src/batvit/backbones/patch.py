@@ -16,7 +16,8 @@ from batvit.plans import PLANS
 
 # library -> the files that know it, imported once the library is
 BUILT_IN = {
-    "timm": ("timm_vit", "timm_eva", "timm_lvvit"),
+    "timm": ("timm_vit", "timm_eva"),
+    "batvit.models": ("timm_lvvit",),
     "transformers": ("transformers_vit",),
     "torchvision": ("torchvision_vit",),
     "open_clip": ("open_clip_vit",),
@@ -71,10 +72,11 @@ def patch(model: Model, config: BATConfig | None = None, *, mode: str | None = N
 def unpatch(model: Model) -> Model:
     """Undo :func:`patch`, bit for bit. A model that is not patched is left alone."""
     adapter = adapter_of(model)
-    for block in adapter.anatomy(model).blocks:
-        if isinstance(block, ReducedBlock):
-            become_dense(block)
-    adapter.unpatched(model)
+    reduced = [block for block in adapter.anatomy(model).blocks if isinstance(block, ReducedBlock)]
+    for block in reduced:
+        become_dense(block)
+    if reduced:
+        adapter.unpatched(model)
     return model
 
 
@@ -143,6 +145,9 @@ def adapter_of(model: nn.Module) -> Adapter:
     for adapter in _adapters():
         if adapter.matches(model):
             return adapter
+    for name, module in model.named_modules():
+        if name and any(adapter.matches(module) for adapter in _adapters()):
+            raise TypeError(f"{type(model).__qualname__} holds a model that can be reduced: patch its {name} instead")
     kind = type(model)
     names = "; ".join(f"of {library}: {', '.join(families)}" for library, families in _families().items())
     raise TypeError(
@@ -156,14 +161,14 @@ def _adapters() -> Iterator[Adapter]:
     yield from (found for _, found in _built_in() if isinstance(found, Adapter))
 
 
-def _built_in() -> Iterator[tuple[str, Adapter | ImportError]]:
+def _built_in() -> Iterator[tuple[str, Adapter | Exception]]:
     """The adapters of the libraries that are imported; an error where the library is not as its adapter expects."""
     for library, files in BUILT_IN.items():
         if library in sys.modules:
             for file in files:
                 try:
                     yield library, importlib.import_module(f"batvit.backbones.{file}").ADAPTER
-                except ImportError as error:
+                except (ImportError, AttributeError) as error:
                     yield library, error
 
 
@@ -171,7 +176,7 @@ def _unknown_versions() -> str:
     return "".join(
         f"; {library} {getattr(sys.modules[library], '__version__', '')} is of a version that batvit does not know: {error}"
         for library, error in _built_in()
-        if isinstance(error, ImportError)
+        if isinstance(error, Exception)
     )
 
 
@@ -192,6 +197,11 @@ def _reduced_class(adapter: Adapter, anatomy: Anatomy, i: int) -> type[ReducedBl
     if reduced is None:
         _refuse(anatomy, i, "block", block, tuple(known))
     attention = getattr(block, reduced.parts.attention)
+    if "forward" in vars(block) or "forward" in vars(attention):
+        raise TypeError(
+            f"another library has put a forward of its own on block {i} of this {type(anatomy.tower).__name__}, as accelerate "
+            "does where it dispatches a model; call batvit.patch first, then dispatch or wrap the model"
+        )
     if type(attention) not in reduced.attentions:
         _refuse(anatomy, i, "attention", attention, reduced.attentions)
     return reduced
@@ -205,11 +215,15 @@ def _refuse(anatomy: Anatomy, i: int, part: str, found: object, known: tuple[typ
     )
 
 
+def last_way(anatomy: Anatomy, config: BATConfig) -> str:
+    """How the last block leaves its tokens: what reads patches gets the grid back, unless patches were dropped."""
+    return "grid" if anatomy.reads_patches and not PLANS[config.method].drops else "tensor"
+
+
 def _reduce(anatomy: Anatomy, classes: list[type[ReducedBlock]], config: BATConfig) -> None:
     """Turn the blocks from the first site on into reduced blocks."""
     depth, sites = anatomy.depth, config.sites(anatomy.depth)
-    # what reads patches gets the grid back, unless patches were dropped
-    last = "grid" if anatomy.reads_patches and not PLANS[config.method].drops else "tensor"
+    last = last_way(anatomy, config)
     for i in range(sites[0], depth):
         reduce = None
         if i in sites:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from batvit.backbones.anatomy import Adapter, Anatomy
 from batvit.backbones.ear import Ear
 from batvit.backbones.grid import WithGrid
+from batvit.backbones.patch import anatomy_of, config_of, last_way
 from batvit.config import BATConfig
 
 
@@ -49,6 +50,19 @@ def timm_anatomy(model: Any, image_size: tuple[int, int] | None, *, class_token:
         class_token=class_token,
         reads_patches=model.global_pool != "token",
     )
+
+
+class WithHead(WithGrid):
+    """One of timm's models with reduced blocks: the last of them gives what the head reads."""
+
+    def reset_classifier(self, *args: Any, **arguments: Any) -> None:
+        """As the model's own; another pooling may read other tokens."""
+        super().reset_classifier(*args, **arguments)  # type: ignore[misc]
+        config = config_of(self)
+        if config is not None:
+            anatomy = anatomy_of(self)
+            known: Any = anatomy.blocks[-1]
+            known.leave_as = last_way(anatomy, config)
 
 
 class TimmAdapter(Adapter):

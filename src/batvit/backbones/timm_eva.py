@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from batvit.backbones.anatomy import Anatomy
 from batvit.backbones.block import Parts, ReducedBlock, refuse_mask, refuse_reentrant
-from batvit.backbones.grid import WithGrid
 from batvit.backbones.site import Heard, Tokens
-from batvit.backbones.timm_common import NormEar, TimmAdapter, reentrant, timm_anatomy
+from batvit.backbones.timm_common import NormEar, TimmAdapter, WithHead, reentrant, timm_anatomy
 
 
 class ReducedEvaBlock(ReducedBlock, EvaBlock):
@@ -46,6 +45,11 @@ class ReducedEvaBlock(ReducedBlock, EvaBlock):
         # with grouped queries, several heads share a key
         return attended, Heard(queries, keys.repeat_interleave(queries.shape[1] // keys.shape[1], dim=1), self.attn.scale)
 
+    def trial(self, x: Tensor) -> dict[str, Any]:
+        patches = x.shape[1] - self.attn.num_prefix_tokens
+        angles = torch.arange(patches * self.attn.head_dim, device=x.device).view(patches, -1).to(x.dtype)
+        return {"rope": torch.cat([angles.sin(), angles.cos()], dim=-1)}
+
     def _turned(self, heard: Tensor, rope: Tensor | None) -> Tensor:
         """Queries or keys after the norm, as the attention turns them."""
         if rope is None:
@@ -62,7 +66,7 @@ class ReducedEvaBlock(ReducedBlock, EvaBlock):
         return x if self.gamma_2 is None else self.gamma_2 * x
 
 
-class ReducedEva(WithGrid, Eva):
+class ReducedEva(WithHead, Eva):
     """timm's Eva with reduced blocks."""
 
 

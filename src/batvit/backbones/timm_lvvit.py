@@ -6,13 +6,12 @@ from typing import Any, ClassVar
 from torch import nn
 
 from batvit.backbones.anatomy import Anatomy
-from batvit.backbones.grid import WithGrid
-from batvit.backbones.timm_common import TimmAdapter, timm_anatomy
+from batvit.backbones.timm_common import TimmAdapter, WithHead, timm_anatomy
 from batvit.backbones.timm_vit import ReducedTimmBlock
 from batvit.models.lvvit import LVViT
 
 
-class ReducedLVViT(WithGrid, LVViT):
+class ReducedLVViT(WithHead, LVViT):
     """LV-ViT with reduced blocks."""
 
 

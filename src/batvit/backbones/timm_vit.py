@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from batvit.backbones.anatomy import Anatomy
 from batvit.backbones.block import Parts, ReducedBlock, refuse_mask, refuse_reentrant
-from batvit.backbones.grid import WithGrid
 from batvit.backbones.site import Heard, Tokens
-from batvit.backbones.timm_common import NormEar, TimmAdapter, reentrant, timm_anatomy
+from batvit.backbones.timm_common import NormEar, TimmAdapter, WithHead, reentrant, timm_anatomy
 
 
 class ReducedTimmBlock(ReducedBlock, Block):
@@ -36,11 +35,11 @@ class ReducedTimmBlock(ReducedBlock, Block):
         return attended, Heard(hear.queries, hear.keys, attention.scale)
 
 
-class ReducedVisionTransformer(WithGrid, VisionTransformer):
+class ReducedVisionTransformer(WithHead, VisionTransformer):
     """timm's Vision Transformer with reduced blocks."""
 
 
-class ReducedVisionTransformerDistilled(WithGrid, VisionTransformerDistilled):
+class ReducedVisionTransformerDistilled(WithHead, VisionTransformerDistilled):
     """timm's distilled DeiT with reduced blocks."""
 
 

@@ -52,12 +52,20 @@ class ReducedLayer(ReducedBlock):
         """As the layer's own; every layer is given the mask of all patches, and the first one reads it."""
         known: Any = self
         checkpointing = self.training and known.gradient_checkpointing
-        refuse_reentrant(checkpointing and known._gradient_checkpointing_func.keywords.get("use_reentrant", False))
+        refuse_reentrant(
+            checkpointing and getattr(known._gradient_checkpointing_func, "keywords", {}).get("use_reentrant", False)
+        )
         real = None if attention_mask is None or isinstance(hidden_states, Tokens) else self._real(attention_mask)
         return self.run(hidden_states, real=real, attention_mask=None, **arguments)
 
     def _real(self, mask: Tensor) -> Tensor:
         """Of the attention mask (B, 1, tokens, tokens), a truth value or what is added to the logits: who may be seen."""
+        # inside a graph no value can be looked at
+        if not torch.compiler.is_compiling() and not torch.equal(mask, mask[:, :1, -1:].expand_as(mask)):
+            raise ValueError(
+                f"a reduced model takes masks of padding (B, tokens), got one of pairs of tokens, {tuple(mask.shape)}; "
+                "batvit.unpatch the model"
+            )
         row = mask[:, 0, -1, self.prefix :]
         return row if row.dtype == torch.bool else row == 0
 

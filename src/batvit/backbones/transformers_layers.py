@@ -80,3 +80,15 @@ class ReducedSiglipLayer(ReducedLayer, siglip.SiglipEncoderLayer):
     """SigLIP's layer, reduced."""
 
     parts, attentions = CLIP, (siglip.SiglipAttention,)
+
+
+LAYERS = (
+    ReducedViTLayer,
+    ReducedDeiTLayer,
+    ReducedViTMAELayer,
+    ReducedDinov2Layer,
+    ReducedDinov2WithRegistersLayer,
+    ReducedDINOv3ViTLayer,
+    ReducedCLIPLayer,
+    ReducedSiglipLayer,
+)

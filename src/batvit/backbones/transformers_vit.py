@@ -6,10 +6,12 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.models.beit.modeling_beit import BeitPreTrainedModel
 
-from batvit.backbones import transformers_layers as layers
 from batvit.backbones.anatomy import Adapter, Anatomy
 from batvit.backbones.grid import give_grids
+from batvit.backbones.transformers_layers import LAYERS
 from batvit.config import BATConfig
+
+SPECIAL = ("cls_token", "class_embedding", "distillation_token")
 
 
 class Transformers(Adapter):
@@ -26,16 +28,7 @@ class Transformers(Adapter):
         "SigLIP, SigLIP 2 of fixed resolution": "SiglipModel",
         "ViT-MAE encoder": "ViTMAEModel",
     }
-    blocks = (
-        layers.ReducedViTLayer,
-        layers.ReducedDeiTLayer,
-        layers.ReducedViTMAELayer,
-        layers.ReducedDinov2Layer,
-        layers.ReducedDinov2WithRegistersLayer,
-        layers.ReducedDINOv3ViTLayer,
-        layers.ReducedCLIPLayer,
-        layers.ReducedSiglipLayer,
-    )
+    blocks = LAYERS
 
     def matches(self, model: nn.Module) -> bool:
         return isinstance(model, BeitPreTrainedModel) or (isinstance(model, PreTrainedModel) and _layers(model) is not None)
@@ -45,20 +38,15 @@ class Transformers(Adapter):
         if found is None:
             raise TypeError(
                 f"cannot reduce the tokens of transformers' {type(model).__name__}: its relative position bias is a table over "
-                "pairs of patches, which merged tokens have no place in; batvit.supported() lists what can be reduced"
+                "pairs of patches, where merged tokens have no place; batvit.supported() lists what can be reduced"
             )
         owner, blocks = found
         embeddings, config = owner.embeddings, owner.config
-        patch = _pair(config.patch_size)
-        size = image_size or _pair(config.image_size)
-        special = sum(
-            getattr(embeddings, name, None) is not None for name in ("cls_token", "class_embedding", "distillation_token")
-        )
-        known: Any = model
+        patch, size = _pair(config.patch_size), image_size or _pair(config.image_size)
+        special = sum(getattr(embeddings, name, None) is not None for name in SPECIAL)
         grid = (size[0] // patch[0], size[1] // patch[1])
-        patches = grid[0] * grid[1]
         return Anatomy(
-            tower=model if known.main_input_name == "pixel_values" else owner,
+            tower=model if _takes_images(model) and not hasattr(model, "decoder") else owner,
             stem=embeddings,
             blocks=blocks,
             image_size=size,
@@ -67,12 +55,11 @@ class Transformers(Adapter):
             prefix=special + getattr(config, "num_register_tokens", 0),
             class_token=special > 0,
             reads_patches=True,
-            left_out=patches - int(patches * (1 - getattr(config, "mask_ratio", 0.0))),
+            left_out=grid[0] * grid[1] - int(grid[0] * grid[1] * (1 - getattr(config, "mask_ratio", 0.0))),
         )
 
     def check(self, model: nn.Module, config: BATConfig) -> None:
-        found = _layers(model)
-        kernel = found[0].config._attn_implementation if found else ""
+        kernel = _owner(model).config._attn_implementation
         if config.size_aware and kernel not in ("sdpa", "eager"):
             raise ValueError(
                 f"size_aware adds log(size) to the attention logits, which attn_implementation={kernel!r} cannot take; "
@@ -84,36 +71,42 @@ class Transformers(Adapter):
         if give_grids not in recorder._forward_hooks.values():
             recorder.register_forward_hook(give_grids)
         # saved by save_pretrained with all the rest, and found again by batvit.load
-        known: Any = model
-        known.config.batvit = config.to_dict()
+        _owner(model).config.batvit = config.to_dict()
 
     def unpatched(self, model: nn.Module) -> None:
         hooks = _recorder(model)._forward_hooks
         for key in [key for key, hook in hooks.items() if hook is give_grids]:
             del hooks[key]
-        vars(model.config).pop("batvit", None)
+        vars(_owner(model).config).pop("batvit", None)
 
 
 def _layers(model: nn.Module) -> tuple[Any, tuple[nn.Module, ...]] | None:
     """The part of a model that takes images, and its layers; texts may go through layers of the same class."""
     for owner in model.modules():
-        if isinstance(owner, PreTrainedModel) and owner.main_input_name == "pixel_values" and hasattr(owner, "embeddings"):
+        if _takes_images(owner) and hasattr(owner, "embeddings"):
             for part in owner.modules():
                 if isinstance(part, nn.ModuleList) and len(part) and isinstance(part[0], KNOWN):
                     return owner, tuple(part)
     return None
 
 
+def _owner(model: nn.Module) -> Any:
+    return (_layers(model) or (model,))[0]
+
+
 def _recorder(model: nn.Module) -> nn.Module:
     """The innermost model around the layers: it collects the hidden states."""
     owner, blocks = _layers(model) or (model, ())
-    inside = [part for part in owner.modules() if isinstance(part, PreTrainedModel) and {*blocks} <= {*part.modules()}]
-    return inside[-1]
+    return [part for part in owner.modules() if isinstance(part, PreTrainedModel) and {*blocks} <= {*part.modules()}][-1]
+
+
+def _takes_images(model: nn.Module) -> bool:
+    return isinstance(model, PreTrainedModel) and model.main_input_name == "pixel_values"
 
 
 def _pair(size: Any) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-KNOWN = tuple(reduced.__bases__[-1] for reduced in Transformers.blocks)
+KNOWN = tuple(reduced.__bases__[-1] for reduced in LAYERS)
 ADAPTER = Transformers()

@@ -112,7 +112,8 @@ class LVViT(VisionTransformer):
         skip_lam: what the residual branches are divided by.
         token_labeling: whether a model in training mode returns both heads' logits, ``(class_logits, dense_logits)`` of
             shapes (batch, classes) and (batch, patch tokens, classes), for a loss with a label for every token. May be
-            set as an attribute at any time. Without it, and always in eval mode, one tensor (batch, classes) is returned.
+            set as an attribute, but before ``batvit.patch``. Without it, and always in eval mode, one tensor (batch,
+            classes) is returned.
         options: the arguments of timm's ``VisionTransformer``, with LV-ViT's own defaults where they differ: no bias in
             qkv, layer norms with an epsilon of 1e-5.
     """
