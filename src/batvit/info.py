@@ -89,8 +89,8 @@ def info(model: nn.Module, *, image_size: tuple[int, int] | None = None, name: s
     tower, size = anatomy.tower, anatomy.image_size
     config = config_of(model)
     sites = {counts.block: counts for counts in schedule(model, image_size)}
-    macs = count_macs(tower, (3, *size))
-    dense = macs if config is None else count_macs(unpatch(on_meta(tower)), (3, *size))
+    macs = count_macs(tower, (3, *size), **anatomy.arguments)
+    dense = macs if config is None else count_macs(unpatch(on_meta(tower)), (3, *size), **anatomy.arguments)
     blocks, tokens = [], anatomy.patches
     for i in range(anatomy.depth):
         site = sites.get(i)

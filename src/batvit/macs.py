@@ -1,5 +1,7 @@
 """Multiply-accumulates of any module, counted by torch's own FLOP counter."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -7,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from batvit.copies import on_meta
 
 
-def count_macs(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, int]:
+def count_macs(model: nn.Module, input_size: tuple[int, ...], **arguments: Any) -> dict[str, int]:
     """MACs of one forward pass, for the whole model and for every module in it that has any.
 
     Matrix products, convolutions and attention count; softmax, norms, sorting, gathering and adding do not. Runs on the
@@ -16,6 +18,7 @@ def count_macs(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, int]:
     Args:
         model: any module whose forward takes one tensor.
         input_size: shape of that tensor without the batch, (channels, height, width) for images.
+        arguments: what else its forward needs, by name.
 
     Returns:
         Module name to MACs for one input; the name of the whole model is "".
@@ -24,7 +27,7 @@ def count_macs(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, int]:
     dtype = next((p.dtype for p in shadow.parameters() if p.is_floating_point()), torch.get_default_dtype())
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        shadow(torch.empty(1, *input_size, dtype=dtype, device="meta"))
+        shadow(torch.empty(1, *input_size, dtype=dtype, device="meta"), **arguments)
     root = type(model).__name__
     flops = {name: sum(operations.values()) for name, operations in counter.get_flop_counts().items() if name != "Global"}
     return {"": 0} | {name.removeprefix(root).removeprefix("."): total // 2 for name, total in flops.items()}

@@ -10,7 +10,7 @@ from families import SMALL, family, of_transformers, of_two_towers, pictures
 from PIL import Image
 
 import batvit
-from batvit.backbones.patch import reductions
+from batvit.backbones.patch import anatomy_of, reductions
 from batvit.testing import randomised
 
 
@@ -261,3 +261,15 @@ def test_random_scales_of_dinov3_are_kept():
         results.append(model(x).last_hidden_state)
         batvit.patch(model, keep_rate=1.0)
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("name", ["hf_vit", "hf_deit", "hf_clip", "hf_dinov2", "hf_dinov3"])
+def test_other_image_sizes(name):
+    model = anatomy_of(batvit.patch(family(name), keep_rate=0.5)).tower
+    x = pictures(model, size=(128, 128))
+    found = batvit.info(model, image_size=(128, 128))
+    assert found.blocks[0].tokens_in == 64
+    with batvit.trace(model) as trace:
+        run(model, x, **anatomy_of(model, (128, 128)).arguments)
+    assert trace.grid == (8, 8)
+    assert f"{found.macs / 1e9:.4f} G MACs" in str(trace)

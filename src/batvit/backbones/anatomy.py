@@ -1,8 +1,8 @@
 """What batvit needs to know of a model, whatever library it comes from, and the registry of those who know it."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -34,6 +34,8 @@ class Anatomy:
     reads_patches: bool
     """whether what follows the blocks reads all patches; then each gets its group's feature back after the last"""
 
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """what the tower's forward needs besides images of this size"""
     left_out: int = 0
     """patches that do not reach the first block: those that a masked autoencoder hides"""
 

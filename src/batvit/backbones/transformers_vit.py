@@ -1,5 +1,6 @@
 """Where the layers are in a model of transformers, and how its hidden states become whole again."""
 
+from inspect import signature
 from typing import Any, ClassVar
 
 from torch import nn
@@ -11,6 +12,7 @@ from batvit.backbones.grid import give_grids
 from batvit.backbones.transformers_layers import LAYERS
 from batvit.config import BATConfig
 
+INTERPOLATE = "interpolate_pos_encoding"
 SPECIAL = ("cls_token", "class_embedding", "distillation_token")
 
 
@@ -45,8 +47,10 @@ class Transformers(Adapter):
         patch, size = _pair(config.patch_size), image_size or _pair(config.image_size)
         special = sum(getattr(embeddings, name, None) is not None for name in SPECIAL)
         grid = (size[0] // patch[0], size[1] // patch[1])
+        tower = model if _takes_images(model) and not hasattr(model, "decoder") else owner
+        interpolates = size != _pair(config.image_size) and INTERPOLATE in signature(tower.forward).parameters
         return Anatomy(
-            tower=model if _takes_images(model) and not hasattr(model, "decoder") else owner,
+            tower=tower,
             stem=embeddings,
             blocks=blocks,
             image_size=size,
@@ -55,6 +59,7 @@ class Transformers(Adapter):
             prefix=special + getattr(config, "num_register_tokens", 0),
             class_token=special > 0,
             reads_patches=True,
+            arguments={INTERPOLATE: True} if interpolates else {},
             left_out=grid[0] * grid[1] - int(grid[0] * grid[1] * (1 - getattr(config, "mask_ratio", 0.0))),
         )
 
