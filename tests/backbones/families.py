@@ -60,6 +60,16 @@ def of_open_clip_pair(depth):
     return open_clip.CLIP(7, vision, open_clip.CLIPTextCfg(context_length=8, vocab_size=99, width=48, heads=3, layers=2))
 
 
+def of_coca(depth):
+    vision = open_clip.CLIPVisionCfg(
+        layers=depth, width=48, head_width=16, patch_size=16, image_size=96, attentional_pool=True, attn_pooler_heads=2
+    )
+    vision.output_tokens = True
+    texts = {"context_length": 8, "vocab_size": 99, "width": 48, "heads": 3, "layers": 2}
+    own = open_clip.CLIPTextCfg(**texts, embed_cls=True, output_tokens=True)
+    return open_clip.CoCa(16, open_clip.coca_model.MultimodalCfg(**texts), own, vision)
+
+
 TIMM = {
     "vit": ("vit_base_patch16_224", {"img_size": 96}),
     "augreg": ("vit_tiny_patch16_224.augreg_in21k_ft_in1k", {"img_size": 96}),
@@ -114,6 +124,7 @@ OTHERS = {
     "open_clip_tower": of_open_clip,
     "open_clip_pooled": partial(of_open_clip, pool_type="avg", ls_init_value=0.1),
     "open_clip": of_open_clip_pair,
+    "open_clip_coca": of_coca,
 }
 FAMILIES = [*TIMM, *OTHERS]
 
