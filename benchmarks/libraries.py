@@ -75,8 +75,12 @@ def twins(dense: nn.Module) -> dict[str, tuple[nn.Module, nn.Module]]:
     heads = {"head.weight": "classifier.weight", "head.bias": "classifier.bias"}
     vit.load_state_dict({heads.get(name, name): weight for name, weight in converted(state, "vit").items()})
 
-    twice = {name: torch.cat([state[name][:, :1], state[name]], dim=1) for name in ("pos_embed",)}
-    twice |= {"dist_token": state["cls_token"], "head_dist.weight": state["head.weight"], "head_dist.bias": state["head.bias"]}
+    twice = {
+        "pos_embed": torch.cat([state["pos_embed"][:, :1], state["pos_embed"]], dim=1),
+        "dist_token": state["cls_token"],
+        "head_dist.weight": state["head.weight"],
+        "head_dist.bias": state["head.bias"],
+    }
     distilled = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=classes).eval()
     distilled.load_state_dict(state | twice)
     teacher = transformers.DeiTForImageClassificationWithTeacher(transformers.DeiTConfig(**sizes)).eval()
@@ -107,8 +111,9 @@ def main() -> None:
         check_writable(args.json)
     dense = create_model("deit_tiny_patch16_224", checkpoint=args.checkpoint, pretrained=True).eval()
     pictures = image_folder(args.data, class_map=args.class_map, num_classes=dense.num_classes)
-    pairs = {f"{name}, dense": pair for name, pair in twins(dense).items()}
-    for name, pair in twins(dense).items():
+    dense_pairs = twins(dense)
+    pairs = {f"{name}, dense": pair for name, pair in dense_pairs.items()}
+    for name, pair in dense_pairs.items():
         pairs[f"{name}, keep {args.keep_rate}"] = tuple(
             batvit.patch(copy.deepcopy(model), keep_rate=args.keep_rate) for model in pair
         )

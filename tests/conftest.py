@@ -1,5 +1,9 @@
 """Property tests try the same examples every time; no clock decides whether they pass."""
 
+import importlib.util
+from pathlib import Path
+
+import pytest
 import torch
 from hypothesis import settings
 
@@ -8,3 +12,17 @@ settings.load_profile("batvit")
 
 # two threads that wait for one another on a busy machine are slower than one
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def imported():
+    """Import a file of the repository that is in no package, anew each time, by its path from the root."""
+
+    def load(path):
+        file = Path(__file__).parents[1] / path
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load

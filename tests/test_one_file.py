@@ -1,4 +1,3 @@
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +12,8 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "one_file.py"
 
 
 @pytest.fixture(scope="module")
-def one_file():
-    spec = importlib.util.spec_from_file_location("one_file", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def one_file(imported):
+    return imported(EXAMPLE)
 
 
 @pytest.mark.parametrize("keep_rate", [0.7, 0.5])

@@ -77,13 +77,10 @@ def test_transformers_computes_the_same_from_the_same_weights(pictures, tmp_path
         assert row["difference"] < 1e-4
 
 
-def test_a_pipeline_gives_the_same_labels(pictures):
-    sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-    try:
-        from libraries import twins
-    finally:
-        sys.path.pop()
-    _, model = twins(create_model(MODEL[0], checkpoint=MODEL[2]).eval())["ViTForImageClassification"]
+def test_a_pipeline_gives_the_same_labels(pictures, imported):
+    _, model = imported("benchmarks/libraries.py").twins(create_model(MODEL[0], checkpoint=MODEL[2]).eval())[
+        "ViTForImageClassification"
+    ]
     processor = transformers.ViTImageProcessor(image_mean=IMAGENET_DEFAULT_MEAN, image_std=IMAGENET_DEFAULT_STD)
     classify = transformers.pipeline("image-classification", model=model, image_processor=processor, device="cpu", top_k=1)
     photographs = [str(path) for path in sorted(pictures.rglob("*.jpg"))[::4]]

@@ -1,4 +1,3 @@
-import importlib.util
 import random
 import subprocess
 import sys
@@ -41,11 +40,8 @@ def options(data, checkpoint):
 
 
 @pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("segmentation", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def example(imported):
+    return imported(EXAMPLE)
 
 
 @pytest.fixture

@@ -307,3 +307,10 @@ def test_checkpointing_that_would_lose_gradients_is_refused_in_transformers():
     model.activation_checkpointing_enable({"use_reentrant": True})
     with pytest.raises(ValueError, match=r"loses the gradients.*use_reentrant=False"):
         model(pictures(model).requires_grad_())
+
+
+def test_a_model_whose_sites_are_all_cut_off_is_unpatched_whole():
+    model = family("vit", DEPTH)
+    kind = type(model)
+    batvit.patch(model, keep_rate=0.5, blocks=(3,)).prune_intermediate_layers([0, 1])
+    assert type(batvit.unpatch(model)) is kind

@@ -6,6 +6,7 @@ import pickle
 import open_clip
 import pytest
 import torch
+from families import pictures
 from open_clip.coca_model import CoCa
 from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.transformer import Transformer
@@ -16,6 +17,7 @@ import batvit
 from batvit.backbones.block import ReducedBlock
 from batvit.backbones.patch import anatomy_of, reductions
 from batvit.core import unmerge
+from batvit.testing import randomised
 
 TORCHVISION = {"image_size": 48, "patch_size": 8, "num_layers": 4, "hidden_dim": 48, "mlp_dim": 96, "num_classes": 7}
 OPEN_CLIP = {"image_size": 48, "patch_size": 8, "width": 48, "layers": 4, "mlp_ratio": 2.0}
@@ -48,22 +50,8 @@ every_model = pytest.mark.parametrize("name", MODELS)
 every_mode = pytest.mark.parametrize("mode", ["paper", "training_free"])
 
 
-def random(model):
-    """The model in eval mode, its every parameter random."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            one = 1 if parameter.dim() == 1 and parameter.mean() > 0.5 else 0
-            parameter.normal_(0, 0.2, generator=generator).add_(one)
-    return model.eval()
-
-
 def small(name):
-    return random(MODELS[name]())
-
-
-def pictures(model, batch=2, seed=1):
-    return torch.randn(batch, 3, *anatomy_of(model).image_size, generator=torch.Generator().manual_seed(seed))
+    return randomised(MODELS[name]())
 
 
 @torch.no_grad()

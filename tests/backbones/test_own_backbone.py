@@ -1,9 +1,7 @@
 """A third party's adapter in one file passes the contract; each way to get it wrong is found."""
 
-import importlib.util
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,17 +13,13 @@ from batvit.backbones.block import Parts
 from batvit.backbones.contract import CHECKS
 from batvit.testing import check_backbone, randomised
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "own_backbone.py"
-
 
 @pytest.fixture
-def own(monkeypatch):
+def own(monkeypatch, imported):
     """The example, freshly imported, its adapter registered until the test ends."""
     monkeypatch.setattr(patching, "REGISTERED", [])
-    spec = importlib.util.spec_from_file_location("own_backbone", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
+    module = imported("examples/own_backbone.py")
     monkeypatch.setitem(sys.modules, "own_backbone", module)
-    spec.loader.exec_module(module)
     return module
 
 

@@ -17,7 +17,7 @@ TRIAL_TOKENS = 12
 class Parts(NamedTuple):
     """The names of a block's modules in the order in which it runs them.
 
-    x + after_attention(attention(attention_norm(x))), then the same with the MLP. None stands for nothing.
+    x + after_attention(attention(attention_norm(x))), then the same with the MLP.
     """
 
     attention_norm: str

@@ -72,11 +72,10 @@ def patch(model: Model, config: BATConfig | None = None, *, mode: str | None = N
 def unpatch(model: Model) -> Model:
     """Undo :func:`patch`, bit for bit. A model that is not patched is left alone."""
     adapter = adapter_of(model)
-    reduced = [block for block in adapter.anatomy(model).blocks if isinstance(block, ReducedBlock)]
-    for block in reduced:
-        become_dense(block)
-    if reduced:
-        adapter.unpatched(model)
+    for block in adapter.anatomy(model).blocks:
+        if isinstance(block, ReducedBlock):
+            become_dense(block)
+    adapter.unpatched(model)
     return model
 
 

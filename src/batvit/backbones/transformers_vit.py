@@ -72,9 +72,7 @@ class Transformers(Adapter):
             )
 
     def patched(self, model: nn.Module, config: BATConfig) -> None:
-        recorder = _recorder(model)
-        if give_grids not in recorder._forward_hooks.values():
-            recorder.register_forward_hook(give_grids)
+        _recorder(model).register_forward_hook(give_grids)
         # saved by save_pretrained with all the rest, and found again by batvit.load
         _owner(model).config.batvit = config.to_dict()
 
@@ -82,7 +80,8 @@ class Transformers(Adapter):
         hooks = _recorder(model)._forward_hooks
         for key in [key for key, hook in hooks.items() if hook is give_grids]:
             del hooks[key]
-        vars(_owner(model).config).pop("batvit", None)
+            # a model that is not patched may share the configuration of one that is
+            vars(_owner(model).config).pop("batvit", None)
 
 
 def _layers(model: nn.Module) -> tuple[Any, tuple[nn.Module, ...]] | None:
