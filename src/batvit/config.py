@@ -25,7 +25,7 @@ PAPER_PATCHES = 196
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"weight": "importance", "size_aware": False},
-    "training_free": {"weight": "importance_size", "size_aware": True, "centres": 0.5, "neighbours": 3},
+    "training_free": {"weight": "importance_size", "size_aware": True, "centres": 0.5, "neighbours": 2},
 }
 DEFAULT_MODE = "training_free"
 DEFAULT_KEEP_RATE = 0.7

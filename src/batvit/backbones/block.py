@@ -42,7 +42,6 @@ class ReducedBlock(nn.Module):
     """the argument of the block's forward that is added to the attention logits; None if there is no such argument"""
 
     prefix: int
-    size_aware: bool
     leave_as: str
     reduce: Reduce | None
 
@@ -78,24 +77,21 @@ class ReducedBlock(nn.Module):
         """
         if isinstance(x, Tokens):
             tokens, arguments = x, self.moved(arguments, x)
-            bias = x.bias(self.size_aware)
         else:
             tokens = Tokens.start(x, self.prefix, real)
-            # all sizes are one
-            bias = tokens.bias(size_aware=False)
-        bias = None if bias is None else bias.to(tokens.x.dtype)
+        bias = tokens.bias
         if self.reduce is not None or (bias is not None and self.mask is None):
-            tokens = self._opened(tokens, bias, arguments)
+            tokens = self._opened(tokens, arguments)
         else:
             known = arguments if bias is None or self.mask is None else arguments | {self.mask: bias}
             tokens = replace(tokens, x=super().forward(tokens.x, **known))
         way = leave_as or self.leave_as
         return tokens if way == "tokens" else tokens.grid() if way == "grid" else tokens.x
 
-    def _opened(self, tokens: Tokens, bias: Tensor | None, arguments: dict[str, Any]) -> Tokens:
+    def _opened(self, tokens: Tokens, arguments: dict[str, Any]) -> Tokens:
         # the block's own forward, opened between its two lines; patch proves that it still has just these
         parts = self.parts
-        attended, heard = self.attend(self._through((parts.attention_norm,), tokens.x), bias, arguments)
+        attended, heard = self.attend(self._through((parts.attention_norm,), tokens.x), tokens.bias, arguments)
         tokens = replace(tokens, x=tokens.x + self._through(parts.after_attention, attended))
         if self.reduce is not None and heard is not None:
             tokens = self.reduce(tokens, heard)
@@ -123,17 +119,17 @@ def refuse_reentrant(reentrant: bool) -> None:
 
 
 def become_reduced(
-    block: nn.Module, reduced: type[ReducedBlock], *, prefix: int, size_aware: bool, leave_as: str, reduce: Reduce | None
+    block: nn.Module, reduced: type[ReducedBlock], *, prefix: int, leave_as: str, reduce: Reduce | None
 ) -> None:
     """Turn a block into its reduced class, in place."""
     known: Any = block
     known.__class__ = reduced
-    known.prefix, known.size_aware, known.leave_as, known.reduce = prefix, size_aware, leave_as, reduce
+    known.prefix, known.leave_as, known.reduce = prefix, leave_as, reduce
 
 
 def become_dense(block: nn.Module) -> None:
     """Turn a reduced block back into what it was."""
-    for name in ("prefix", "size_aware", "leave_as", "reduce"):
+    for name in ("prefix", "leave_as", "reduce"):
         delattr(block, name)
     block.__class__ = type(block).__bases__[-1]
 
@@ -161,7 +157,7 @@ def prove(block: nn.Module, reduced: type[ReducedBlock], i: int, width: int) -> 
     with torch.no_grad():
         try:
             expected = twin(x, **arguments) - x
-            become_reduced(twin, reduced, prefix=1, size_aware=False, leave_as="tensor", reduce=keep_all)
+            become_reduced(twin, reduced, prefix=1, leave_as="tensor", reduce=keep_all)
             found = twin(x, **arguments) - x
         except (AttributeError, TypeError) as error:
             raise TypeError(f"{what}: {error}") from error

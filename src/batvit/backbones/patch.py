@@ -231,7 +231,6 @@ def _reduce(anatomy: Anatomy, classes: list[type[ReducedBlock]], config: BATConf
             anatomy.blocks[i],
             classes[i],
             prefix=anatomy.prefix,
-            size_aware=config.size_aware,
             leave_as=last if i == depth - 1 else "tokens",
             reduce=reduce,
         )

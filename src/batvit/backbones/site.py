@@ -25,6 +25,8 @@ class Tokens:
     """which group each patch of the image is in"""
     padded: bool = False
     """whether some patches are padding: they have size 0, weigh nothing in any group, and are attended to by none"""
+    bias: Float[Tensor, "batch 1 1 tokens"] | None = None
+    """what is added to the attention logits, in the type of ``x``; see :meth:`weighed`"""
 
     @classmethod
     def start(
@@ -33,17 +35,20 @@ class Tokens:
         """Every patch a group of its own; ``real`` is False where a patch is padding."""
         batch, patches = x.shape[0], x.shape[1] - prefix
         size = torch.ones(batch, patches, dtype=torch.float32, device=x.device) if real is None else real.float()
-        return cls(x, size, Assignment.identity(batch, patches, x.device), padded=real is not None)
+        tokens = cls(x, size, Assignment.identity(batch, patches, x.device), padded=real is not None)
+        # all sizes are one
+        return tokens.weighed(size_aware=False)
 
-    def bias(self, size_aware: bool) -> Float[Tensor, "batch 1 1 tokens"] | None:
-        """What is added to the attention logits; None if nothing is.
+    def weighed(self, size_aware: bool) -> "Tokens":
+        """The same with a bias that fits the sizes; None if the attention needs none.
 
         With ``size_aware`` the logarithms of the sizes: a token that stands for five counts as five. Padding gets -inf.
         """
         if not (size_aware or self.padded):
-            return None
+            return replace(self, bias=None)
         size = self.size if size_aware else (self.size > 0).float()
-        return nn.functional.pad(size.log(), (self.x.shape[1] - size.shape[1], 0))[:, None, None]
+        bias = nn.functional.pad(size.log(), (self.x.shape[1] - size.shape[1], 0))[:, None, None]
+        return replace(self, bias=bias.to(self.x.dtype))
 
     def positions(self, table: Float[Tensor, "*batch_and_heads patches width"]) -> Float[Tensor, "batch _ groups width"]:
         """The rows of a rotary table for each group: the mean of the rows of its patches.
@@ -107,7 +112,7 @@ class Reduce(nn.Module):
         counts = self.counts(tokens.origin.tokens)
         if counts.tokens_out == tokens.size.shape[1]:
             return tokens
-        prefix, image = tokens.x[:, : self.prefix], tokens.x[:, self.prefix :]
+        prefix, image = tokens.x[:, : self.prefix], tokens.x[:, self.prefix :].contiguous()
         importance = self.importance(tokens, heard)
         features = image if self.config.similarity == "tokens" else self.keys(heard)
         if tokens.padded:
@@ -117,13 +122,13 @@ class Reduce(nn.Module):
             plan = PLANS[self.config.method].decide(Evidence(features, importance, tokens.size), counts, self.config)
         image = merge(image, plan, self.weight(importance, tokens.size))
         x, size = torch.cat([prefix, image], dim=1), sum_by_group(tokens.size, plan)
-        return replace(tokens, x=x, size=size, origin=tokens.origin.then(plan))
+        reduced = replace(tokens, x=x, size=size, origin=tokens.origin.then(plan), bias=None)
+        return reduced.weighed(self.config.size_aware)
 
     def importance(self, tokens: Tokens, heard: Heard) -> Float[Tensor, "batch groups"]:
         """Class attention; the mean attention received where there is no class token."""
         measure = class_importance if self.class_token else received_importance
-        bias = tokens.bias(self.config.size_aware)
-        return measure(heard.queries, heard.keys, prefix=self.prefix, scale=heard.scale, bias=bias)
+        return measure(heard.queries, heard.keys, prefix=self.prefix, scale=heard.scale, bias=tokens.bias)
 
     def keys(self, heard: Heard) -> Float[Tensor, "batch groups width"]:
         """The keys of the image tokens, averaged over heads."""

@@ -12,7 +12,8 @@ class Assignment:
     """N tokens to M groups, for a batch of B images.
 
     ``index[b, n]`` is the group of token n of image b, in ``0 .. groups - 1``, or -1 when the token is pruned.
-    ``groups`` (M) is a Python integer: it comes from the configuration, never from the data, so shapes stay fixed.
+    ``groups`` (M) is a Python integer: it comes from the configuration, never from the data, so shapes stay fixed. So is
+    ``drops``: whether there may be pruned tokens at all, which spares what merges the look at every one.
 
     Invariant of every plan in this library: the map is *onto* (no group is empty). A plan that merges is also
     *total* (no token is lost).
@@ -20,6 +21,7 @@ class Assignment:
 
     index: Int64[Tensor, "batch tokens"]
     groups: int
+    drops: bool = False
 
     @classmethod
     def from_index(cls, index: Tensor, groups: int | None = None) -> "Assignment":
@@ -43,7 +45,7 @@ class Assignment:
         low, high = int(index.min()), int(index.max())
         if groups < 1 or low < -1 or high >= groups:
             raise ValueError(f"group numbers must lie in -1 .. {groups - 1}, got {low} .. {high}")
-        assignment = cls(index, groups)
+        assignment = cls(index, groups, drops=low < 0)
         if not assignment.is_onto:
             raise ValueError(f"every one of the {groups} groups needs a token in every image; at least one is empty")
         return assignment
@@ -54,22 +56,21 @@ class Assignment:
         return cls(torch.arange(tokens, device=device).expand(batch, tokens), tokens)
 
     @classmethod
-    def join(cls, *parts: tuple[Int64[Tensor, "batch _"], "Assignment"]) -> "Assignment":
+    def join(cls, order: Int64[Tensor, "batch tokens"], *parts: "Assignment") -> "Assignment":
         """Put together the assignments of disjoint subsets that cover all tokens.
 
         Args:
-            parts: for each subset the positions of its tokens (B, n_i) and their assignment (n_i to m_i).
+            order: the positions of the tokens (B, N): those of the first part, then those of the second, and so on.
+            parts: for each subset the assignment of its tokens (n_i to m_i), N = sum n_i; none of them pruned.
 
         Returns:
-            The assignment of all N = sum n_i tokens; groups are numbered one part after the other.
+            The assignment of all N tokens; groups are numbered one part after the other.
         """
-        positions = torch.cat([position for position, _ in parts], dim=1)
         shifted, groups = [], 0
-        for _, part in parts:
-            shifted.append(torch.where(part.index < 0, part.index, part.index + groups))
+        for part in parts:
+            shifted.append(part.index + groups if groups else part.index)
             groups += part.groups
-        index = torch.empty_like(positions).scatter(1, positions, torch.cat(shifted, dim=1))
-        return cls(index, groups)
+        return cls(torch.empty_like(order).scatter_(1, order, torch.cat(shifted, dim=1)), groups)
 
     def then(self, later: "Assignment") -> "Assignment":
         """Compose: tokens to groups by ``self``, those groups to fewer groups by ``later``. Pruned stays pruned."""
@@ -78,8 +79,10 @@ class Assignment:
                 f"cannot compose: the first gives a batch of {self.batch} with {self.groups} groups, "
                 f"the second takes {later.batch} with {later.tokens}"
             )
+        if not self.drops:
+            return Assignment(later.index.gather(1, self.index), later.groups, later.drops)
         moved = later.index.gather(1, self.index.clamp(min=0))
-        return Assignment(torch.where(self.index < 0, self.index, moved), later.groups)
+        return Assignment(torch.where(self.index < 0, self.index, moved), later.groups, drops=True)
 
     @property
     def batch(self) -> int:

@@ -29,10 +29,10 @@ def assign(
         attentive, pairs, centres: counts, as :meth:`batvit.BATConfig.schedule` gives them.
         matching, neighbours: see :func:`match` and :func:`cluster`.
     """
-    top, rest = decouple(importance, attentive)
+    order = decouple(importance)
     parts = []
     if attentive:
-        parts.append((top, match(take(features, top), pairs, method=matching)))
+        parts.append(match(take(features, order[:, :attentive]), pairs, method=matching))
     if centres:
-        parts.append((rest, cluster(take(features, rest), centres, neighbours=neighbours)))
-    return Assignment.join(*parts)
+        parts.append(cluster(take(features, order[:, attentive:]), centres, neighbours=neighbours))
+    return Assignment.join(order, *parts)

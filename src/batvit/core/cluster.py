@@ -5,7 +5,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from batvit.core.assignment import Assignment
-from batvit.core.precision import full_precision
+from batvit.core.decouple import ranks, take
+from batvit.core.precision import products
+
+HUGE = 1e30
 
 
 def cluster(features: Float[Tensor, "batch tokens channels"], centres: int, *, neighbours: int | None = None) -> Assignment:
@@ -27,21 +30,20 @@ def cluster(features: Float[Tensor, "batch tokens channels"], centres: int, *, n
     squared = squared_distances(features)
     log_rho = log_density(squared, width=features.shape[-1], neighbours=neighbours)
     # the largest rho_i * delta_i, in logarithms: far from one another, all rho_i would underflow to one tie
-    score = log_rho + separation(squared, log_rho).log()
+    score = torch.add(log_rho, separation(squared, log_rho).log(), alpha=0.5)
     centre = score.argsort(dim=1, descending=True, stable=True)[:, :centres]
-    to_centre = squared.gather(2, centre.unsqueeze(1).expand(-1, squared.shape[1], -1))
+    nearest = take(squared, centre).min(dim=1).indices
     # a centre belongs to itself, even where another lies on the same spot
     itself = torch.arange(centres, device=centre.device).expand_as(centre)
-    return Assignment(to_centre.argmin(dim=2).scatter(1, centre, itself), centres)
+    return Assignment(nearest.scatter_(1, centre, itself), centres)
 
 
 def squared_distances(features: Float[Tensor, "batch tokens channels"]) -> Float[Tensor, "batch tokens tokens"]:
-    """||t_i - t_j||^2 in float32, by one matrix product, so that a FLOP counter sees it."""
-    t = features.float()
-    with full_precision(t):
-        product = t @ t.transpose(1, 2)
-    norm = t.square().sum(dim=-1)
-    return (norm.unsqueeze(2) + norm.unsqueeze(1) - 2 * product).clamp(min=0)
+    """||t_i - t_j||^2, by one matrix product, so that a FLOP counter sees it."""
+    squared = products(features, features)
+    norm = _diagonal(squared).clone()
+    # one matrix, changed where it lies: to allocate it again and again would take longer than to compute it
+    return squared.mul_(-2).add_(norm.unsqueeze(2)).add_(norm.unsqueeze(1)).clamp_(min=0)
 
 
 def log_density(
@@ -51,18 +53,32 @@ def log_density(
 
     The published sum is printed without the minus and underflows in float32; hence the mean, scaled by the width C.
     """
-    if neighbours is not None and neighbours < squared.shape[-1]:
-        squared = squared.topk(neighbours, dim=-1, largest=False).values
-    return -squared.mean(dim=-1) / width
+    tokens = squared.shape[-1]
+    if neighbours is None or neighbours >= tokens:
+        return squared.sum(dim=-1) / (-width * tokens)
+    if neighbours == 2:
+        # itself, at distance 0, and the nearest other: a minimum is ten times cheaper than a selection
+        _diagonal(squared).fill_(torch.inf)
+        nearest = squared.amin(dim=-1)
+        _diagonal(squared).zero_()
+        return nearest / (-width * neighbours)
+    return squared.topk(neighbours, dim=-1, largest=False).values.sum(dim=-1) / (-width * neighbours)
 
 
 def separation(
     squared: Float[Tensor, "batch tokens tokens"], log_density: Float[Tensor, "batch tokens"]
 ) -> Float[Tensor, "batch tokens"]:
-    """delta_i = min over denser j of ||t_i - t_j||; for the densest token max_j ||t_i - t_j||."""
-    place = torch.arange(log_density.shape[1], device=log_density.device)
-    higher, equal = log_density.unsqueeze(1) > log_density.unsqueeze(2), log_density.unsqueeze(1) == log_density.unsqueeze(2)
-    # of two equally dense tokens the one of lower index counts as denser
-    denser = higher | (equal & (place.unsqueeze(0) < place.unsqueeze(1)))
-    nearest = squared.masked_fill(~denser, torch.inf).amin(dim=2)
-    return torch.where(nearest.isinf(), squared.amax(dim=2), nearest).sqrt()
+    """delta_i^2 = min over denser j of ||t_i - t_j||^2; of two equally dense tokens that of lower index counts as denser.
+
+    For the densest token a huge number: its published value, max_j ||t_i - t_j||, puts it first among the centres just the
+    same, as no other rho or delta can be larger.
+    """
+    rank = ranks(log_density.argsort(dim=1, descending=True, stable=True)) * HUGE
+    # below every distance where j is denser than i, above where it is not: cheaper than a mask
+    barrier = (rank + HUGE / 2).unsqueeze(1) - rank.unsqueeze(2)
+    return torch.maximum(squared, barrier).amin(dim=2)
+
+
+def _diagonal(square: Float[Tensor, "batch tokens tokens"]) -> Float[Tensor, "batch tokens"]:
+    """A view of the diagonals of matrices that lie in one piece."""
+    return square.view(square.shape[0], -1)[:, :: square.shape[1] + 1]

@@ -27,7 +27,9 @@ def class_importance(
     Returns:
         (B, N) in float32; non-negative, sums to at most 1.
     """
-    return _attention(queries[:, :, :1], keys, scale, bias).mean(dim=1)[:, 0, prefix:]
+    # keys first: so their heads are copied in the order in which they lie
+    logits = (keys @ queries[:, :, :1].transpose(-2, -1)).transpose(-2, -1)
+    return _softmax(logits, scale, bias).mean(dim=1)[:, 0, prefix:]
 
 
 def received_importance(
@@ -42,24 +44,20 @@ def received_importance(
 
     For models without a class token. Arguments and result as in :func:`class_importance`, with the queries of all tokens.
     """
-    return _attention(queries, keys, scale, bias).mean(dim=(1, 2))[:, prefix:]
+    return _softmax(queries @ keys.transpose(-2, -1), scale, bias).mean(dim=(1, 2))[:, prefix:]
 
 
-def _attention(queries: Tensor, keys: Tensor, scale: float, bias: Tensor | None) -> Tensor:
-    logits = (queries * scale) @ keys.transpose(-2, -1)
-    return (logits.float() if bias is None else logits.float() + bias).softmax(dim=-1)
+def _softmax(logits: Tensor, scale: float, bias: Tensor | None) -> Tensor:
+    scaled = logits.float() * scale if bias is None else torch.add(bias, logits, alpha=scale)
+    return scaled.softmax(dim=-1, dtype=torch.float32)
 
 
-def decouple(
-    importance: Float[Tensor, "batch tokens"], attentive: int
-) -> tuple[Int64[Tensor, "batch attentive"], Int64[Tensor, "batch inattentive"]]:
-    """Split the tokens: the ``attentive`` most important ones, and the rest.
+def decouple(importance: Float[Tensor, "batch tokens"]) -> Int64[Tensor, "batch tokens"]:
+    """The positions of the tokens by falling importance, equal importance by rising position.
 
-    Returns:
-        The positions of both, each by falling importance; equal importance by rising position.
+    Those of the attentive tokens come first, as many as there are to be.
     """
-    order = importance.argsort(dim=1, descending=True, stable=True)
-    return order[:, :attentive], order[:, attentive:]
+    return importance.argsort(dim=1, descending=True, stable=True)
 
 
 def take(

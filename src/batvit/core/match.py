@@ -3,11 +3,12 @@
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from batvit.core.assignment import Assignment
 from batvit.core.decouple import ranks
-from batvit.core.precision import full_precision
+from batvit.core.precision import products
+
+NO_LENGTH = 1e-12
 
 
 def match(features: Float[Tensor, "batch tokens channels"], pairs: int, *, method: str = "bipartite") -> Assignment:
@@ -30,30 +31,37 @@ def match(features: Float[Tensor, "batch tokens channels"], pairs: int, *, metho
         raise ValueError(f"method must be one of {', '.join(MATCHINGS)}, got {method!r}")
     if not 0 <= pairs <= features.shape[1] // 2:
         raise ValueError(f"pairs must lie in 0 .. {features.shape[1] // 2}, half the number of tokens, got {pairs}")
-    with full_precision(features):
-        return MATCHINGS[method](normalize(features.float(), dim=-1), pairs)
+    return MATCHINGS[method](features, pairs)
 
 
-def _bipartite(unit: Float[Tensor, "batch tokens channels"], pairs: int) -> Assignment:
-    batch, tokens = unit.shape[:2]
+def cosines(
+    a: Float[Tensor, "batch first channels"], b: Float[Tensor, "batch second channels"]
+) -> Float[Tensor, "batch first second"]:
+    """The cosine of each token of a with each of b, in float32; a token without length is like no other."""
+    of_a, of_b = (torch.linalg.vector_norm(x, dim=2, dtype=torch.float32).clamp(min=NO_LENGTH) for x in (a, b))
+    return products(a, b).div_(of_a.unsqueeze(2)).div_(of_b.unsqueeze(1))
+
+
+def _bipartite(features: Float[Tensor, "batch tokens channels"], pairs: int) -> Assignment:
+    batch, tokens, device = *features.shape[:2], features.device
     # even ranks choose, odd ranks are chosen
     choosing, chosen = (tokens + 1) // 2, tokens // 2
     if pairs == 0 or chosen == 0:
-        return Assignment.identity(batch, tokens, unit.device)
-    best, partner = (unit[:, 0::2] @ unit[:, 1::2].transpose(1, 2)).max(dim=2)
+        return Assignment.identity(batch, tokens, device)
+    best, partner = cosines(features[:, 0::2].contiguous(), features[:, 1::2].contiguous()).max(dim=2)
     rank = ranks(best.argsort(dim=1, descending=True, stable=True))
     alone = choosing - pairs
-    index = torch.empty(batch, tokens, dtype=torch.long, device=unit.device)
+    index = torch.empty(batch, tokens, dtype=torch.long, device=device)
     index[:, 0::2] = torch.where(rank < pairs, alone + partner, rank - pairs)
-    index[:, 1::2] = alone + torch.arange(chosen, device=unit.device)
+    index[:, 1::2] = torch.arange(alone, alone + chosen, device=device)
     return Assignment(index, tokens - pairs)
 
 
-def _greedy(unit: Float[Tensor, "batch tokens channels"], pairs: int) -> Assignment:
-    batch, tokens = unit.shape[:2]
-    upper = torch.ones(tokens, tokens, dtype=torch.bool, device=unit.device).triu(diagonal=1)
-    similarity = (unit @ unit.transpose(1, 2)).masked_fill(~upper, -torch.inf)
-    place = torch.arange(tokens, device=unit.device)
+def _greedy(features: Float[Tensor, "batch tokens channels"], pairs: int) -> Assignment:
+    batch, tokens, device = *features.shape[:2], features.device
+    upper = torch.ones(tokens, tokens, dtype=torch.bool, device=device).triu(diagonal=1)
+    similarity = cosines(features, features).masked_fill(~upper, -torch.inf)
+    place = torch.arange(tokens, device=device)
     root = place.expand(batch, tokens)
     for _ in range(pairs):
         flat = similarity.flatten(1).argmax(dim=1, keepdim=True)

@@ -1,11 +1,14 @@
 """Step 5: the only place where features move."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from batvit.core.assignment import Assignment
+from batvit.core.decouple import take
 from batvit.core.precision import full_precision
+
+NO_WEIGHT = 1e-30
 
 
 def merge(
@@ -26,19 +29,25 @@ def merge(
     Raises:
         ValueError: if ``x`` is not of the assignment's batch and number of tokens.
     """
-    weight = torch.ones_like(x[..., 0], dtype=torch.float32) if weight is None else weight.float()
+    _check(x, assignment.tokens, assignment)
+    # so little that it counts in a group without weight alone, which so falls back to equal weights
+    weight = torch.ones_like(x[..., 0], dtype=torch.float32) if weight is None else weight.float().clamp(min=NO_WEIGHT)
     total = sum_by_group(weight, assignment)
-    # a group without weight falls back to equal weights
-    weight = torch.where(_of_group(total, assignment) > 0, weight, 1.0)
-    share = weight / _of_group(sum_by_group(weight, assignment), assignment)
-    return sum_by_group(x.float() * share.unsqueeze(-1), assignment).to(x.dtype)
+    group = assignment.index.clamp(min=0) if assignment.drops else assignment.index
+    share = weight / total.gather(1, group)
+    if not by_product(x):
+        return sum_by_group(x.float() * share.unsqueeze(-1), assignment).to(x.dtype)
+    if assignment.drops:
+        share = torch.where(assignment.kept, share, 0)
+    shares = x.new_zeros(assignment.batch, assignment.groups, assignment.tokens)
+    return shares.scatter_(1, group.unsqueeze(1), share.to(x.dtype).unsqueeze(1)) @ x
 
 
 def unmerge(y: Float[Tensor, "batch groups channels"], assignment: Assignment) -> Float[Tensor, "batch tokens channels"]:
     """Give every token back the feature of its group (B, N, C); a pruned token gets zeros."""
     _check(y, assignment.groups, assignment)
-    x = y.gather(1, assignment.index.clamp(min=0).unsqueeze(-1).expand(-1, -1, y.shape[-1]))
-    return torch.where(assignment.kept.unsqueeze(-1), x, 0)
+    x = take(y, assignment.index.clamp(min=0) if assignment.drops else assignment.index)
+    return torch.where(assignment.kept.unsqueeze(-1), x, 0) if assignment.drops else x
 
 
 def sum_by_group(
@@ -46,24 +55,31 @@ def sum_by_group(
 ) -> Float[Tensor, "batch groups *channels"]:
     """Add up the values of the members of each group; what is pruned does not count."""
     _check(values, assignment.tokens, assignment)
-    index, batch, groups = assignment.index, assignment.batch, assignment.groups
-    if values.is_cuda:
-        # atomic adds have no fixed order there: one matrix product is deterministic, and faster
-        member = torch.arange(groups, device=index.device).unsqueeze(1) == index.unsqueeze(1)
+    batch, groups, index = assignment.batch, assignment.groups, assignment.index
+    if by_product(values):
         with full_precision(values):
-            return (member.to(values.dtype) @ values.reshape(*index.shape, -1)).view(batch, groups, *values.shape[2:])
-    # what is pruned falls into one more group, which is left out
-    place = torch.where(assignment.kept, index, groups)
-    rows = place + torch.arange(batch, device=index.device).unsqueeze(1) * (groups + 1)
-    total = values.new_zeros(batch * (groups + 1), *values.shape[2:])
-    total = total.index_add(0, rows.flatten(), values.flatten(0, 1))
-    return total.view(batch, groups + 1, *values.shape[2:])[:, :groups]
+            total = _members(assignment).to(values.dtype) @ values.reshape(*index.shape, -1)
+        return total.view(batch, groups, *values.shape[2:])
+    # one more group takes what is pruned, and is left out
+    extra = groups + int(assignment.drops)
+    place = torch.where(index < 0, groups, index) if assignment.drops else index
+    if values.dim() == 2:
+        return values.new_zeros(batch, extra).scatter_add_(1, place, values)[:, :groups]
+    rows = place + torch.arange(batch, device=index.device).unsqueeze(1) * extra
+    total = values.new_zeros(batch * extra, *values.shape[2:]).index_add_(0, rows.flatten(), values.flatten(0, 1))
+    return total.view(batch, extra, *values.shape[2:])[:, :groups]
+
+
+def by_product(x: Tensor) -> bool:
+    """Whether to add up by a matrix product: where adds are atomic, they have no fixed order, and are slower."""
+    return x.is_cuda or torch.compiler.is_compiling() or (x.device.type == "cpu" and x.dtype != torch.float32)
+
+
+def _members(assignment: Assignment) -> Bool[Tensor, "batch groups tokens"]:
+    group = torch.arange(assignment.groups, device=assignment.index.device)
+    return group.unsqueeze(1) == assignment.index.unsqueeze(1)
 
 
 def _check(x: Tensor, tokens: int, assignment: Assignment) -> None:
     if x.shape[:2] != (assignment.batch, tokens):
         raise ValueError(f"expected a batch of {assignment.batch} with {tokens} tokens each, got {tuple(x.shape[:2])}")
-
-
-def _of_group(value: Float[Tensor, "batch groups"], assignment: Assignment) -> Float[Tensor, "batch tokens"]:
-    return value.gather(1, assignment.index.clamp(min=0))

@@ -3,9 +3,26 @@
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
     """A context in which matrix products keep the type of their inputs."""
-    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+    if x.is_meta or not torch.is_autocast_enabled(x.device.type):
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def products(
+    a: Float[Tensor, "batch first channels"], b: Float[Tensor, "batch second channels"]
+) -> Float[Tensor, "batch first second"]:
+    """The scalar product of each token of a with each of b, in float32.
+
+    bfloat16 is multiplied as it is: the tokens were rounded to it already, and the matrix units of a CPU or GPU take it
+    many times faster. float16 would overflow.
+    """
+    if a.dtype != torch.bfloat16:
+        a, b = a.float(), b.float()
+    with full_precision(a):
+        return (a @ b.transpose(1, 2)).float()

@@ -10,7 +10,7 @@ from batvit.plans.plan import Evidence
 
 def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     """The ``tokens_out`` most important tokens stay, each alone."""
-    top, _ = decouple(evidence.importance, counts.tokens_out)
+    top = decouple(evidence.importance)[:, : counts.tokens_out]
     alone = torch.arange(counts.tokens_out, device=top.device).expand_as(top)
     nowhere = torch.full_like(evidence.importance, -1, dtype=torch.long)
-    return Assignment(nowhere.scatter(1, top, alone), counts.tokens_out)
+    return Assignment(nowhere.scatter(1, top, alone), counts.tokens_out, drops=True)
