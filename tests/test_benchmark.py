@@ -1,5 +1,7 @@
 """Speed and memory. What a clock says is never asserted, only what must hold whatever it says."""
 
+import csv
+import io
 import shutil
 
 import pytest
@@ -8,7 +10,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 import batvit
-from batvit.benchmark import Comparison, Timing, compare, peak_memory, time_share
+from batvit.benchmark import Comparison, Timing, as_csv, compare, time_block, token_counts
+from batvit.timing import peak_memory, time_share
 
 no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: timing and memory on it are not measured")
 no_compiler = pytest.mark.skipif(
@@ -85,13 +88,35 @@ def test_models_take_turns_in_eval_mode_after_a_warm_up():
 
 def test_numbers_of_a_comparison_are_those_of_its_timings():
     dense, reduced = Timing(8, 30.0, 1.0, 266.7, 5.0), Timing(8, 20.0, 1.0, 400.0, 4.0)
-    found = Comparison(dense, reduced, 4000, 2000, 10, rounds=5, compiled=False, reduction_share=0.1)
+    found = Comparison(dense, reduced, 4000, 2000, 10, rounds=5, speedup_quartiles=(1.4, 1.6), reduction_share=0.1)
     assert (found.speedup, found.mac_ratio, found.realised_share) == (1.5, 2, 0.75)
+    fields = found.to_dict()
+    assert (fields["speedup_low"], fields["speedup_high"]) == (1.4, 1.6)
+    assert (fields["mode"], fields["compiled"], fields["compile_mode"]) == ("eager", False, None)
+    assert found.modes == (found,)
+    assert found.fastest_dense is found
+
+
+@pytest.mark.parametrize(("milliseconds", "fastest"), [(20.0, "compiled"), (40.0, "eager")])
+def test_the_honest_baseline_is_the_faster_dense(milliseconds, fastest):
+    def comparison(dense, **settings):
+        timings = Timing(8, dense, 1.0, 8000 / dense, 5.0), Timing(8, 20.0, 1.0, 400.0, 4.0)
+        return Comparison(*timings, 4000, 2000, 10, rounds=5, speedup_quartiles=(1.0, 2.0), reduction_share=0.1, **settings)
+
+    compiled = comparison(milliseconds, compile_mode="max-autotune")
+    found = comparison(30.0, when_compiled=compiled)
+    assert found.modes == (found, compiled)
+    assert [each.mode for each in found.modes] == ["eager", "compiled"]
+    assert found.fastest_dense.mode == fastest
+    assert found.to_dict().keys() == compiled.to_dict().keys()
+    assert compiled.to_dict()["compile_mode"] == "max-autotune"
 
 
 def test_the_spread_of_one_round_is_nothing_and_of_two_lies_between_them():
     model = nn.Linear(4, 4)
-    assert compare(model, model, torch.randn(1, 4), rounds=1, warmup=0).dense.step_time_iqr == 0
+    found = compare(model, model, torch.randn(1, 4), rounds=1, warmup=0)
+    assert found.dense.step_time_iqr == 0
+    assert found.speedup_quartiles == (found.speedup, found.speedup)
     found = compare(model, model, torch.randn(1, 4), rounds=2, warmup=0).dense
     assert 0 <= found.step_time_iqr <= found.step_time
 
@@ -140,14 +165,76 @@ def test_more_pictures_hold_more_memory():
     assert peaks == sorted(set(peaks))
 
 
+class OtherEngine(nn.Module):
+    """Runs outside torch, as an exported file does: it has no parameters, and cannot run on the meta device."""
+
+    def forward(self, x):
+        return torch.from_numpy(x.numpy().clip(0))
+
+
+def test_what_cannot_be_counted_is_compared_by_the_counts_given():
+    found = compare(OtherEngine(), OtherEngine(), images(), rounds=2, warmup=0, macs=(300, 100), param_count=7)
+    assert (found.dense_macs, found.macs, found.param_count, found.mac_ratio) == (300, 100, 7, 3)
+    assert found.reduced.peak_memory_mb >= 0
+    assert compare(OtherEngine(), OtherEngine(), images(), rounds=1, macs=(1, 1)).param_count == 0
+    with pytest.raises(ValueError, match=r"macs must be two counts of 1 or more, \(dense, reduced\), got \(300, 0\)"):
+        compare(OtherEngine(), OtherEngine(), images(), macs=(300, 0))
+
+
 @pytest.mark.unchecked
 @no_compiler
-def test_compiled_models_are_compared():
+def test_compiled_models_are_compared_beside_the_eager_ones():
     # a shape checker inside a graph would break it
     dense, reduced = nn.Linear(8, 8), nn.Linear(8, 4)
     found = compare(dense, reduced, torch.randn(2, 8), rounds=2, warmup=1, compiled=True)
-    assert found.compiled
-    assert found.mac_ratio == 2
+    assert [each.mode for each in found.modes] == ["eager", "compiled"]
+    assert found.when_compiled.compile_mode == "default"
+    assert found.when_compiled.when_compiled is None
+    assert found.when_compiled.mac_ratio == found.mac_ratio == 2
+    assert found.when_compiled.dense.step_time != found.dense.step_time
+    assert found.when_compiled.dense.peak_memory_mb == found.dense.peak_memory_mb
+
+
+class Turn(nn.Module):
+    """Notes that it runs, unless it is being compiled."""
+
+    def __init__(self, log, width):
+        super().__init__()
+        self.linear = nn.Linear(4, width)
+        self.log = log
+
+    def forward(self, x):
+        if not x.is_meta and not torch.compiler.is_compiling():
+            self.log.append(f"eager {self.linear.out_features}")
+        return self.linear(x)
+
+
+@pytest.fixture
+def noted(monkeypatch):
+    """What runs compiled, by its output's last dimension, and every mode that was asked for."""
+    compiled, log, modes = torch.compile, [], []
+
+    def backend(graph, inputs, mode="default"):
+        modes.append(mode)
+
+        def run(*arguments):
+            result = graph.forward(*arguments)
+            log.append(f"compiled {result[0].shape[-1]}")
+            return result
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", lambda model, **settings: compiled(model, backend=backend, **settings))
+    return log, modes
+
+
+@pytest.mark.unchecked
+def test_all_four_models_take_turns(noted):
+    log, modes = noted
+    compare(Turn(log, 3), Turn(log, 2), torch.randn(2, 4), rounds=3, warmup=2, compiled=True, compile_mode="max-autotune")
+    turns = ["eager 3", "eager 2", "compiled 3", "compiled 2"]
+    assert log[-20:] == [turn for turn in turns for _ in range(2)] + turns * 3
+    assert modes == ["max-autotune"] * 2
 
 
 @pytest.mark.unchecked
@@ -160,13 +247,87 @@ def test_each_shape_is_compiled_anew(monkeypatch):
         return graph.forward
 
     monkeypatch.setattr(torch, "compile", lambda model, **settings: compiled(model, backend=backend, **settings))
-    # timm's optimisers raise the limit to a million when they are imported
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
-    for batch in range(2, 6):
-        graphs.clear()
-        compare(model, model, torch.randn(batch, 4), rounds=1, warmup=1, compiled=True)
-        assert len(graphs) >= 1
+    # timm's optimisers raise the limit to a million when they are imported
+    with torch._dynamo.config.patch(recompile_limit=2):
+        for batch in range(2, 6):
+            graphs.clear()
+            compare(model, model, torch.randn(batch, 4), rounds=1, warmup=1, compiled=True)
+            assert len(graphs) >= 1
+
+
+class Taking(nn.Module):
+    """Notes the number of tokens that it is given, and needs another argument."""
+
+    def __init__(self, log):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.log = log
+
+    def forward(self, x, *, scale):
+        if not torch.compiler.is_compiling():
+            self.log.append((x.shape[1], self.training, torch.is_inference_mode_enabled()))
+        return self.linear(x) * scale
+
+
+def inputs(counts, batch=2):
+    return [(torch.randn(batch, count, 4), {"scale": torch.ones(count, 1)}) for count in counts]
+
+
+def test_numbers_of_tokens_take_turns_in_a_block():
+    log = []
+    found = time_block(Taking(log).train(), inputs((5, 3, 8), batch=3), rounds=4, warmup=2)
+    assert {entry[1:] for entry in log} == {(False, True)}
+    # the memory, then the warm-ups, then the rounds
+    assert [count for count, *_ in log] == [5, 3, 8] + [5, 5, 3, 3, 8, 8] + [5, 3, 8] * 4
+    assert [timing.batch_size for timing in found] == [3] * 3
+    assert [timing.samples_per_sec for timing in found] == pytest.approx([3000 / timing.step_time for timing in found])
+    peaks = [timing.peak_memory_mb for timing in found]
+    assert 0 < peaks[1] < peaks[0] < peaks[2]
+
+
+@pytest.mark.unchecked
+def test_a_compiled_block_has_a_graph_for_each_number_of_tokens(noted):
+    log, modes = noted
+    counts = range(3, 9)
+    # more graphs than torch keeps for one code object
+    with torch._dynamo.config.patch(recompile_limit=2):
+        time_block(Taking([]), inputs(counts), rounds=2, warmup=1, compile_mode="reduce-overhead")
+    assert modes == ["reduce-overhead"] * len(counts)
+    assert log == ["compiled 4"] * 3 * len(counts)
+
+
+@pytest.mark.unchecked
+@no_compiler
+def test_a_block_is_compiled():
+    found = time_block(vit().blocks[1], [(torch.randn(2, count, 24), {}) for count in (5, 8)], rounds=2, compile_mode="default")
+    assert all(timing.step_time > 0 for timing in found)
+
+
+def test_a_block_needs_inputs_and_rounds():
+    with pytest.raises(ValueError, match="inputs is empty"):
+        time_block(nn.Linear(4, 4), [])
+    with pytest.raises(ValueError, match="rounds must be 1 or more, got 0"):
+        time_block(nn.Linear(4, 4), [(torch.randn(1, 2, 4), {})], rounds=0)
+    with pytest.raises(ValueError, match="as the first run compiles, got 0"):
+        time_block(nn.Linear(4, 4), [(torch.randn(1, 2, 4), {})], warmup=0, compile_mode="default")
+
+
+def test_numbers_of_tokens_have_their_nearest_multiples():
+    assert token_counts([197], least=2) == [192, 197, 208, 224]
+    assert token_counts([197, 139], least=2) == [128, 139, 144, 160, 192, 197, 208, 224]
+    # a multiple is its own neighbour, and what leaves no patch is left out
+    assert token_counts([48], least=2) == [32, 48, 64]
+    assert token_counts([5], least=2) == [5, 16, 32]
+    assert token_counts([17], least=17) == [17, 32]
+
+
+def test_rows_become_a_table_that_reads_back():
+    rows = [{"batch_size": 1, "mode": "eager", "compile_mode": None}, {"batch_size": 2, "mode": "a,b", "compile_mode": "x"}]
+    text = as_csv(rows)
+    assert text.splitlines()[0] == "batch_size,mode,compile_mode"
+    read = list(csv.DictReader(io.StringIO(text)))
+    assert read == [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]
 
 
 @no_cuda

@@ -176,8 +176,8 @@ def test_the_paper_preset_has_the_papers_totals(keep_rate, tokens):
 
 @pytest.mark.parametrize("mode", ["training_free", "training-free"])
 def test_the_training_free_preset_takes_a_rate_as_it_is(mode):
-    assert outs(BATConfig.preset(mode, keep_rate=0.7)) == (138, 97, 68)
-    assert outs(BATConfig.preset(mode, keep_rate=0.5)) == (98, 49, 25)
+    assert outs(BATConfig.preset(mode, keep_rate=0.7, align=1)) == (138, 97, 68)
+    assert outs(BATConfig.preset(mode, keep_rate=0.5, align=1)) == (98, 49, 25)
 
 
 @pytest.mark.parametrize("tokens", PAPER.values(), ids=str)
@@ -208,7 +208,8 @@ def test_another_rate_is_a_ceiling_at_each_site():
 def test_presets_say_how_members_are_weighted():
     paper, free = BATConfig.preset("paper"), BATConfig.preset("training_free")
     assert (paper.weight, paper.size_aware) == ("importance", False)
-    assert (free.weight, free.size_aware, free.centres, free.neighbours) == ("importance_size", True, 0.5, 3)
+    assert (free.weight, free.size_aware, free.centres, free.neighbours) == ("importance_size", True, 0.5, 2)
+    assert (paper.align, free.align) == (1, 16)
     assert BATConfig.preset() == free
     assert BATConfig.preset("paper", weight="size").weight == "size"
 
@@ -388,16 +389,19 @@ def test_a_missing_file_is_named(tmp_path):
     [
         (0.7, 1, 1, [138, 97, 68]),
         (0.7, 16, 1, [143, 95, 63]),
-        (0.5, 16, 1, [95, 47, 31]),
+        # 25 is less than four times 16, and than four times 8
+        (0.5, 16, 1, [95, 47, 23]),
         (0.7, 16, 0, [144, 96, 64]),
         (0.7, 8, 5, [139, 99, 67]),
         (0.7, 32, 1, [127, 95, 63]),
         # halfway, the lower one
         (100 / 196, 8, 0, [96, 48, 24]),
-        # one multiple is all there is
-        (0.02, 16, 1, [15, 15, 15]),
-        # nothing fits: as it is
-        (0.7, 256, 1, [138, 97, 68]),
+        # a quarter of what is left, and less: 4 + 1, then 1 + 1
+        (0.02, 16, 1, [4, 1, 1]),
+        # 32 for 139 and 98, 16 for 68
+        (0.7, 256, 1, [127, 95, 63]),
+        # an eighth of 24
+        (0.7, 24, 1, [143, 95, 71]),
         (1.0, 16, 1, [196, 196, 196]),
     ],
 )

@@ -12,6 +12,7 @@ r"""Vision Transformers with fewer tokens: Beyond Attentive Tokens (CVPR 2023).
 ``batvit.patch(model, keep_rate=0.7)`` is all it takes.
 """
 
+import importlib
 import typing
 
 from batvit.backbones.anatomy import Adapter, Anatomy
@@ -23,6 +24,8 @@ from batvit.saved import load
 from batvit.trace import Trace, diversity_by_block, trace
 
 if typing.TYPE_CHECKING:
+    from batvit.engines import load_engine
+    from batvit.exporter import export
     from batvit.visualize import draw
 
 __version__ = "0.1.0"
@@ -38,8 +41,10 @@ __all__ = [
     "diversity",
     "diversity_by_block",
     "draw",
+    "export",
     "info",
     "load",
+    "load_engine",
     "merge",
     "patch",
     "register",
@@ -50,10 +55,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> typing.Any:
-    # pictures need Pillow and matplotlib; models do not
-    if name == "draw":
-        from batvit.visualize import draw
+LATER = {"draw": "batvit.visualize", "export": "batvit.exporter", "load_engine": "batvit.engines"}
 
-        return draw
+
+def __getattr__(name: str) -> typing.Any:
+    # pictures and preprocessing need libraries that models do without
+    if name in LATER:
+        return getattr(importlib.import_module(LATER[name]), name)
     raise AttributeError(f"module 'batvit' has no attribute {name!r}")

@@ -1,22 +1,24 @@
 """How fast one model is beside another: warmed up, interleaved, synchronised, with median and spread."""
 
-import statistics
-import time
-from collections.abc import Iterable
-from contextlib import ExitStack
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from batvit.macs import count_macs, count_parameters
+from batvit.timing import compiled_alone, in_turns, peak_memory, quartiles, time_share
+
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One model at one batch size."""
+    """One model, or one block, at one batch size."""
 
     batch_size: int
     step_time: float
@@ -25,7 +27,7 @@ class Timing:
     """distance of the quartiles, milliseconds"""
     samples_per_sec: float
     peak_memory_mb: float
-    """what one forward pass allocates at most, beyond the weights and the input, in 1e6 bytes"""
+    """what one forward pass allocates at most, eager, beyond the weights and the input, in 1e6 bytes"""
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,29 @@ class Comparison:
     macs: int
     param_count: int
     rounds: int
-    compiled: bool
+    speedup_quartiles: tuple[float, float]
+    """of the speed-ups of single rounds, the lower first"""
     reduction_share: float
     """share of the time of the reduced model spent in the named modules, eager, 0 to 1"""
+    compile_mode: str | None = None
+    """of ``torch.compile``; None if both models ran eagerly"""
+    when_compiled: "Comparison | None" = None
+    """of an eager comparison: the same two models compiled, timed in the same rounds, if asked for"""
+
+    @property
+    def mode(self) -> str:
+        """What ran: eager or compiled."""
+        return "eager" if self.compile_mode is None else "compiled"
+
+    @property
+    def modes(self) -> "tuple[Comparison, ...]":
+        """The comparison itself, and the compiled one if there is one."""
+        return (self,) if self.when_compiled is None else (self, self.when_compiled)
+
+    @property
+    def fastest_dense(self) -> "Comparison":
+        """The honest baseline: the one of the modes in which dense takes less time."""
+        return min(self.modes, key=lambda found: found.dense.step_time)
 
     @property
     def speedup(self) -> float:
@@ -58,7 +80,7 @@ class Comparison:
         return self.speedup / self.mac_ratio
 
     def to_dict(self) -> dict[str, Any]:
-        """Flat, with timm's names for the reduced model and ``dense_`` before those of the dense one."""
+        """Flat, with timm's names for the reduced model and ``dense_`` before those of the dense one; of this mode alone."""
         dense = {f"dense_{name}": value for name, value in asdict(self.dense).items() if name != "batch_size"}
         return {
             **asdict(self.reduced),
@@ -68,10 +90,14 @@ class Comparison:
             "dense_gmacs": self.dense_macs / 1e9,
             "mac_ratio": self.mac_ratio,
             "speedup": self.speedup,
+            "speedup_low": self.speedup_quartiles[0],
+            "speedup_high": self.speedup_quartiles[1],
             "realised_share": self.realised_share,
             "reduction_share": self.reduction_share,
             "rounds": self.rounds,
-            "compiled": self.compiled,
+            "mode": self.mode,
+            "compiled": self.compile_mode is not None,
+            "compile_mode": self.compile_mode,
         }
 
 
@@ -85,6 +111,9 @@ def compare(
     rounds: int = 15,
     warmup: int = 3,
     compiled: bool = False,
+    compile_mode: str = "default",
+    macs: tuple[int, int] | None = None,
+    param_count: int | None = None,
 ) -> Comparison:
     """Time two models on the same input, one after the other in every round.
 
@@ -94,105 +123,113 @@ def compare(
         parts: names of modules of ``reduced`` whose share of the time is reported.
         rounds: measurements of each model.
         warmup: unmeasured runs of each model before.
-        compiled: time both under ``torch.compile``, for this very shape. Forgets what was compiled before.
+        compiled: time both under ``torch.compile`` too, for this very shape, as :attr:`Comparison.when_compiled`: in every
+            round dense and reduced run eagerly, then compiled. Forgets what was compiled before.
+        compile_mode: of ``torch.compile``.
+        macs: (dense, reduced) of one input, for what cannot be counted, as another engine's model; counted by default.
+        param_count: of ``reduced``; counted by default.
+
+    Returns:
+        What was found eagerly, and in it what was found compiled.
 
     Raises:
-        ValueError: if rounds or warmup is too small.
+        ValueError: if rounds, warmup or a number of MACs is too small.
     """
+    _check(rounds, warmup, compiled)
+    if macs is not None and min(macs) < 1:
+        raise ValueError(f"macs must be two counts of 1 or more, (dense, reduced), got {macs}; leave them out to count them")
+    models = [dense.eval(), reduced.eval()]
+    dense_macs, reduced_macs = macs or [count_macs(model, tuple(images.shape[1:]))[""] for model in models]
+    params = count_parameters(reduced) if param_count is None else param_count
+    share = time_share(reduced, images, parts) if parts else 0.0
+    peaks = [peak_memory(model, images) for model in models]
+    run: list[Callable[..., Any]] = [*models]
+    if compiled:
+        # graphs of other shapes count against torch's limit of recompilations, and past it a model would run eagerly
+        torch.compiler.reset()
+        run += [torch.compile(model, dynamic=False, mode=compile_mode) for model in models]
+    times = in_turns([partial(model, images) for model in run], images, rounds=rounds, warmup=warmup)
+
+    def found(first: list[float], second: list[float], mode: str | None, other: Comparison | None = None) -> Comparison:
+        low, _, high = quartiles([one / two for one, two in zip(first, second, strict=True)])
+        timings = _timing(len(images), first, peaks[0]), _timing(len(images), second, peaks[1])
+        counts = dense_macs, reduced_macs, params, rounds
+        return Comparison(timings[0], timings[1], *counts, (low, high), share, mode, other)
+
+    return found(times[0], times[1], None, found(times[2], times[3], compile_mode) if compiled else None)
+
+
+@torch.inference_mode()
+def time_block(
+    block: nn.Module,
+    inputs: Sequence[tuple[Tensor, dict[str, Any]]],
+    *,
+    rounds: int = 15,
+    warmup: int = 3,
+    compile_mode: str | None = None,
+) -> tuple[Timing, ...]:
+    """Time a block at several numbers of tokens, one after the other in every round.
+
+    Args:
+        block: put into eval mode.
+        inputs: x (B, tokens, C) and the other arguments of the block's forward by name, for each number of tokens.
+        rounds: measurements of each.
+        warmup: unmeasured runs of each before.
+        compile_mode: of ``torch.compile``, for each input on its own; None runs the block eagerly. Forgets what was
+            compiled before.
+
+    Returns:
+        A timing for each input, in their order.
+
+    Raises:
+        ValueError: if rounds or warmup is too small, or there is no input.
+    """
+    _check(rounds, warmup, compile_mode is not None)
+    if not inputs:
+        raise ValueError("inputs is empty; give a tensor (B, tokens, C) and the block's arguments for each number of tokens")
+    block.eval()
+    peaks = [peak_memory(block, x, **arguments) for x, arguments in inputs]
+    runs: list[Callable[[], Any]]
+    if compile_mode is None:
+        runs = [partial(block, x, **arguments) for x, arguments in inputs]
+    else:
+        torch.compiler.reset()
+        runs = [compiled_alone(block, x, arguments, compile_mode) for x, arguments in inputs]
+    times = in_turns(runs, inputs[0][0], rounds=rounds, warmup=warmup)
+    return tuple(_timing(len(x), measured, peak) for (x, _), measured, peak in zip(inputs, times, peaks, strict=True))
+
+
+def token_counts(known: Iterable[int], *, least: int, steps: Iterable[int] = (16, 32)) -> list[int]:
+    """Some numbers of tokens, and the nearest multiples of each step on both sides of each, sorted.
+
+    Args:
+        known: the numbers; they stay, whatever they are.
+        least: multiples below are left out.
+        steps: what vector units and tiles like.
+    """
+    known, steps = set(known), tuple(steps)
+    near = {edge for count in known for step in steps for edge in (count // step * step, -(-count // step) * step)}
+    return sorted(known | {count for count in near if count >= least})
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Flat results as a table with a head; what is None is empty. All have the keys of the first."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
+
+
+def _check(rounds: int, warmup: int, compiled: bool) -> None:
     if rounds < 1:
         raise ValueError(f"rounds must be 1 or more, got {rounds}")
     if compiled and warmup < 1:
         raise ValueError(f"warmup must be 1 or more, as the first run compiles, got {warmup}")
     if warmup < 0:
         raise ValueError(f"warmup must be 0 or more, got {warmup}")
-    models = [dense.eval(), reduced.eval()]
-    size = tuple(images.shape[1:])
-    share = time_share(reduced, images, parts) if parts else 0.0
-    peaks = [peak_memory(model, images) for model in models]
-    run: list[Any] = models
-    if compiled:
-        # graphs of other shapes count against torch's limit of recompilations, and past it a model would run eagerly
-        torch.compiler.reset()
-        run = [torch.compile(model, dynamic=False) for model in models]
-    times = _in_turns(run, images, rounds, warmup)
-    return Comparison(
-        dense=_timing(len(images), times[0], peaks[0]),
-        reduced=_timing(len(images), times[1], peaks[1]),
-        dense_macs=count_macs(dense, size)[""],
-        macs=count_macs(reduced, size)[""],
-        param_count=count_parameters(reduced),
-        rounds=rounds,
-        compiled=compiled,
-        reduction_share=share,
-    )
-
-
-def _in_turns(models: list[Any], images: Tensor, rounds: int, warmup: int) -> list[list[float]]:
-    """Milliseconds of every round, for each model."""
-    for model in models:
-        for _ in range(warmup):
-            model(images)
-    times: list[list[float]] = [[] for _ in models]
-    for _ in range(rounds):
-        for model, measured in zip(models, times, strict=True):
-            start = _now(images)
-            model(images)
-            measured.append(1e3 * (_now(images) - start))
-    return times
-
-
-@torch.inference_mode()
-def time_share(model: nn.Module, images: Tensor, parts: Iterable[str], *, rounds: int = 5) -> float:
-    """Share of the forward time spent inside the named modules: median over rounds, after one warm-up.
-
-    The modules must not lie in one another, or time would count twice.
-    """
-    inside = [0.0]
-    shares = []
-
-    def enter(module: nn.Module, args: Any) -> None:
-        inside[0] -= _now(images)
-
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
-        inside[0] += _now(images)
-
-    with ExitStack() as hooks:
-        for name in parts:
-            part = model.get_submodule(name)
-            hooks.callback(part.register_forward_pre_hook(enter).remove)
-            hooks.callback(part.register_forward_hook(leave).remove)
-        for _ in range(rounds + 1):
-            inside[0] = 0.0
-            start = _now(images)
-            model(images)
-            shares.append(inside[0] / (_now(images) - start))
-    return statistics.median(shares[1:])
-
-
-def peak_memory(model: nn.Module, images: Tensor) -> float:
-    """The most that one forward pass holds at once, beyond what was there before, in 1e6 bytes."""
-    if images.is_cuda:
-        before = torch.cuda.memory_allocated(images.device)
-        torch.cuda.reset_peak_memory_stats(images.device)
-        model(images)
-        return (torch.cuda.max_memory_allocated(images.device) - before) / 1e6
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        model(images)
-    held = peak = 0
-    for event in sorted(record.events() or (), key=lambda event: event.time_range.start):
-        held += event.self_cpu_memory_usage
-        peak = max(peak, held)
-    return peak / 1e6
-
-
-def _now(images: Tensor) -> float:
-    """Seconds, once the device of the images has done all that was asked of it."""
-    if images.device.type != "cpu":
-        torch.accelerator.synchronize(images.device)
-    return time.perf_counter()
 
 
 def _timing(batch: int, measured: list[float], peak: float) -> Timing:
-    median = statistics.median(measured)
-    low, _, high = statistics.quantiles(measured, n=4, method="inclusive") if len(measured) > 1 else (median, median, median)
+    low, median, high = quartiles(measured)
     return Timing(batch, median, high - low, 1e3 * batch / median, peak)

@@ -25,7 +25,7 @@ PAPER_PATCHES = 196
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"weight": "importance", "size_aware": False},
-    "training_free": {"weight": "importance_size", "size_aware": True, "centres": 0.5, "neighbours": 2},
+    "training_free": {"weight": "importance_size", "size_aware": True, "centres": 0.5, "neighbours": 2, "align": 16},
 }
 DEFAULT_MODE = "training_free"
 DEFAULT_KEEP_RATE = 0.7
@@ -63,7 +63,7 @@ class BATConfig:
     blocks: tuple[int, ...] | None = None
     """the blocks that reduce, counted from 0; by default three sites at the quarters of the depth (3, 6, 9 of 12)"""
     align: int = 1
-    """round what a keep rate leaves, prefix tokens included, to the nearest multiple of this, as 16 suits vector units"""
+    """round what a keep rate leaves, with the prefix, to a multiple of this (or half, a quarter, … where few are left); 16 is fast"""
     method: str = "bat"
     """the plan that decides what becomes of each token: bat, or a peer to compare with (topk)"""
     centres: float | int = 0.3
@@ -234,9 +234,11 @@ class BATConfig:
 
     def _aligned(self, out: int, tokens: int, prefix: int) -> int:
         """The nearest count that makes prefix + count a multiple; the count itself if no such count is in 1 .. tokens."""
-        lower = (prefix + out) // self.align * self.align - prefix
-        fitting = [count for count in (lower, lower + self.align) if 1 <= count <= tokens]
-        return min(fitting, key=lambda count: abs(count - out), default=out)
+        align = self.align
+        while align > 1 and 4 * align > prefix + out:
+            align //= 2
+        lower = (prefix + out) // align * align - prefix
+        return min((n for n in (lower, lower + align) if 1 <= n <= tokens), key=lambda n: abs(n - out), default=out)
 
 
 def _as_in_paper(keep_rate: Any, blocks: Any) -> Any:

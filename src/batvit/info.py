@@ -69,8 +69,13 @@ class Info:
         height, width = self.img_size
         return (
             f"{self.model} at {height} x {width}: {self.param_count:,} parameters, {self.macs / 1e9:.4f} G MACs of "
-            f"{self.dense_macs / 1e9:.4f} G dense ({100 * (self.macs / self.dense_macs - 1):+.1f} %)"
+            f"{self.dense_macs / 1e9:.4f} G dense ({100 * (self.macs / self.dense_macs - 1):+.1f} %){self._alignment}"
         )
+
+    @property
+    def _alignment(self) -> str:
+        align = 1 if self.config is None or self.config["keep_rate"] is None else self.config["align"]
+        return f"; tokens and prefix in multiples of {align} where that changes little" if align > 1 else ""
 
 
 def info(model: nn.Module, *, image_size: tuple[int, int] | None = None, name: str | None = None) -> Info:

@@ -188,11 +188,9 @@ def test_a_size_aware_token_counts_as_its_copies():
     x = torch.randn(1, 5, 48, generator=torch.Generator().manual_seed(0))
     doubled = torch.cat([x, x[:, -1:]], dim=1)
     sizes = torch.tensor([[1.0, 1.0, 1.0, 2.0]])
-    tokens = Tokens(x, sizes, Assignment.identity(1, 4))
+    tokens = Tokens(x, sizes, Assignment.identity(1, 4)).weighed(size_aware=True)
     with torch.no_grad():
-        torch.testing.assert_close(
-            block(x, attn_mask=tokens.bias(size_aware=True)), block(doubled)[:, :5], rtol=1e-5, atol=1e-5
-        )
+        torch.testing.assert_close(block(x, attn_mask=tokens.bias), block(doubled)[:, :5], rtol=1e-5, atol=1e-5)
 
 
 def test_dense_attention_stays_unmasked_until_tokens_are_merged(monkeypatch):

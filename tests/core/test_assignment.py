@@ -1,11 +1,13 @@
 """Assignments: checked when made by hand, composed, joined, and described."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batvit.core import Assignment, sum_by_group
+from batvit.core import Assignment, merge, sum_by_group, unmerge
 
 
 @st.composite
@@ -134,22 +136,38 @@ def test_assignments_of_other_batches_are_refused(first, second):
 
 def test_join_by_hand():
     # tokens 3 and 0 become one group; of tokens 1, 2, 4 the first two become the next group and the last one after that
-    top = (torch.tensor([[3, 0]]), Assignment.from_index(torch.tensor([0, 0])))
-    rest = (torch.tensor([[1, 2, 4]]), Assignment.from_index(torch.tensor([0, 0, 1])))
-    joined = Assignment.join(top, rest)
+    top, rest = Assignment.from_index(torch.tensor([0, 0])), Assignment.from_index(torch.tensor([0, 0, 1]))
+    joined = Assignment.join(torch.tensor([[3, 0, 1, 2, 4]]), top, rest)
     assert joined.groups == 3
     assert joined.index.tolist() == [[0, 1, 1, 0, 2]]
 
 
 @given(st.data())
 def test_join_keeps_each_part(data):
-    first = data.draw(assignments())
-    second = data.draw(assignments(batch=first.batch))
-    orders = [data.draw(st.permutations(range(first.tokens + second.tokens))) for _ in range(first.batch)]
-    left, right = torch.tensor(orders).split([first.tokens, second.tokens], dim=1)
-    joined = Assignment.join((left, first), (right, second))
+    first = data.draw(assignments(least=0))
+    second = data.draw(assignments(batch=first.batch, least=0))
+    order = torch.tensor([data.draw(st.permutations(range(first.tokens + second.tokens))) for _ in range(first.batch)])
+    left, right = order.split([first.tokens, second.tokens], dim=1)
+    joined = Assignment.join(order, first, second)
     assert joined.groups == first.groups + second.groups
     assert torch.equal(joined.sizes, torch.cat([first.sizes, second.sizes], dim=1))
     assert torch.equal(joined.index.gather(1, left), first.index)
-    later = joined.index.gather(1, right)
-    assert torch.equal(torch.where(later < 0, later, later - first.groups), second.index)
+    assert torch.equal(joined.index.gather(1, right) - first.groups, second.index)
+
+
+def test_whether_tokens_may_be_pruned_is_known_without_the_data():
+    total, pruned = Assignment.from_index(torch.tensor([0, 1, 1])), Assignment.from_index(torch.tensor([0, -1, 1]))
+    assert (total.drops, pruned.drops, Assignment.identity(1, 2).drops) == (False, True, False)
+    assert [a.then(Assignment.identity(1, 2)).drops for a in (total, pruned)] == [False, True]
+    assert total.then(Assignment.from_index(torch.tensor([0, -1]))).drops
+
+
+@given(assignments(least=0), st.integers(0, 2**32))
+def test_where_nothing_is_pruned_it_does_not_matter_whether_it_might_be(a, seed):
+    x = torch.randn(a.batch, a.tokens, 3, generator=torch.Generator().manual_seed(seed))
+    might = replace(a, drops=True)
+    later = Assignment.identity(a.batch, a.groups)
+    assert torch.equal(a.then(later).index, might.then(later).index)
+    assert torch.equal(merge(x, a), merge(x, might))
+    assert torch.equal(sum_by_group(x[..., 0], a), sum_by_group(x[..., 0], might))
+    assert torch.equal(unmerge(merge(x, a), a), unmerge(merge(x, might), might))

@@ -49,7 +49,7 @@ def test_groups_are_attentive_less_pairs_plus_centres(matching, case, seed, neig
     assert a.is_total
     assert a.is_onto
     # the attentive groups come first, then the clusters
-    top, rest = decouple(importance, fields["attentive"])
+    top, rest = decouple(importance).tensor_split([fields["attentive"]], dim=1)
     first = fields["attentive"] - fields["pairs"]
     assert (a.index.gather(1, top) < first).all()
     assert (a.index.gather(1, rest) >= first).all()
@@ -71,10 +71,11 @@ def test_moving_the_tokens_moves_their_groups(matching, case, seed, data):
 
 def test_assign_joins_match_and_cluster():
     features, importance = random_tokens(0, 12)
-    top, rest = decouple(importance, 7)
-    parts = (top, match(take(features, top), 3, method="greedy")), (rest, cluster(take(features, rest), 2, neighbours=3))
+    order = decouple(importance)
+    top, rest = take(features, order[:, :7]), take(features, order[:, 7:])
+    parts = match(top, 3, method="greedy"), cluster(rest, 2, neighbours=3)
     found = assign(features, importance, attentive=7, pairs=3, centres=2, matching="greedy", neighbours=3)
-    assert torch.equal(found.index, Assignment.join(*parts).index)
+    assert torch.equal(found.index, Assignment.join(order, *parts).index)
 
 
 def test_each_image_of_a_batch_is_assigned_as_if_alone():

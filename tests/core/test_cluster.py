@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from batvit.core import cluster
-from batvit.core.cluster import log_density, separation, squared_distances
+from batvit.core.cluster import HUGE, log_density, separation, squared_distances
 
 # five tokens on a line; the squared distances of each to all, added up, are 2.54, 2.07, 1.43, 2.34, 3.50
 LINE = torch.tensor([0.0, 0.1, 0.3, 1.0, 1.2]).view(1, 5, 1)
@@ -43,17 +43,43 @@ def test_density_takes_the_width_out():
 
 
 def test_separation_by_hand():
-    # the densest is token 2, at most 0.9 from any; 1 is 0.2 from it; 3 is 0.7 from it; 0 is 0.1 from 1; 4 is 0.2 from 3
+    # the densest is token 2, far from any denser; 1 is 0.2 from it; 3 is 0.7 from it; 0 is 0.1 from 1; 4 is 0.2 from 3
     squared = squared_distances(LINE)
-    delta = separation(squared, log_density(squared, width=1, neighbours=None))
-    torch.testing.assert_close(delta, torch.tensor([[0.1, 0.2, 0.9, 0.7, 0.2]]))
+    delta = separation(squared, log_density(squared, width=1, neighbours=None)).sqrt()
+    torch.testing.assert_close(delta[0, [0, 1, 3, 4]], torch.tensor([0.1, 0.2, 0.7, 0.2]))
+    assert delta[0, 2] ** 2 > HUGE / 3
 
 
 def test_of_equally_dense_tokens_the_first_is_denser():
     squared = squared_distances(torch.tensor([[[0.0], [3.0]]]))
     delta = separation(squared, torch.ones(1, 2))
     # token 0 is the densest, token 1 lies 3 from it
-    assert delta.tolist() == [[3.0, 3.0]]
+    assert delta[0, 1] == 9
+    assert delta[0, 0] >= HUGE / 2
+
+
+@given(st.integers(0, 2**32), st.integers(1, 9), st.sampled_from([None, 2, 3]))
+def test_the_centres_are_those_of_the_published_definition(seed, centres, neighbours):
+    # delta of the densest is its largest distance, in float64, where no two densities are equal
+    x = random_tokens(seed, 9)
+    distance = torch.cdist(x.double(), x.double())[0]
+    nearest = distance.square().sort(dim=1).values[:, :neighbours]
+    log_rho = -nearest.mean(dim=1) / 4
+    assume(len(set(log_rho.round(decimals=6).tolist())) == 9)
+    delta = [min((distance[i, j] for j in range(9) if log_rho[j] > log_rho[i]), default=distance[i].max()) for i in range(9)]
+    score = log_rho + torch.stack(delta).log()
+    expected = sorted(range(9), key=lambda i: -score[i])[:centres]
+    found = cluster(x, centres, neighbours=neighbours).index[0]
+    assert [int(found[token]) for token in expected] == list(range(centres))
+
+
+@given(st.lists(st.tuples(st.integers(-2, 2), st.integers(-2, 2)), min_size=2, max_size=9))
+def test_the_density_over_two_is_a_minimum_also_where_tokens_coincide(found):
+    squared = squared_distances(torch.tensor([found], dtype=torch.float32))
+    before = squared.clone()
+    expected = -squared.topk(2, largest=False).values.mean(dim=-1) / 3
+    torch.testing.assert_close(log_density(squared, width=3, neighbours=2), expected)
+    assert torch.equal(squared, before)
 
 
 def test_cluster_by_hand():
@@ -137,10 +163,20 @@ def test_clusters_do_not_depend_on_the_order(seed, order, centres, neighbours):
     assert partition(cluster(x[:, order], centres, neighbours=neighbours).index[0].tolist()) == partition(straight)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_measured_in_float32(dtype):
-    x = random_tokens(0, 12).to(dtype)
+def test_float16_is_measured_in_float32():
+    # the products of tokens as long as these overflow float16
+    x = (1000 * random_tokens(0, 12)).half()
     assert torch.equal(cluster(x, 4).index, cluster(x.float(), 4).index)
+
+
+def test_bfloat16_is_measured_up_to_the_rounding_of_a_product():
+    x = random_tokens(0, 12, channels=64).bfloat16()
+    found, expected = squared_distances(x), squared_distances(x.float())
+    longest = x.float().square().sum(dim=-1).max()
+    assert (found - expected).abs().max() <= 4 * 2**-9 * longest
+    assert not torch.equal(found, expected)
+    assert found.dtype == torch.float32
+    assert (found.diagonal(dim1=1, dim2=2) == 0).all()
 
 
 def test_autocast_does_not_change_a_distance():

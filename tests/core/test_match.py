@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from batvit.core import match
+from batvit.core.match import cosines
 
 METHODS = ("bipartite", "greedy")
 
@@ -137,10 +138,22 @@ def test_only_the_direction_of_a_token_counts(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_measured_in_float32(method, dtype):
-    x = random_tokens(2, 60, batch=4).to(dtype)
+def test_float16_is_measured_in_float32(method):
+    # the products of tokens as long as these overflow float16
+    x = (1000 * random_tokens(2, 60, batch=4)).half()
     assert torch.equal(match(x, 30, method=method).index, match(x.float(), 30, method=method).index)
+
+
+def test_bfloat16_is_measured_up_to_the_rounding_of_a_product():
+    a, b = (random_tokens(seed, 20, batch=2).bfloat16() for seed in (0, 1))
+    found, expected = cosines(a, b), cosines(a.float(), b.float())
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().max() <= 2**-8
+    assert not torch.equal(found, expected)
+
+
+def test_a_token_without_length_is_like_no_other():
+    assert cosines(torch.zeros(1, 1, 3), torch.ones(1, 2, 3)).tolist() == [[[0.0, 0.0]]]
 
 
 @pytest.mark.parametrize("method", METHODS)

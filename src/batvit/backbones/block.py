@@ -118,9 +118,7 @@ def refuse_reentrant(reentrant: bool) -> None:
         )
 
 
-def become_reduced(
-    block: nn.Module, reduced: type[ReducedBlock], *, prefix: int, leave_as: str, reduce: Reduce | None
-) -> None:
+def become_reduced(block: nn.Module, reduced: type[ReducedBlock], *, prefix: int, leave_as: str, reduce: Reduce | None) -> None:
     """Turn a block into its reduced class, in place."""
     known: Any = block
     known.__class__ = reduced

@@ -2,15 +2,22 @@
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from rich.table import Table
 
 from batvit.backbones.patch import anatomy_of, reductions
-from batvit.benchmark import Comparison, compare
-from batvit.cli import options
+from batvit.benchmark import COMPILE_MODES, Comparison, as_csv, compare
+from batvit.cli import models, options, per_block
 from batvit.data import data_config, placed
+from batvit.engines import Engine, is_exported
+from batvit.files import write_atomic
+from batvit.plots import plot_speedup
+from batvit.visualize import FIGURE_FORMATS, save
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,71 +27,190 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=count, nargs="+", default=[1, 16], metavar="B", help="one or several (1 16)")
     parser.add_argument("--rounds", type=count, default=15, metavar="N", help="measurements of each model (15)")
     parser.add_argument("--warmup", type=options.at_least(0), default=3, metavar="N", help="unmeasured runs before (3)")
-    parser.add_argument("--compile", action="store_true", help="time both models under torch.compile")
+    compiled = "time both models under torch.compile too, in the same rounds; with --per-block, the block under it alone"
+    parser.add_argument("--compile", action="store_true", help=compiled)
+    parser.add_argument("--compile-mode", choices=COMPILE_MODES, help="mode of torch.compile (default)")
+    blocks = "time the middle block at the numbers of tokens of the schedule and at multiples of 16 and 32 around them"
+    parser.add_argument("--per-block", action="store_true", help=blocks)
+    parser.add_argument("--csv", metavar="FILE", help="also write the numbers here, a row a batch size and mode")
+    parser.add_argument("--plot", metavar="FILE", help="also plot the speed-up over the batch size: .png, .svg or .pdf")
     options.add_device(parser)
+    models.add_engine(parser)
     options.add_config(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Time random pictures: speed does not depend on what they show."""
-    options.check_outputs(args.json)
+    _check(args)
     # torch's profiler, which measures the memory, would write notes of its own to standard error
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    models = options.models(args, pretrained=False)
-    size = data_config(models.dense)["input_size"]
-    found = []
+    pair = models.load(args, pretrained=False)
+    measure, report = (_time_block, _report_blocks) if args.per_block else (_compare, _report)
+    found: list[Any] = []
+    failure = None
     for batch in args.batch_size:
-        images = placed(torch.randn(batch, *size, generator=torch.Generator().manual_seed(0)), models.dense)
-        with options.progress_console.status(f"batch {batch}: {args.rounds} rounds"):
-            found.append(_compare(args, models, images))
-    options.console.print(_table(found))
-    first = found[0]
-    threads = torch.get_num_threads()
-    options.say(
-        f"{args.model}, {first.macs / 1e9:.3f} of {first.dense_macs / 1e9:.3f} G MACs (ratio {first.mac_ratio:.2f}), "
-        f"{args.precision}, {'compiled' if args.compile else 'eager'}, {args.device}, {threads} CPU threads, "
-        f"torch {torch.__version__}; median of {args.rounds} in turns"
-    )
-    options.write_json(args.json, _json(args, models.config.to_dict(), size, found))
+        try:
+            with options.progress_console.status(f"batch {batch}: {args.rounds} rounds"), _explained(args):
+                found.append(measure(args, pair, batch))
+        except (RuntimeError, MemoryError) as error:
+            if not _is_memory(error):
+                raise
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            failure = MemoryError(f"batch {batch}: {reason}")
+            break
+    if found:
+        report(args, pair, found)
+    if failure is not None:
+        raise failure
 
 
-def _compare(args: argparse.Namespace, models: options.Models, images: torch.Tensor) -> Comparison:
-    anatomy = anatomy_of(models.reduced)
-    parts = [f"{anatomy.name_of(i)}.reduce" for i in reductions(models.reduced)]
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what cannot be, before any work."""
+    if args.compile_mode is not None and not args.compile:
+        raise ValueError(f"--compile-mode {args.compile_mode} says how to compile; add --compile")
+    if args.plot is not None:
+        if args.per_block:
+            raise ValueError(f"--plot {args.plot} shows whole models; leave it out, or leave out --per-block")
+        if Path(args.plot).suffix.lower() not in FIGURE_FORMATS:
+            raise ValueError(f"--plot {args.plot}: the suffix must be one of {', '.join(FIGURE_FORMATS)}")
+    if is_exported(args.model) and (args.compile or args.per_block):
+        option = "--compile" if args.compile else "--per-block"
+        raise ValueError(f"{option} needs a model of torch, {args.model} is exported already; leave it out")
+    options.check_outputs(args.json, args.csv, args.plot)
+
+
+@contextmanager
+def _explained(args: argparse.Namespace) -> Iterator[None]:
     try:
-        return compare(
-            models.dense, models.reduced, images, parts=parts, rounds=args.rounds, warmup=args.warmup, compiled=args.compile
-        )
+        yield
     except RuntimeError as error:
-        if not args.compile:
+        if not args.compile or _is_memory(error):
             raise
         raise ValueError(f"--compile does not work here ({str(error).splitlines()[0]}); leave it out") from error
 
 
+def _is_memory(error: Exception) -> bool:
+    # on a CPU torch has no class for it, and a compiler wraps what it meets
+    said = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in said or "out of memory" in said
+
+
+def _mode(args: argparse.Namespace) -> str | None:
+    """The mode of torch.compile, if it is asked for."""
+    return (args.compile_mode or COMPILE_MODES[0]) if args.compile else None
+
+
+def _compare(args: argparse.Namespace, pair: models.Models, batch: int) -> Comparison:
+    size = data_config(pair.dense)["input_size"]
+    images = placed(torch.randn(batch, *size, generator=torch.Generator().manual_seed(0)), pair.dense)
+    return compare(
+        pair.dense,
+        pair.reduced,
+        images,
+        **_known(pair),
+        rounds=args.rounds,
+        warmup=args.warmup,
+        compiled=args.compile,
+        compile_mode=_mode(args) or COMPILE_MODES[0],
+    )
+
+
+def _known(pair: models.Models) -> dict[str, Any]:
+    """What a comparison needs to know: of an exported file, what it says itself."""
+    if isinstance(pair.reduced, Engine):
+        card = pair.reduced.card
+        return {"macs": (card.dense_macs, card.macs), "param_count": card.param_count}
+    anatomy = anatomy_of(pair.reduced)
+    return {"parts": [f"{anatomy.name_of(i)}.reduce" for i in reductions(pair.reduced)]}
+
+
+def _report(args: argparse.Namespace, pair: models.Models, found: list[Comparison]) -> None:
+    options.console.print(_table(found))
+    first = found[0]
+    options.say(
+        f"{args.model}, {first.macs / 1e9:.3f} of {first.dense_macs / 1e9:.3f} G MACs (ratio {first.mac_ratio:.2f}), "
+        f"{_conditions(args, 'eager and compiled' if args.compile else 'eager')}"
+    )
+    if args.compile:
+        for result in found:
+            options.say(_verdict(result))
+    rows = [each.to_dict() for result in found for each in result.modes]
+    _write(args, pair, rows, {"results": rows})
+    if args.plot is not None:
+        save(plot_speedup(found), args.plot)
+
+
 def _table(found: list[Comparison]) -> Table:
-    table = options.table("batch", "", "ms (iqr)", "images/s", "peak MB", "speed-up", "realised", "reduction")
-    for result in found:
+    several = any(result.when_compiled for result in found)
+    # memory and the share of the reduction are those of the eager models; both modes must fit into 80 columns
+    columns = ("batch", "", "ms (iqr)", "images/s", "peak MB", "speed-up", "realised", "reduction")
+    table = options.table(*(columns[:-1] if several else columns))
+    for result in (each for one in found for each in one.modes):
         for name, timing in (("dense", result.dense), ("reduced", result.reduced)):
             last = (f"{result.speedup:.2f}", f"{result.realised_share:.2f}", f"{100 * result.reduction_share:.1f} %")
-            table.add_row(
+            cells = (
                 str(timing.batch_size),
-                name,
+                f"{name} {result.mode}" if several else name,
                 f"{timing.step_time:.1f} ({timing.step_time_iqr:.1f})",
                 f"{timing.samples_per_sec:.1f}",
-                f"{timing.peak_memory_mb:.1f}",
-                *(last if name == "reduced" else ("", "", "")),
+                f"{timing.peak_memory_mb:.1f}" if result.mode == "eager" else "",
+                *(last if name == "reduced" else ()),
             )
+            table.add_row(*cells[: len(table.columns)])
     return table
 
 
-def _json(args: argparse.Namespace, config: dict[str, Any], size: tuple[int, ...], found: list[Comparison]) -> dict[str, Any]:
-    return {
-        "model": args.model,
-        "img_size": size[1:],
-        "precision": args.precision,
-        "device": args.device,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "config": config,
-        "results": [result.to_dict() for result in found],
-    }
+def _verdict(found: Comparison) -> str:
+    """The speed-up over the faster of the two dense models, in one line."""
+    best = found.fastest_dense
+    dense = sorted(found.modes, key=lambda each: each.dense.step_time)
+    times = " against ".join(f"{each.dense.step_time:.1f} ms {each.mode}" for each in dense)
+    return (
+        f"batch {best.dense.batch_size}: dense is faster {best.mode} ({times}); there reduced is {best.speedup:.2f} times as "
+        f"fast, {best.realised_share:.2f} of the MAC ratio; reduction {100 * found.reduction_share:.1f} % of the eager time"
+    )
+
+
+def _time_block(args: argparse.Namespace, pair: models.Models, batch: int) -> list[dict[str, Any]]:
+    return per_block.measure(
+        pair.dense, pair.reduced, batch=batch, rounds=args.rounds, warmup=args.warmup, compile_mode=_mode(args)
+    )
+
+
+def _report_blocks(args: argparse.Namespace, pair: models.Models, found: list[list[dict[str, Any]]]) -> None:
+    for rows in found:
+        options.say(f"batch {rows[0]['batch_size']}")
+        options.console.print(per_block.table(rows))
+    options.say(
+        f"{args.model}, block {found[0][0]['block']}, ratios over its dense number of tokens, prefix included, "
+        f"{_conditions(args, 'compiled' if args.compile else 'eager')}"
+    )
+    rows = [row for each in found for row in each]
+    _write(args, pair, rows, {"per_block": rows})
+
+
+def _conditions(args: argparse.Namespace, mode: str) -> str:
+    how = f"{mode} ({_mode(args)})" if args.compile else mode
+    return (
+        f"{args.precision}, {how}, {args.device}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}; "
+        f"median of {args.rounds} in turns"
+    )
+
+
+def _write(args: argparse.Namespace, pair: models.Models, rows: list[dict[str, Any]], results: dict[str, Any]) -> None:
+    options.write_json(
+        args.json,
+        {
+            "model": args.model,
+            "img_size": data_config(pair.dense)["input_size"][1:],
+            "precision": args.precision,
+            "device": args.device,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "compile_mode": _mode(args),
+            "config": pair.config,
+        }
+        | results,
+    )
+    if args.csv is not None:
+        write_atomic(args.csv, as_csv(rows))

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from timm.data import create_transform
 
-from batvit.cli import options
+from batvit.cli import models, options
 from batvit.data import data_config, open_picture, placed
 from batvit.trace import diversity_by_block, trace
 from batvit.visualize import FIGURE_FORMATS, PICTURE_FORMATS, draw, from_tensor, plot_diversity, save
@@ -29,17 +29,17 @@ def run(args: argparse.Namespace) -> None:
     _check_suffix("--diversity", args.diversity, FIGURE_FORMATS)
     options.check_outputs(args.json, args.output, args.diversity, keep=[args.picture])
     image = open_picture(Path(args.picture))
-    models = options.models(args, pretrained=True)
-    settings = data_config(models.dense)
+    pair = models.load(args, pretrained=True)
+    settings = data_config(pair.dense)
     tensor = create_transform(**settings)(image)
-    batch = placed(tensor.unsqueeze(0), models.dense)
-    with trace(models.reduced) as found, torch.inference_mode():
-        models.reduced(batch)
+    batch = placed(tensor.unsqueeze(0), pair.dense)
+    with trace(pair.reduced) as found, torch.inference_mode():
+        pair.reduced(batch)
     save(draw(from_tensor(tensor, settings["mean"], settings["std"]), found), args.output)
     options.say(str(found))
     options.say(f"wrote {args.output}")
     wanted = ("dense", "reduced") if args.diversity or args.json else ()
-    curves = {name: diversity_by_block(getattr(models, name), batch) for name in wanted}
+    curves = {name: diversity_by_block(getattr(pair, name), batch) for name in wanted}
     if args.diversity:
         save(plot_diversity(curves), args.diversity)
         options.say(f"wrote {args.diversity}")
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
         {
             "model": args.model,
             "picture": args.picture,
-            "config": models.config.to_dict(),
+            "config": pair.config,
             "grid": found.grid,
             "sites": [site.counts._asdict() | {"groups": site.origin.index[0].tolist()} for site in found.sites],
             "diversity": curves,

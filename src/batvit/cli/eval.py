@@ -6,10 +6,10 @@ from typing import Any
 
 from rich.progress import track
 
-from batvit.cli import options
+from batvit.cli import models, options
 from batvit.data import image_folder, loader
+from batvit.engines import is_exported
 from batvit.evaluate import evaluate
-from batvit.info import info
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,28 +17,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     options.add_data(parser)
     options.add_device(parser)
+    models.add_engine(parser)
     options.add_config(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate both models in one pass."""
     options.check_outputs(args.json)
-    if args.num_classes is not None and args.checkpoint is None:
+    if args.num_classes is not None and args.checkpoint is None and not is_exported(args.model):
         raise ValueError("--num-classes alone would measure a head of random weights; give the --checkpoint that has one")
-    models = options.models(args, pretrained=True)
-    classes: Any = models.dense.num_classes
+    pair = models.load(args, pretrained=True)
+    classes: Any = pair.dense.num_classes
     if not classes:
         raise ValueError(f"{args.model} has no classes, only features; give --num-classes N and a --checkpoint with a head")
     pictures = image_folder(args.data, class_map=args.class_map, num_classes=classes, skip_unreadable=args.skip_unreadable)
-    batches = loader(pictures, models.dense, batch_size=args.batch_size, workers=args.workers)
+    batches = loader(pictures, pair.dense, batch_size=args.batch_size, workers=args.workers)
     bar = options.progress_console
     shown = track(batches, "evaluating", console=bar, transient=True, disable=not bar.is_terminal)
-    found = evaluate({"dense": models.dense, "reduced": models.reduced}, shown)
-    cost = info(models.reduced, name=args.model)
+    found = evaluate({"dense": pair.dense, "reduced": pair.reduced}, shown)
+    cost = pair.cost | {"model": args.model}
     table = options.table("", "top-1 %", "top-5 %", "same class as dense %", "G MACs")
-    for name, macs in (("dense", cost.dense_macs), ("reduced", cost.macs)):
+    for name, gmacs in (("dense", cost["dense_gmacs"]), ("reduced", cost["gmacs"])):
         result = found[name]
-        table.add_row(name, *(f"{v:.2f}" for v in (result.top1, result.top5, result.agreement)), f"{macs / 1e9:.3f}")
+        table.add_row(name, *(f"{v:.2f}" for v in (result.top1, result.top5, result.agreement)), f"{gmacs:.3f}")
     options.console.print(table)
     skipped = f", {len(pictures.skipped)} unreadable left out" if pictures.skipped else ""
     options.say(f"{found['dense'].samples} pictures{skipped}, {args.precision}, {args.device}")
@@ -55,6 +56,6 @@ def run(args: argparse.Namespace) -> None:
             "skipped_files": [str(path) for path in pictures.skipped],
             "precision": args.precision,
             "device": args.device,
-            **{k: v for k, v in cost.to_dict().items() if k != "blocks"},
+            **cost,
         },
     )

@@ -2,7 +2,7 @@
 
 import argparse
 
-from batvit.cli import options
+from batvit.cli import models, options
 from batvit.info import info
 
 
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print the table."""
     options.check_outputs(args.json)
-    models = options.models(args, pretrained=False)
-    result = info(models.reduced, name=args.model)
+    pair = models.load(args, pretrained=False)
+    result = info(pair.reduced, name=args.model)
     options.say(str(result))
     options.write_json(args.json, result.to_dict())

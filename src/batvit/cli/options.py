@@ -2,22 +2,18 @@
 
 import argparse
 import ast
-import copy
 import dataclasses
 import inspect
 import json
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
-from batvit.backbones.patch import patch, unpatch
-from batvit.checkpoint import create_model
 from batvit.checks import CHOICES
 from batvit.config import DEFAULT_MODE, PRESETS, BATConfig
 from batvit.files import check_writable, write_atomic
@@ -26,14 +22,6 @@ from batvit.plans import PLANS
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 console = Console()
 progress_console = Console(stderr=True)
-
-
-class Models(NamedTuple):
-    """The model asked for, as it is and reduced."""
-
-    dense: nn.Module
-    reduced: nn.Module
-    config: BATConfig
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -105,25 +93,6 @@ def config(args: argparse.Namespace) -> BATConfig:
             return saved
         note(f"reduction options are given, so {beside} is not used")
     return BATConfig.preset(args.mode or DEFAULT_MODE, **fields)
-
-
-def models(args: argparse.Namespace, *, pretrained: bool) -> Models:
-    """The dense model and a reduced copy, on their device and in their precision."""
-    wanted = config(args)
-    if getattr(args, "threads", None) is not None:
-        torch.set_num_threads(args.threads)
-    device = torch_device(args.device) if hasattr(args, "device") else torch.device("cpu")
-    dtype = PRECISIONS[getattr(args, "precision", "fp32")]
-    dense = create_model(
-        args.model,
-        checkpoint=args.checkpoint,
-        pretrained=pretrained,
-        num_classes=args.num_classes,
-        image_size=image_size(args),
-    )
-    dense = dense.to(device=device, dtype=dtype).eval()
-    unpatch(dense)
-    return Models(dense, patch(copy.deepcopy(dense), wanted), wanted)
 
 
 def image_size(args: argparse.Namespace) -> tuple[int, int] | None:

@@ -70,7 +70,7 @@ class Assignment:
         for part in parts:
             shifted.append(part.index + groups if groups else part.index)
             groups += part.groups
-        return cls(torch.empty_like(order).scatter_(1, order, torch.cat(shifted, dim=1)), groups)
+        return cls(order.scatter(1, order, torch.cat(shifted, dim=1)), groups)
 
     def then(self, later: "Assignment") -> "Assignment":
         """Compose: tokens to groups by ``self``, those groups to fewer groups by ``later``. Pruned stays pruned."""

@@ -72,4 +72,4 @@ def take(
 def ranks(order: Int64[Tensor, "batch tokens"]) -> Int64[Tensor, "batch tokens"]:
     """The place of each token in an order: the inverse permutation."""
     places = torch.arange(order.shape[1], device=order.device).expand_as(order)
-    return torch.empty_like(order).scatter(1, order, places)
+    return order.scatter(1, order, places)

@@ -51,7 +51,7 @@ def _bipartite(features: Float[Tensor, "batch tokens channels"], pairs: int) -> 
     best, partner = cosines(features[:, 0::2].contiguous(), features[:, 1::2].contiguous()).max(dim=2)
     rank = ranks(best.argsort(dim=1, descending=True, stable=True))
     alone = choosing - pairs
-    index = torch.empty(batch, tokens, dtype=torch.long, device=device)
+    index = torch.zeros(batch, tokens, dtype=torch.long, device=device)
     index[:, 0::2] = torch.where(rank < pairs, alone + partner, rank - pairs)
     index[:, 1::2] = torch.arange(alone, alone + chosen, device=device)
     return Assignment(index, tokens - pairs)

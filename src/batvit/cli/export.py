@@ -1,0 +1,81 @@
+"""Write a model for ONNX Runtime, OpenVINO or torch.export."""
+
+import argparse
+import random
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from batvit.cli import models, options
+from batvit.data import image_folder, loader
+from batvit.engines import SUFFIXES
+from batvit.exporter import export
+
+SAMPLES = 32
+CALIBRATION = 300
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Model, file and configuration."""
+    options.add_model(parser)
+    parser.add_argument("--format", choices=SUFFIXES, help="by default what the suffix of the file says")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="a new .onnx, .xml (OpenVINO) or .pt2 file")
+    parser.add_argument("--dense", action="store_true", help="write the model as it is, to compare with")
+    parser.add_argument("--int8", action="store_true", help="quantise, calibrated on --data (OpenVINO)")
+    parser.add_argument("--opset", type=options.at_least(1), metavar="N", help="of ONNX")
+    parser.add_argument("--threads", type=options.at_least(1), metavar="N", help="CPU threads of torch")
+    parser.add_argument(
+        "--data", metavar="DIR", help="sub-folders of pictures: the file is compared with the model on them; on noise otherwise"
+    )
+    options.add_config(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the file, then say how it compares."""
+    output = Path(args.output)
+    if args.format is not None and output.suffix != SUFFIXES[args.format]:
+        raise ValueError(f"--format {args.format} is written to a file ending in {SUFFIXES[args.format]}, got {output}")
+    if args.int8 and args.data is None:
+        raise ValueError("--int8 needs pictures to calibrate on: give --data DIR")
+    options.check_outputs(args.json, output)
+    pair = models.load(args, pretrained=True)
+    model = pair.dense if args.dense else pair.reduced
+    images = calibration = None
+    if args.data is not None:
+        calibration = _pictures(args.data, model, CALIBRATION if args.int8 else SAMPLES)
+        images = torch.cat(calibration[:SAMPLES])
+    done = export(
+        model,
+        output,
+        name=args.model,
+        images=images,
+        calibration=calibration if args.int8 else None,
+        opset=args.opset,
+    )
+    options.say(
+        f"{output}: {args.model}, {'dense' if args.dense else 'reduced'}, {done.card.macs / 1e9:.3f} of "
+        f"{done.card.dense_macs / 1e9:.3f} G MACs{', int8' if done.card.int8 else ''}\n"
+        f"on {done.samples} {'pictures' if images is not None else 'images of noise'}: largest difference of a logit to torch "
+        f"{done.largest_difference:.2g}, within 1e-3 {done.within:.1f} %, same class {done.agreement:.1f} %"
+    )
+    options.write_json(
+        args.json,
+        {
+            "output": str(output),
+            "samples": done.samples,
+            "within": done.within,
+            "agreement": done.agreement,
+            "largest_difference": done.largest_difference,
+            "int8": done.card.int8,
+            **({} if args.dense else pair.cost),
+        },
+    )
+
+
+def _pictures(folder: str, model: nn.Module, most: int) -> list[torch.Tensor]:
+    """Some pictures of a folder, chosen by a fixed seed, one a batch."""
+    pictures = image_folder(folder)
+    random.Random(0).shuffle(pictures.samples)  # noqa: S311
+    pictures.samples = pictures.samples[:most]
+    return [image for image, _ in loader(pictures, model, batch_size=1)]

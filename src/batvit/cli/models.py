@@ -1,0 +1,89 @@
+"""The models that a command works on: made by timm, or exported before."""
+
+import argparse
+import copy
+import dataclasses
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from batvit.backbones.patch import patch, unpatch
+from batvit.checkpoint import create_model
+from batvit.cli import options
+from batvit.config import BATConfig
+from batvit.engines import Engine, is_exported, load_engine
+from batvit.info import info
+
+
+class Models(NamedTuple):
+    """The model asked for, as it is and reduced."""
+
+    dense: nn.Module
+    reduced: nn.Module
+    config: dict[str, Any] | None
+    """of the reduced one"""
+
+    @property
+    def cost(self) -> dict[str, Any]:
+        """What they cost, with timm's names: of a file, as it says itself."""
+        if isinstance(self.reduced, Engine):
+            card = self.reduced.card
+            return {
+                "model": card.model,
+                "img_size": card.input_size[1:],
+                "param_count": card.param_count,
+                "config": card.config,
+                "gmacs": card.macs / 1e9,
+                "dense_gmacs": card.dense_macs / 1e9,
+                "mac_ratio": card.dense_macs / card.macs,
+            }
+        return {name: value for name, value in info(self.reduced).to_dict().items() if name not in ("blocks", "prefix_tokens")}
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """For the commands that take an exported file, too."""
+    text = "beside an exported MODEL (.onnx, .xml, .pt2): the dense model, exported"
+    parser.add_argument("--dense", dest="dense_file", metavar="FILE", help=text)
+
+
+def load(args: argparse.Namespace, *, pretrained: bool) -> Models:
+    """The dense model and a reduced copy, on their device and in their precision."""
+    if getattr(args, "threads", None) is not None:
+        torch.set_num_threads(args.threads)
+    if hasattr(args, "dense_file") and is_exported(args.model):
+        return _engines(args)
+    if getattr(args, "dense_file", None) is not None:
+        raise ValueError(f"--dense goes with an exported MODEL, a .onnx, .xml or .pt2 file; got {args.model}")
+    wanted = options.config(args)
+    device = options.torch_device(args.device) if hasattr(args, "device") else torch.device("cpu")
+    dtype = options.PRECISIONS[getattr(args, "precision", "fp32")]
+    dense = create_model(
+        args.model,
+        checkpoint=args.checkpoint,
+        pretrained=pretrained,
+        num_classes=args.num_classes,
+        image_size=options.image_size(args),
+    )
+    dense = dense.to(device=device, dtype=dtype).eval()
+    unpatch(dense)
+    return Models(dense, patch(copy.deepcopy(dense), wanted), wanted.to_dict())
+
+
+def _engines(args: argparse.Namespace) -> Models:
+    """Two exported files, each in its engine."""
+    given = [name for name in ("checkpoint", "num_classes", "img_size", "config", "mode") if getattr(args, name) is not None]
+    given += [f.name for f in dataclasses.fields(BATConfig) if getattr(args, f.name) is not None]
+    if given:
+        raise ValueError(f"--{given[0].replace('_', '-')} comes too late: {args.model} is exported already; leave it out")
+    if args.dense_file is None:
+        raise ValueError(f"give --dense FILE, the dense model to compare {args.model} with: batvit export --dense writes it")
+    if torch.device(args.device).type != "cpu":
+        raise ValueError(f"exported models run on the CPU, got --device {args.device}; give --device cpu")
+    dense, reduced = (load_engine(path, precision=args.precision) for path in (args.dense_file, args.model))
+    if dense.card.input_size != reduced.card.input_size or dense.num_classes != reduced.num_classes:
+        raise ValueError(
+            f"{args.dense_file} and {args.model} do not compare: images {dense.card.input_size} and {reduced.card.input_size}, "
+            f"classes {dense.num_classes} and {reduced.num_classes}"
+        )
+    return Models(dense.eval(), reduced.eval(), reduced.card.config)

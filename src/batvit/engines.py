@@ -1,0 +1,206 @@
+"""Exported models, run by the engine they were written for: modules that can be evaluated and timed like any other."""
+
+import importlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2"}
+PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",), "pt2": ()}
+CARD = "batvit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What an exported file says of itself, so that it can be fed and compared without the model it came from."""
+
+    model: str
+    config: dict[str, Any] | None
+    """the BATConfig it was patched with, or None for a dense model"""
+    macs: int
+    dense_macs: int
+    param_count: int
+    num_classes: int
+    int8: bool
+    input_size: tuple[int, int, int]
+    """channels, height, width"""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float
+    crop_mode: str
+
+    def to_json(self) -> str:
+        """As it stands in the file."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | None, path: Path) -> "Card":
+        """Read it from a file, which may hold anything.
+
+        Raises:
+            ValueError: if it is no card.
+        """
+        try:
+            fields = json.loads(text or "")
+            several = {name: tuple(fields[name]) for name in ("input_size", "mean", "std")}
+            card = cls(**(fields | several))
+            numbers = (card.macs, card.dense_macs, card.param_count, card.num_classes, *card.input_size)
+            if len(card.input_size) != 3 or not all(isinstance(n, int) and n > 0 for n in numbers):
+                raise ValueError(f"its numbers are {numbers}")
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{path}: not a model that batvit exported ({error}); write it with batvit export") from error
+        return card
+
+
+class Engine(nn.Module):
+    """A model in a file, as a module: images (B, 3, H, W), float32 on the CPU, to logits (B, classes).
+
+    ``card`` says what it is. ``num_classes`` and ``pretrained_cfg`` stand where timm looks for them.
+    """
+
+    def __init__(self, card: Card) -> None:
+        super().__init__()
+        self.card = card
+        self.num_classes = card.num_classes
+        names = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+        self.pretrained_cfg = {name: getattr(card, name) for name in names}
+
+    def run(self, images: Tensor) -> Tensor:
+        """What the engine gives for images of the right shape."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Refuse images of another size, which an engine would do in words of its own."""
+        if tuple(images.shape[1:]) != self.card.input_size:
+            raise ValueError(f"this file takes images of {self.card.input_size}, got {tuple(images.shape[1:])}")
+        return self.run(images)
+
+
+class OnnxEngine(Engine):
+    """ONNX Runtime on the CPU."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        runtime = need("onnx", "onnxruntime")
+        settings = runtime.SessionOptions()
+        settings.intra_op_num_threads, settings.log_severity_level = threads, 3
+        session = runtime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        super().__init__(Card.from_json(session.get_modelmeta().custom_metadata_map.get(CARD), path))
+        self.session = session
+
+    def run(self, images: Tensor) -> Tensor:
+        """One run of the session."""
+        return torch.from_numpy(self.session.run(None, {"images": images.numpy()})[0])
+
+
+class OpenVinoEngine(Engine):
+    """OpenVINO on the CPU. Compiled once for every batch size: static shapes are faster."""
+
+    def __init__(self, path: Path, threads: int, precision: str) -> None:
+        openvino = need("openvino", "openvino")
+        self.core = openvino.Core()
+        model = self.core.read_model(path)
+        text = str(model.get_rt_info([CARD]).astype(str)) if model.has_rt_info([CARD]) else None
+        super().__init__(Card.from_json(text, path))
+        self.path, self.requests = path, dict[int, Any]()
+        hint = {"fp32": "f32", "bf16": "bf16"}[precision]
+        self.settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": hint,
+        }
+
+    def run(self, images: Tensor) -> Tensor:
+        """One request of the model compiled for this batch size."""
+        if len(images) not in self.requests:
+            model = self.core.read_model(self.path)
+            model.reshape(list(images.shape))
+            self.requests[len(images)] = self.core.compile_model(model, "CPU", self.settings).create_infer_request()
+        # the request writes its next result where this one lies
+        return torch.from_numpy(self.requests[len(images)].infer({0: images.numpy()})[0].copy())
+
+
+class ProgramEngine(Engine):
+    """A graph of torch.export, run by torch."""
+
+    def __init__(self, path: Path) -> None:
+        extra = {f"{CARD}.json": ""}
+        with _weights_only():
+            program = torch.export.load(path, extra_files=extra)
+        super().__init__(Card.from_json(extra[f"{CARD}.json"], path))
+        self.graph = program.module()
+
+    def run(self, images: Tensor) -> Tensor:
+        """One run of the graph."""
+        logits: Tensor = self.graph(images)
+        return logits
+
+
+def load_engine(path: str | Path, *, precision: str = "fp32", threads: int | None = None) -> Engine:
+    """Load what :func:`batvit.export` wrote, for the CPU.
+
+    Args:
+        path: an ``.onnx``, ``.xml`` (OpenVINO; its ``.bin`` beside it) or ``.pt2`` file.
+        precision: what the engine computes in: fp32; bf16 with OpenVINO, which takes the same file.
+        threads: of the engine; as many as torch has by default.
+
+    Raises:
+        ValueError: if the suffix, the precision or the content of the file is none of these; if the engine is not installed.
+        FileNotFoundError: if there is no such file.
+    """
+    path = Path(path)
+    if not is_exported(path):
+        raise ValueError(f"{path}: an exported model is a file ending in {', '.join(SUFFIXES.values())}")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    if precision != "fp32" and (path.suffix != ".xml" or precision != "bf16"):
+        raise ValueError(f"{path}: runs in fp32, got precision {precision}; OpenVINO's .xml runs in bf16, too")
+    threads = threads or torch.get_num_threads()
+    try:
+        if path.suffix == ".onnx":
+            return OnnxEngine(path, threads)
+        return OpenVinoEngine(path, threads, precision) if path.suffix == ".xml" else ProgramEngine(path)
+    except (ValueError, OSError):
+        raise
+    except Exception as error:
+        # whatever an engine stumbles over, the file is no good
+        raise ValueError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]}); export it again") from error
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether a name is that of an exported file."""
+    return Path(path).suffix in SUFFIXES.values()
+
+
+def need(form: str, package: str) -> Any:
+    """Import a package that an engine needs.
+
+    Raises:
+        ValueError: naming what to install.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ValueError(f"the format {form} needs {package}: pip install 'batvit[export]' ({error})") from error
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Have torch.load read nothing but tensors, wherever it is called: a graph's file may hold pickles."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
