@@ -1,10 +1,12 @@
 """Every plan decides what becomes of every token."""
 
 import pytest
+import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import batvit
 from batvit.config import BATConfig
 from batvit.core import assign
 from batvit.plans import PLANS, Evidence
@@ -23,12 +25,13 @@ def decide(evidence, config):
 
 
 def test_the_plans_have_these_names():
-    assert {name: plan.drops for name, plan in PLANS.items()} == {"bat": False, "topk": True}
+    assert {name: plan.drops for name, plan in PLANS.items()} == {"bat": False, "topk": True, "tome": False}
 
 
 @pytest.mark.parametrize("method", PLANS)
 @given(st.integers(0, 2**32), st.integers(1, 20), st.floats(0.05, 1), st.floats(0, 1), st.floats(0, 0.5))
 def test_a_plan_keeps_its_counts(method, seed, tokens, keep_rate, centres, pairs):
+    keep_rate = max(keep_rate, 1 - PLANS[method].most)
     config = BATConfig(method=method, blocks=(1,), keep_rate=keep_rate, centres=centres, pairs=pairs)
     evidence = random_evidence(seed, tokens)
     counts, a = decide(evidence, config)
@@ -52,6 +55,31 @@ def test_topk_by_hand():
     # the two of 0.4 stay, the earlier first
     _, a = decide(evidence, BATConfig(method="topk", blocks=(1,), keep_rate=0.5))
     assert a.index.tolist() == [[-1, 0, -1, 1]]
+
+
+def test_tome_by_hand():
+    # tokens 0, 2, 4 choose among 1 and 3: 0 is most like 1 (cosine 1), 2 like 3 (0.8), 4 like 1 (0.6); two of them merge
+    features = torch.tensor([[[1.0, 0.0], [2.0, 0.0], [0.6, 0.8], [0.0, 5.0], [0.6, -0.8]]])
+    evidence = Evidence(features, torch.zeros(1, 5), torch.ones(1, 5))
+    _, a = decide(evidence, BATConfig(method="tome", blocks=(1,), tokens=(3,)))
+    # 4 stays alone, then 1 with 0, then 3 with 2
+    assert a.index.tolist() == [[1, 1, 2, 2, 0]]
+
+
+def test_more_than_a_matching_can_merge_is_refused_before_the_model_is_touched():
+    model = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=4)
+    with pytest.raises(ValueError, match="block 1: tome cannot leave 4 of 16 tokens in one step, at least 50% must stay"):
+        batvit.patch(model, BATConfig(method="tome", blocks=(1,), tokens=(4,)))
+    assert batvit.config_of(model) is None
+
+
+def test_tomes_own_schedule_runs_in_every_block():
+    model = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=4).eval()
+    settings = {"similarity": "keys", "weight": "size", "size_aware": True}
+    batvit.patch(model, method="tome", blocks=(0, 1, 2, 3), tokens=(14, 12, 10, 8), **settings)
+    with batvit.trace(model) as trace, torch.no_grad():
+        model(torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    assert [site.counts.tokens_out for site in trace.sites] == [14, 12, 10, 8]
 
 
 def test_bat_is_the_core_with_the_counts_and_choices_of_the_configuration():

@@ -63,7 +63,7 @@ class BATConfig:
     blocks: tuple[int, ...] | None = None
     """the blocks that reduce, counted from 0; by default three sites at the quarters of the depth (3, 6, 9 of 12)"""
     align: int = 1
-    """round what a keep rate leaves, with the prefix, to a multiple of this (or half, a quarter, … where few are left); 16 is fast"""
+    """round what a keep rate leaves, with the prefix, to a multiple of this; of half of it, or less, where few are left"""
     method: str = "bat"
     """the plan that decides what becomes of each token: bat, or a peer to compare with (topk)"""
     centres: float | int = 0.3

@@ -2,7 +2,11 @@
 
 import importlib
 import json
+import logging
+import math
 import os
+import re
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,6 +19,14 @@ from torch import Tensor, nn
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2"}
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",), "pt2": ()}
 CARD = "batvit"
+# of what torch.export.load looks up, evaluates or unpickles, that which computes and no more
+NAME = r"(Symbol|Integer|Mul|Add|Max|Min|positive|integer|nonnegative|True|s\d+|-?\d+)"
+ALLOWED = {
+    "target": r"torch\.ops\.aten\.\w+\.\w+|_operator\.\w+",
+    "expr_str": rf"({NAME}|[(), '=])+",
+    "path_name": r"(weight|tensor)_\d+",
+    "guards_code": r"\[\]",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +67,10 @@ class Card:
             numbers = (card.macs, card.dense_macs, card.param_count, card.num_classes, *card.input_size)
             if len(card.input_size) != 3 or not all(isinstance(n, int) and n > 0 for n in numbers):
                 raise ValueError(f"its numbers are {numbers}")
+            if not len(card.mean) == len(card.std) == 3 or not all(map(math.isfinite, (*card.mean, *card.std, card.crop_pct))):
+                raise ValueError(f"its mean, std and crop are {card.mean}, {card.std}, {card.crop_pct}")
+            if min(*card.std, card.crop_pct) <= 0:
+                raise ValueError(f"its std and crop are {card.std}, {card.crop_pct}")
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path}: not a model that batvit exported ({error}); write it with batvit export") from error
         return card
@@ -133,6 +149,7 @@ class ProgramEngine(Engine):
     def __init__(self, path: Path) -> None:
         extra = {f"{CARD}.json": ""}
         with _weights_only():
+            _check_program(path)
             program = torch.export.load(path, extra_files=extra)
         super().__init__(Card.from_json(extra[f"{CARD}.json"], path))
         self.graph = program.module()
@@ -193,14 +210,37 @@ def need(form: str, package: str) -> Any:
 
 @contextmanager
 def _weights_only() -> Iterator[None]:
-    """Have torch.load read nothing but tensors, wherever it is called: a graph's file may hold pickles."""
+    """Have torch.load read nothing but tensors, wherever it is called: a graph's file may hold pickles. Its log is silent."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(name)
     os.environ[name] = "1"
+    log = logging.getLogger("torch.export")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
+        log.setLevel(level)
         if before is None:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+def _check_program(path: Path) -> None:
+    """Refuse a graph that is more than torch's operators on tensors: torch would evaluate and unpickle what else it holds."""
+    # the reader that torch.export.load uses, so that both see the same records
+    archive = torch._C.PyTorchFileReader(str(path))
+    for name in archive.get_all_records():
+        if name.endswith(".json") or name.startswith("models/"):
+            _check_graph(json.loads(archive.get_record(name)))
+    if "version" in zipfile.ZipFile(path).namelist():
+        raise ValueError("it is of an older torch")
+
+
+def _check_graph(part: Any) -> None:
+    for key, value in part.items() if isinstance(part, dict) else enumerate(part):
+        if key in ALLOWED and not re.fullmatch(ALLOWED[key], str(value)):
+            raise RuntimeError(f"{key} {str(value)[:50]!r} is none that batvit writes")
+        if isinstance(value, dict | list):
+            _check_graph(value)

@@ -88,7 +88,7 @@ def export(
     size = anatomy_of(model).image_size
     if images is None:
         images = torch.randn(8, 3, *size, generator=torch.Generator().manual_seed(0))
-    if images.dim() != 4 or images.shape[1:] != (3, *size):
+    if images.dim() != 4 or images.shape[1:] != (3, *size) or not len(images):
         raise ValueError(f"images must have shape (B, 3, {size[0]}, {size[1]}), got {tuple(images.shape)}")
     plain = Logits(quiet_copy(model)).to("cpu", torch.float32).eval().requires_grad_(False)
     card = _card(model, plain, name, int8=calibration is not None)

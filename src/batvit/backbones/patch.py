@@ -59,7 +59,12 @@ def patch(model: Model, config: BATConfig | None = None, *, mode: str | None = N
         raise TypeError("this model is compiled in place; call batvit.patch first, then its compile()")
     anatomy = adapter.anatomy(model)
     classes = [_reduced_class(adapter, anatomy, i) for i in range(anatomy.depth)]
-    config.schedule(depth=anatomy.depth, patches=anatomy.patches, prefix=anatomy.prefix)
+    for counts in config.schedule(depth=anatomy.depth, patches=anatomy.patches, prefix=anatomy.prefix):
+        if counts.tokens_in - counts.tokens_out > PLANS[config.method].most * counts.tokens_in:
+            raise ValueError(
+                f"block {counts.block}: {config.method} cannot leave {counts.tokens_out} of {counts.tokens_in} tokens in one "
+                f"step, at least {1 - PLANS[config.method].most:.0%} must stay; raise keep_rate, or reduce in more blocks"
+            )
     adapter.check(model, config)
     for i in config.sites(anatomy.depth):
         prove(anatomy.blocks[i], classes[i], i, anatomy.width)

@@ -29,3 +29,5 @@ class Plan:
     decide: Callable[[Evidence, Counts, BATConfig], Assignment]
     drops: bool
     """whether it loses tokens; then there is no grid to give back"""
+    most: float = 1.0
+    """the largest share of the tokens that it can do away with at one site"""
