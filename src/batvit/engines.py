@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import re
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,11 +18,11 @@ from torch import Tensor, nn
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2"}
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",), "pt2": ()}
 CARD = "batvit"
-# of what torch.export.load looks up, evaluates or unpickles, that which computes and no more
-NAME = r"(Symbol|Integer|Mul|Add|Max|Min|positive|integer|nonnegative|True|s\d+|-?\d+)"
+# of what torch.export.load links, looks up, evaluates or unpickles, that which computes and no more
+RECORDS = r"models/model\.json|data/(weights|constants|sample_inputs)/\w+(\.json|\.pt)?|extra/.*|\.data/\w+|(?!version)\w+"
 ALLOWED = {
-    "target": r"torch\.ops\.aten\.\w+\.\w+|_operator\.\w+",
-    "expr_str": rf"({NAME}|[(), '=])+",
+    "target": r"torch\.ops\.(aten\.(?!from_file)\w+\.\w+|higher_order\.wrap_with_set_grad_enabled)|_operator\.(add|mul)",
+    "expr_str": r"(?>Symbol|Integer|Mul|Add|Max|Min|positive|integer|nonnegative|True|s\d++|-?\d++|[(), '=])++",
     "path_name": r"(weight|tensor)_\d+",
     "guards_code": r"\[\]",
 }
@@ -67,10 +66,9 @@ class Card:
             numbers = (card.macs, card.dense_macs, card.param_count, card.num_classes, *card.input_size)
             if len(card.input_size) != 3 or not all(isinstance(n, int) and n > 0 for n in numbers):
                 raise ValueError(f"its numbers are {numbers}")
-            if not len(card.mean) == len(card.std) == 3 or not all(map(math.isfinite, (*card.mean, *card.std, card.crop_pct))):
-                raise ValueError(f"its mean, std and crop are {card.mean}, {card.std}, {card.crop_pct}")
-            if min(*card.std, card.crop_pct) <= 0:
-                raise ValueError(f"its std and crop are {card.std}, {card.crop_pct}")
+            scales = (*card.mean, *card.std, card.crop_pct)
+            if len(scales) != 7 or len(card.std) != 3 or not all(map(math.isfinite, scales)) or min(scales[3:]) <= 0:
+                raise ValueError(f"its mean, std and crop are {scales}")
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path}: not a model that batvit exported ({error}); write it with batvit export") from error
         return card
@@ -219,6 +217,9 @@ def _weights_only() -> Iterator[None]:
     log.setLevel(logging.CRITICAL)
     try:
         yield
+    except ValueError as error:
+        # torch's does not name the file
+        raise RuntimeError(str(error)) from error
     finally:
         log.setLevel(level)
         if before is None:
@@ -228,19 +229,19 @@ def _weights_only() -> Iterator[None]:
 
 
 def _check_program(path: Path) -> None:
-    """Refuse a graph that is more than torch's operators on tensors: torch would evaluate and unpickle what else it holds."""
+    """Refuse a graph that is more than operators on tensors: torch evaluates, unpickles and links what else it finds."""
     # the reader that torch.export.load uses, so that both see the same records
     archive = torch._C.PyTorchFileReader(str(path))
     for name in archive.get_all_records():
-        if name.endswith(".json") or name.startswith("models/"):
+        if not re.fullmatch(RECORDS, name):
+            raise RuntimeError(f"{name} is none of what batvit writes")
+        if name.endswith(".json") and not name.startswith("extra/"):
             _check_graph(json.loads(archive.get_record(name)))
-    if "version" in zipfile.ZipFile(path).namelist():
-        raise ValueError("it is of an older torch")
 
 
 def _check_graph(part: Any) -> None:
     for key, value in part.items() if isinstance(part, dict) else enumerate(part):
         if key in ALLOWED and not re.fullmatch(ALLOWED[key], str(value)):
-            raise RuntimeError(f"{key} {str(value)[:50]!r} is none that batvit writes")
+            raise RuntimeError(f"{key} {str(value)[:50]!r} is none of what batvit writes")
         if isinstance(value, dict | list):
             _check_graph(value)

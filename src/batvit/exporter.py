@@ -1,5 +1,8 @@
 """Writing a model for other engines: static token counts, any batch size, checked before the file is there."""
 
+import contextlib
+import io
+import logging
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -96,9 +99,16 @@ def export(
         # exporters warn of their own inner workings
         warnings.simplefilter("ignore")
         draft = Path(folder) / path.name
-        program = _program(plain, images)
-        WRITERS[form](program, draft, card, calibration, opset)
-        result = _compared(plain, load_engine(draft), images, path)
+        try:
+            program = _program(plain, images)
+            WRITERS[form](program, draft, card, calibration, opset)
+            result = _compared(plain, load_engine(draft), images, path)
+        except (ValueError, OSError):
+            raise
+        except Exception as error:
+            # engines raise classes of their own, of many lines
+            why = " ".join(str(error).split())[:400]
+            raise ValueError(f"{path}: {form} cannot take this model ({why}); nothing was written") from error
         for written in sorted(Path(folder).iterdir()):
             written.replace(path.parent / written.name)
     return result
@@ -181,13 +191,16 @@ def _write_openvino(
     written = openvino.convert_model(program)
     if calibration is not None:
         nncf = need("openvino", "nncf")
-        written = nncf.quantize(
-            written,
-            nncf.Dataset([batch.numpy() for batch in calibration]),
-            subset_size=len(calibration),
-            model_type=nncf.ModelType.TRANSFORMER,
-            ignored_scope=nncf.IgnoredScope(patterns=list(PRECISE), validate=False),
-        )
+        nncf.set_log_level(logging.ERROR)
+        # its progress would stand among what commands print
+        with contextlib.redirect_stdout(io.StringIO()):
+            written = nncf.quantize(
+                written,
+                nncf.Dataset([batch.numpy() for batch in calibration]),
+                subset_size=len(calibration),
+                model_type=nncf.ModelType.TRANSFORMER,
+                ignored_scope=nncf.IgnoredScope(patterns=list(PRECISE), validate=False),
+            )
     written.set_rt_info(card.to_json(), [CARD])
     openvino.save_model(written, path, compress_to_fp16=False)
 
@@ -205,7 +218,7 @@ WRITERS = {"onnx": _write_onnx, "openvino": _write_openvino, "pt2": _write_progr
 def _compared(plain: nn.Module, engine: Engine, images: Tensor, path: Path) -> Exported:
     expected, found = plain(images), engine(images)
     difference = (found - expected).abs().amax(dim=1)
-    same = 100 * float((found.argmax(dim=1) == expected.argmax(dim=1)).float().mean())
+    same = 100 * float((found.argmax(dim=1) == expected.argmax(dim=1)).double().mean())
     if not engine.card.int8 and not float(difference.median()) <= TOLERANCE:
         raise ValueError(
             f"{path}: the engine computes something else than the model: half of the images have a logit that differs by "
@@ -215,7 +228,7 @@ def _compared(plain: nn.Module, engine: Engine, images: Tensor, path: Path) -> E
         path=path,
         card=engine.card,
         samples=len(images),
-        within=100 * float((difference <= TOLERANCE).float().mean()),
+        within=100 * float((difference <= TOLERANCE).double().mean()),
         agreement=same,
         largest_difference=float(difference.max()),
     )

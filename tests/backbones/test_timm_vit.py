@@ -4,6 +4,8 @@ import copy
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
+from math import inf, log
 
 import pytest
 import timm
@@ -191,6 +193,43 @@ def test_a_size_aware_token_counts_as_its_copies():
     tokens = Tokens(x, sizes, Assignment.identity(1, 4)).weighed(size_aware=True)
     with torch.no_grad():
         torch.testing.assert_close(block(x, attn_mask=tokens.bias), block(doubled)[:, :5], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_the_bias_is_the_logarithm_of_the_sizes(dtype):
+    # two prefix tokens, three groups
+    tokens = Tokens(torch.zeros(1, 5, 2, dtype=dtype), torch.tensor([[1.0, 2.0, 5.0]]), Assignment.identity(1, 3))
+    weighed = tokens.weighed(size_aware=True)
+    assert tokens.bias is None
+    assert torch.equal(weighed.bias, torch.tensor([0, 0, 0, log(2), log(5)]).view(1, 1, 1, 5).to(dtype))
+    assert weighed.weighed(size_aware=False).bias is None
+
+
+def test_padding_is_attended_to_by_none_whether_sizes_count_or_not():
+    tokens = Tokens.start(torch.zeros(1, 3, 2), 1, torch.tensor([[True, False]]))
+    assert tokens.bias.flatten().tolist() == [0, 0, -inf]
+    merged = replace(tokens, size=torch.tensor([[2.0, 0.0]]))
+    assert merged.weighed(size_aware=False).bias.flatten().tolist() == [0, 0, -inf]
+    torch.testing.assert_close(merged.weighed(size_aware=True).bias.flatten(), torch.tensor([0, log(2), -inf]))
+
+
+@pytest.mark.parametrize("size_aware", [False, True])
+@pytest.mark.parametrize("method", ["bat", "topk"])
+def test_a_site_makes_the_bias_of_what_it_leaves(method, size_aware):
+    config = batvit.BATConfig(tokens=(12,), blocks=(0,), method=method, size_aware=size_aware)
+    site = Reduce(config, 0, depth=1, prefix=1, class_token=True)
+    x, queries, keys = torch.randn(3, 2, 1, 50, 48, generator=torch.Generator().manual_seed(0))
+    before = Tokens.start(x[:, 0], 1)
+    after = site(before, Heard(queries, keys, 0.1))
+    assert before.bias is None
+    assert after.origin.drops == (method == "topk")
+    if not size_aware:
+        assert after.bias is None
+        return
+    assert after.bias.shape == (2, 1, 1, 13)
+    assert torch.equal(after.bias[:, 0, 0, 0], torch.zeros(2))
+    torch.testing.assert_close(after.bias[:, 0, 0, 1:].exp(), after.size)
+    assert (after.size.max() > 1) == (method == "bat")
 
 
 def test_dense_attention_stays_unmasked_until_tokens_are_merged(monkeypatch):

@@ -158,16 +158,44 @@ def test_join_keeps_each_part(data):
 def test_whether_tokens_may_be_pruned_is_known_without_the_data():
     total, pruned = Assignment.from_index(torch.tensor([0, 1, 1])), Assignment.from_index(torch.tensor([0, -1, 1]))
     assert (total.drops, pruned.drops, Assignment.identity(1, 2).drops) == (False, True, False)
-    assert [a.then(Assignment.identity(1, 2)).drops for a in (total, pruned)] == [False, True]
-    assert total.then(Assignment.from_index(torch.tensor([0, -1]))).drops
+    swap, drop = Assignment.from_index(torch.tensor([1, 0])), Assignment.from_index(torch.tensor([0, -1]))
+    assert [[a.then(b).drops for b in (swap, drop)] for a in (total, pruned)] == [[False, True], [True, True]]
+    assert total.then(swap).index.tolist() == [[1, 0, 0]]
+    assert total.then(drop).index.tolist() == [[0, -1, -1]]
+    assert pruned.then(swap).index.tolist() == [[1, -1, 0]]
+    assert pruned.then(drop).index.tolist() == [[0, -1, -1]]
+    # known for the whole batch: one image that loses a token is enough
+    assert Assignment.from_index(torch.tensor([[0, 1, 1], [1, -1, 0]])).drops
 
 
-@given(assignments(least=0), st.integers(0, 2**32))
-def test_where_nothing_is_pruned_it_does_not_matter_whether_it_might_be(a, seed):
-    x = torch.randn(a.batch, a.tokens, 3, generator=torch.Generator().manual_seed(seed))
-    might = replace(a, drops=True)
-    later = Assignment.identity(a.batch, a.groups)
-    assert torch.equal(a.then(later).index, might.then(later).index)
+@given(assignments())
+def test_a_hand_made_assignment_knows_whether_it_prunes(a):
+    assert a.drops is not a.is_total
+
+
+@given(chains(2))
+def test_a_composition_says_so_wherever_it_prunes(chain):
+    a, b = chain
+    assert a.then(b).drops == (a.drops or b.drops)
+    assert a.then(b).drops or a.then(b).is_total
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@given(st.data(), st.integers(0, 2**32))
+def test_where_nothing_is_pruned_it_does_not_matter_whether_it_might_be(dtype, data, seed):
+    # float32 is added up one by one, bfloat16 by a product
+    a = data.draw(assignments(least=0))
+    later = data.draw(assignments(tokens=a.groups, batch=a.batch))
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randn(a.batch, a.tokens, 3, generator=draw).to(dtype)
+    weight = torch.rand(a.batch, a.tokens, generator=draw)
+    might, later_might = replace(a, drops=True), replace(later, drops=True)
+    for one, other in ((might, later), (a, later_might), (might, later_might)):
+        assert same(one.then(other), a.then(later))
+        assert one.then(other).drops
     assert torch.equal(merge(x, a), merge(x, might))
-    assert torch.equal(sum_by_group(x[..., 0], a), sum_by_group(x[..., 0], might))
-    assert torch.equal(unmerge(merge(x, a), a), unmerge(merge(x, might), might))
+    assert torch.equal(merge(x, a, weight), merge(x, might, weight))
+    assert torch.equal(sum_by_group(x, a), sum_by_group(x, might))
+    assert torch.equal(sum_by_group(weight, a), sum_by_group(weight, might))
+    assert torch.equal(unmerge(merge(x, a), a), unmerge(merge(x, a), might))
+    assert torch.equal(a.sizes, might.sizes)

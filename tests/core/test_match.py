@@ -141,6 +141,7 @@ def test_only_the_direction_of_a_token_counts(method):
 def test_float16_is_measured_in_float32(method):
     # the products of tokens as long as these overflow float16
     x = (1000 * random_tokens(2, 60, batch=4)).half()
+    assert torch.equal(cosines(x, x), cosines(x.float(), x.float()))
     assert torch.equal(match(x, 30, method=method).index, match(x.float(), 30, method=method).index)
 
 

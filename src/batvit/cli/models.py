@@ -78,7 +78,7 @@ def _engines(args: argparse.Namespace) -> Models:
         raise ValueError(f"--{given[0].replace('_', '-')} comes too late: {args.model} is exported already; leave it out")
     if args.dense_file is None:
         raise ValueError(f"give --dense FILE, the dense model to compare {args.model} with: batvit export --dense writes it")
-    if torch.device(args.device).type != "cpu":
+    if args.device.partition(":")[0] != "cpu":
         raise ValueError(f"exported models run on the CPU, got --device {args.device}; give --device cpu")
     dense, reduced = (load_engine(path, precision=args.precision) for path in (args.dense_file, args.model))
     if dense.card.input_size != reduced.card.input_size or dense.num_classes != reduced.num_classes:
