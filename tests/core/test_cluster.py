@@ -202,6 +202,14 @@ def test_autocast_does_not_change_a_distance():
         torch.testing.assert_close(squared_distances(x), expected)
 
 
+def test_tokens_nearest_to_one_another_are_equally_dense_whatever_the_rounding():
+    # added in another order, the norms of the last two would make the later one denser
+    x = torch.tensor([0.8032760620117188, 0.17483338713645935, 0.08897809684276581]).view(1, 3, 1)
+    assert cluster(x, 3, neighbours=2).index.tolist() == [[1, 0, 2]]
+    squared = squared_distances(random_tokens(0, 98, batch=4, channels=384))
+    assert torch.equal(squared, squared.transpose(1, 2))
+
+
 @pytest.mark.parametrize("scale", [1, 10, 100])
 def test_two_clear_groups_are_found_at_any_scale(scale):
     # two tight groups of five, far apart whatever the unit

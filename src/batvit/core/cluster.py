@@ -42,8 +42,9 @@ def squared_distances(features: Float[Tensor, "batch tokens channels"]) -> Float
     """||t_i - t_j||^2, by one matrix product, so that a FLOP counter sees it."""
     squared = products(features, features)
     norm = _diagonal(squared).clone()
-    # one matrix, changed where it lies: to allocate it again and again would take longer than to compute it
-    return squared.mul_(-2).add_(norm.unsqueeze(2)).add_(norm.unsqueeze(1)).clamp_(min=0)
+    # changed where it lies: to allocate a matrix takes longer than to compute it. The norms are added up first, so that
+    # rounding leaves it symmetric, and two tokens that are each other's nearest have one density.
+    return squared.mul_(-2).add_(norm.unsqueeze(2) + norm.unsqueeze(1)).clamp_(min=0)
 
 
 def log_density(
