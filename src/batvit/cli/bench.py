@@ -147,13 +147,15 @@ def _table(found: list[Comparison]) -> Table:
     table = options.table(*(columns[:-1] if several else columns))
     for result in (each for one in found for each in one.modes):
         for name, timing in (("dense", result.dense), ("reduced", result.reduced)):
-            last = (f"{result.speedup:.2f}", f"{result.realised_share:.2f}", f"{100 * result.reduction_share:.1f} %")
+            # of what another engine does inside, nothing is seen
+            share = f"{100 * result.reduction_share:.1f} %" if result.reduction_share else ""
+            last = (f"{result.speedup:.2f}", f"{result.realised_share:.2f}", share)
             cells = (
                 str(timing.batch_size),
                 f"{name} {result.mode}" if several else name,
                 f"{timing.step_time:.1f} ({timing.step_time_iqr:.1f})",
                 f"{timing.samples_per_sec:.1f}",
-                f"{timing.peak_memory_mb:.1f}" if result.mode == "eager" else "",
+                f"{timing.peak_memory_mb:.1f}" if result.mode == "eager" and timing.peak_memory_mb else "",
                 *(last if name == "reduced" else ()),
             )
             table.add_row(*cells[: len(table.columns)])
