@@ -12,7 +12,6 @@ from batvit.data import image_folder, loader
 from batvit.engines import SUFFIXES
 from batvit.exporter import export
 
-SAMPLES = 32
 CALIBRATION = 300
 
 
@@ -28,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="DIR", help="sub-folders of pictures: the file is compared with the model on them; on noise otherwise"
     )
+    parser.add_argument("--samples", type=options.at_least(1), default=50, metavar="N", help="how many of them at most (50)")
     options.add_config(parser)
 
 
@@ -43,14 +43,14 @@ def run(args: argparse.Namespace) -> None:
     model = pair.dense if args.dense else pair.reduced
     images = calibration = None
     if args.data is not None:
-        calibration = _pictures(args.data, model, CALIBRATION if args.int8 else SAMPLES)
-        images = torch.cat(calibration[:SAMPLES])
+        calibration = _pictures(args.data, model, max(args.samples, CALIBRATION * args.int8))
+        images = torch.cat(calibration[: args.samples])
     done = export(
         model,
         output,
         name=args.model,
         images=images,
-        calibration=calibration if args.int8 else None,
+        calibration=(calibration or [])[:CALIBRATION] if args.int8 else None,
         opset=args.opset,
     )
     options.say(
