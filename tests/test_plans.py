@@ -62,8 +62,8 @@ def test_tome_by_hand():
     features = torch.tensor([[[1.0, 0.0], [2.0, 0.0], [0.6, 0.8], [0.0, 5.0], [0.6, -0.8]]])
     evidence = Evidence(features, torch.zeros(1, 5), torch.ones(1, 5))
     _, a = decide(evidence, BATConfig(method="tome", blocks=(1,), tokens=(3,)))
-    # 4 stays alone, then 1 with 0, then 3 with 2
-    assert a.index.tolist() == [[1, 1, 2, 2, 0]]
+    # 1 with 0, then 3 with 2; 4 stays alone
+    assert a.index.tolist() == [[0, 0, 1, 1, 2]]
 
 
 def test_more_than_a_matching_can_merge_is_refused_before_the_model_is_touched():

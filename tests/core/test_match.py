@@ -33,16 +33,16 @@ def sizes(draw):
 def test_bipartite_by_hand():
     # tokens 0, 2, 4 choose among 1 and 3: 0 -> 1 (10 degrees apart), 2 -> 3 (5), 4 -> 1 (30)
     tokens = angles(0, 10, 95, 90, 40)
-    # the closest two merges are 2 with 3 and 0 with 1; 4 stays alone and is numbered first, then 1 and 3 with who chose them
-    assert match(tokens, 2).index.tolist() == [[1, 1, 2, 2, 0]]
-    assert match(tokens, 1).index.tolist() == [[0, 2, 3, 3, 1]]
+    # the closest two merges are 2 with 3 and 0 with 1; 4 stays alone and is numbered after them
+    assert match(tokens, 2).index.tolist() == [[0, 0, 1, 1, 2]]
+    assert match(tokens, 1).index.tolist() == [[2, 0, 1, 1, 3]]
 
 
 def test_two_may_choose_the_same_partner():
     # 0 -> 1 (10 degrees apart), 4 -> 1 (9), 2 -> 3 (90): the closest two merges make one group of three
     a = match(angles(0, 10, 180, 90, 19), 2)
-    assert a.index.tolist() == [[1, 1, 0, 2, 1]]
-    assert a.sizes.tolist() == [[1, 3, 1]]
+    assert a.index.tolist() == [[0, 0, 2, 1, 0]]
+    assert a.sizes.tolist() == [[3, 1, 1]]
 
 
 def test_greedy_by_hand():
@@ -56,7 +56,7 @@ def test_greedy_finds_pairs_that_bipartite_cannot():
     # 0 and 2 are closest, and both choose; the best that bipartite can do is 2 -> 1
     tokens = angles(0, 50, 2, 90)
     assert match(tokens, 1, method="greedy").index.tolist() == [[0, 1, 0, 2]]
-    assert match(tokens, 1, method="bipartite").index.tolist() == [[0, 1, 1, 2]]
+    assert match(tokens, 1, method="bipartite").index.tolist() == [[2, 0, 0, 1]]
 
 
 def bipartite_by_loops(tokens, pairs):
@@ -120,14 +120,14 @@ def test_greedy_does_not_depend_on_the_order(seed, order):
 
 def test_equal_similarity_goes_to_the_lower_index():
     x = torch.ones(1, 6, 1)
-    # 0, 2, 4 all choose 1, and the first two of them are joined to it; 4 stays alone and is numbered first
-    assert match(x, 2).index.tolist() == [[1, 1, 1, 2, 0, 3]]
+    # 0, 2, 4 all choose 1, and the first two of them are joined to it; 4 stays alone and is numbered last
+    assert match(x, 2).index.tolist() == [[0, 0, 0, 1, 3, 2]]
     # 0 with 1, then 2 with 3
     assert match(x, 2, method="greedy").index.tolist() == [[0, 0, 1, 1, 2, 3]]
     # of fifty that choose 1, the first twenty are joined to it; sorting that many, an unstable sort would show
     many = match(torch.ones(1, 100, 1), 20).index[0]
-    assert many[0::2].tolist() == [30] * 20 + list(range(30))
-    assert many[1::2].tolist() == list(range(30, 80))
+    assert many[0::2].tolist() == [0] * 20 + list(range(50, 80))
+    assert many[1::2].tolist() == list(range(50))
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -30,9 +30,10 @@ def assign(
         matching, neighbours: see :func:`match` and :func:`cluster`.
     """
     order = decouple(importance)
+    features = take(features, order)
     parts = []
     if attentive:
-        parts.append(match(take(features, order[:, :attentive]), pairs, method=matching))
+        parts.append(match(features[:, :attentive], pairs, method=matching))
     if centres:
-        parts.append(cluster(take(features, order[:, attentive:]), centres, neighbours=neighbours))
+        parts.append(cluster(features[:, attentive:], centres, neighbours=neighbours))
     return Assignment.join(order, *parts)

@@ -53,6 +53,7 @@ def log_density(
     """Logarithm of rho_i = exp(-mean_j ||t_i - t_j||^2 / C), over all tokens or the nearest ``neighbours``.
 
     The published sum is printed without the minus and underflows in float32; hence the mean, scaled by the width C.
+    May overwrite the distance of each token to itself, which no later step reads.
     """
     tokens = squared.shape[-1]
     if neighbours is None or neighbours >= tokens:
@@ -60,9 +61,7 @@ def log_density(
     if neighbours == 2:
         # itself, at distance 0, and the nearest other: a minimum is ten times cheaper than a selection
         _diagonal(squared).fill_(torch.inf)
-        nearest = squared.amin(dim=-1)
-        _diagonal(squared).zero_()
-        return nearest / (-width * neighbours)
+        return squared.amin(dim=-1) / (-width * neighbours)
     return squared.topk(neighbours, dim=-1, largest=False).values.sum(dim=-1) / (-width * neighbours)
 
 

@@ -5,7 +5,6 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from batvit.core.assignment import Assignment
-from batvit.core.decouple import ranks
 from batvit.core.precision import products
 
 NO_LENGTH = 1e-12
@@ -38,22 +37,20 @@ def cosines(
     a: Float[Tensor, "batch first channels"], b: Float[Tensor, "batch second channels"]
 ) -> Float[Tensor, "batch first second"]:
     """The cosine of each token of a with each of b, in float32; a token without length is like no other."""
-    of_a, of_b = (torch.linalg.vector_norm(x, dim=2, dtype=torch.float32).clamp(min=NO_LENGTH) for x in (a, b))
+    of_a, of_b = (torch.linalg.vector_norm(x, dim=2, dtype=torch.float32).clamp_(min=NO_LENGTH) for x in (a, b))
     return products(a, b).div_(of_a.unsqueeze(2)).div_(of_b.unsqueeze(1))
 
 
 def _bipartite(features: Float[Tensor, "batch tokens channels"], pairs: int) -> Assignment:
     batch, tokens, device = *features.shape[:2], features.device
-    # even ranks choose, odd ranks are chosen
-    choosing, chosen = (tokens + 1) // 2, tokens // 2
-    if pairs == 0 or chosen == 0:
+    if pairs == 0:
         return Assignment.identity(batch, tokens, device)
-    best, partner = cosines(features[:, 0::2].contiguous(), features[:, 1::2].contiguous()).max(dim=2)
-    rank = ranks(best.argsort(dim=1, descending=True, stable=True))
-    alone = choosing - pairs
-    index = torch.zeros(batch, tokens, dtype=torch.long, device=device)
-    index[:, 0::2] = torch.where(rank < pairs, alone + partner, rank - pairs)
-    index[:, 1::2] = torch.arange(alone, alone + chosen, device=device)
+    # even ranks choose, odd ranks are chosen: these lead the groups 0, 1, 2, ..., and who stays alone the further ones
+    best, partner = cosines(features[:, 0::2], features[:, 1::2]).max(dim=2)
+    alone = best.argsort(dim=1, descending=True, stable=True)[:, pairs:]
+    further = torch.arange(tokens // 2, tokens - pairs, device=device).expand_as(alone)
+    index = (torch.arange(tokens, device=device) // 2).repeat(batch, 1)
+    index[:, 0::2] = partner.scatter_(1, alone, further)
     return Assignment(index, tokens - pairs)
 
 
