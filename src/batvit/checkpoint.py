@@ -5,6 +5,7 @@ import pickle
 import re
 import textwrap
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def create_model(
     pretrained: bool = False,
     num_classes: int | None = None,
     image_size: tuple[int, int] | None = None,
+    drop_path: float = 0.0,
 ) -> nn.Module:
     """A timm model, with weights from a local file or, if asked, from timm's hub.
 
@@ -32,6 +34,7 @@ def create_model(
         pretrained: have timm download its weights, if there is no checkpoint.
         num_classes: classes of the head, if not the model's own.
         image_size: (height, width) in pixels, if not the model's own; position embeddings are resampled.
+        drop_path: the rate of stochastic depth, for training.
 
     Raises:
         ValueError: if the model is unknown, or the file is no checkpoint or not one of this model.
@@ -41,7 +44,8 @@ def create_model(
     if num_classes is not None and num_classes < 0:
         raise ValueError(f"num_classes must be 1 or more, or 0 for a model without a head, got {num_classes}")
     state = None if checkpoint is None else read_weights(checkpoint)
-    model = _build(name, pretrained=pretrained and state is None, num_classes=num_classes)
+    options = {"num_classes": num_classes, "drop_path_rate": drop_path or None}
+    model = _build(name, pretrained and state is None, {key: value for key, value in options.items() if value is not None})
     # weights fine-tuned at that size need it before, others are resampled to it after
     fits = state is None or not _misshapen(model, state)
     if image_size is not None and not fits:
@@ -65,10 +69,14 @@ def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
 
 def save_weights(model: nn.Module, path: str | Path) -> Path:
     """Write the state dict of a model, compiled or not, as safetensors: whole or not at all."""
-    plain = getattr(model, "_orig_mod", model)
+    return save_state(getattr(model, "_orig_mod", model).state_dict(), path)
+
+
+def save_state(state: Mapping[str, Tensor], path: str | Path) -> Path:
+    """Write a state dict as safetensors: whole or not at all."""
     # a copy of each: safetensors refuses weights that share their memory
-    state = {key: value.detach().cpu().clone().contiguous() for key, value in plain.state_dict().items()}
-    return write_atomic(path, safetensors.torch.save(state))
+    apart = {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
+    return write_atomic(path, safetensors.torch.save(apart))
 
 
 def read_weights(checkpoint: str | Path) -> dict[str, Tensor]:
@@ -111,10 +119,9 @@ def _check_name(name: str) -> None:
         raise ValueError(f"unknown weights {name!r}; there are {', '.join(tagged) or 'none of this model'}")
 
 
-def _build(name: str, *, pretrained: bool, num_classes: int | None) -> nn.Module:
-    classes: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+def _build(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
     try:
-        return timm.create_model(name, pretrained=pretrained, **classes)
+        return timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:
         if pretrained:
             message = f"no pretrained weights of {name} could be had ({_first_line(error)}); give --checkpoint FILE"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from PIL import Image, UnidentifiedImageError
@@ -53,7 +53,12 @@ def open_picture(path: Path) -> Image.Image:
     Raises:
         UnreadableError: naming the file, if it is no picture, is cut short, or is larger than Pillow's safety limit.
     """
-    with _opened(path) as image:
+    return decode_picture(path, str(path))
+
+
+def decode_picture(source: Path | BinaryIO, name: str) -> Image.Image:
+    """:func:`open_picture` of a file that is open already, and has a name to tell."""
+    with _opened(source, name) as image:
         return image.convert("RGB")
 
 
@@ -194,16 +199,16 @@ def _check_classes(
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             # up to twice its safety limit Pillow would only warn
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(source, formats=FORMATS) as image:
                 yield image
     except Exception as error:
         # whatever a decoder stumbles over, the file is no good
-        raise UnreadableError(f"{path}: cannot be read as a picture ({_reason(error)})") from error
+        raise UnreadableError(f"{name}: cannot be read as a picture ({_reason(error)})") from error
 
 
 def _reason(error: Exception) -> str:
@@ -214,7 +219,7 @@ def _reason(error: Exception) -> str:
 
 def _readable(path: Path, *, decode: bool) -> bool:
     try:
-        with _opened(path) as image:
+        with _opened(path, str(path)) as image:
             if decode:
                 image.convert("RGB")
     except UnreadableError:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from batvit.data import placed
 
@@ -18,6 +19,8 @@ class Evaluation:
     top5: float
     agreement: float
     """share of pictures, in percent, on which the most likely class is the first model's"""
+    loss: float
+    """mean cross-entropy"""
 
     @property
     def top1_err(self) -> float:
@@ -28,6 +31,16 @@ class Evaluation:
     def top5_err(self) -> float:
         """100 - top5."""
         return 100 - self.top5
+
+    @classmethod
+    def from_sums(cls, samples: int, top1: float, top5: float, agreeing: float, loss: float) -> "Evaluation":
+        """Of so many pictures: how many were right, how many among the first five, how many agreed, and the sum of losses."""
+        return cls(samples, 100 * top1 / samples, 100 * top5 / samples, 100 * agreeing / samples, loss / samples)
+
+    def sums(self) -> tuple[float, float, float, float]:
+        """What :meth:`from_sums` takes after the number of pictures; those of parts can be added up."""
+        top1, top5, agreeing = (round(share * self.samples / 100) for share in (self.top1, self.top5, self.agreement))
+        return float(top1), float(top5), float(agreeing), self.loss * self.samples
 
 
 @torch.inference_mode()
@@ -44,7 +57,7 @@ def evaluate(models: Mapping[str, nn.Module], batches: Iterable[tuple[Tensor, Te
     """
     if not models:
         raise ValueError("there is no model to evaluate")
-    samples, right = 0, {name: [0, 0, 0] for name in models}
+    samples, sums = 0, {name: [0.0, 0.0, 0.0, 0.0] for name in models}
     training = {name: model.training for name, model in models.items()}
     try:
         for images, labels in batches:
@@ -55,14 +68,21 @@ def evaluate(models: Mapping[str, nn.Module], batches: Iterable[tuple[Tensor, Te
                 best = logits.topk(min(5, logits.shape[1])).indices
                 hits = best == labels.cpu().unsqueeze(1)
                 first = best[:, 0] if first is None else first
-                for i, found in enumerate((hits[:, 0], hits, best[:, 0] == first)):
-                    right[name][i] += int(found.sum())
+                for i, found in enumerate((hits[:, 0], hits, best[:, 0] == first, _losses(name, logits, labels))):
+                    sums[name][i] += float(found.sum(dtype=torch.float64))
     finally:
         for name, model in models.items():
             model.train(training[name])
     if not samples:
         raise ValueError("there is no picture to evaluate on")
-    return {name: Evaluation(samples, *(100 * count / samples for count in counts)) for name, counts in right.items()}
+    return {name: Evaluation.from_sums(samples, *of_model) for name, of_model in sums.items()}
+
+
+def _losses(name: str, logits: Tensor, labels: Tensor) -> Tensor:
+    if not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+        found = f"{int(labels.min())} .. {int(labels.max())}"
+        raise ValueError(f"{name}: labels {found} do not fit {logits.shape[1]} classes; labels count from 0")
+    return functional.cross_entropy(logits, labels.cpu(), reduction="none")
 
 
 def _checked(name: str, logits: object, batch: int) -> Tensor:

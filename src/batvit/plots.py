@@ -1,11 +1,12 @@
-"""What a benchmark found, as a picture: pure functions. :func:`batvit.visualize.save` writes what they return."""
+"""What a benchmark found, and what runs logged, as figures: pure functions. :func:`batvit.visualize.save` writes them."""
 
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from batvit.benchmark import Comparison
+from batvit.curves import Curve
 from batvit.visualize import CURVE_COLOURS, CURVE_MARKERS
 
 
@@ -45,4 +46,43 @@ def plot_speedup(found: Sequence[Comparison]) -> Figure:
     axes.grid(alpha=0.3)
     # beside the axes it hides no line
     figure.legend(loc="outside upper center", ncols=4)
+    return figure
+
+
+def plot_curves(curves: Sequence[Curve]) -> Figure:
+    """Training loss and top-1 over the epochs, side by side, a line a run; the legend has the best top-1 of each.
+
+    A line joins the epochs that have a value.
+
+    Args:
+        curves: of :func:`batvit.curves.read_curve`.
+
+    Raises:
+        ValueError: if there is no curve.
+    """
+    if not curves:
+        raise ValueError("curves is empty; give what read_curve returns for each run")
+    figure = Figure(figsize=(9.6, 4.2), dpi=150, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    labels = []
+    for i, curve in enumerate(curves):
+        # there is a marker more than colours, so the first 56 lines are all different
+        style = {"color": CURVE_COLOURS[i % len(CURVE_COLOURS)], "marker": CURVE_MARKERS[i % len(CURVE_MARKERS)]}
+        for axes, name in ((left, "train_loss"), (right, "top1")):
+            known = [(point.epoch, getattr(point, name)) for point in curve.points if getattr(point, name) is not None]
+            # in a long run markers at every epoch would hide the line
+            every = 1 + len(known) // 25
+            axes.plot(*zip(*known, strict=True) if known else ((), ()), **style, markersize=5, linewidth=1.8, markevery=every)
+        labels.append(curve.name if curve.best is None else f"{curve.name} ({curve.best.top1:.1f})")
+    left.set(xlabel="epoch", ylabel="training loss")
+    right.set(xlabel="epoch", ylabel="top-1 (%)")
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    columns = max(1, min(4, len(labels), 100 // (1 + max(map(len, labels)))))
+    legend = figure.legend(left.lines, map(str, range(len(labels))), loc="outside upper center", ncols=columns)
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        # set here, because a label may start with an underscore, and no name is a formula
+        text.set_text(label)
+        text.set_parse_math(False)
     return figure

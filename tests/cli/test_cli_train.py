@@ -44,7 +44,7 @@ def weights(tmp_path_factory):
 
 def train(data, output, *more):
     common = ("--img-size", "64", "--epochs", "2", "--batch-size", "8", "--lr", "1e-3", "--device", "cpu")
-    return main(["train", MODEL, "--data", str(data), "--output", str(output), *common, *map(str, more)])
+    return main(["train", "--model", MODEL, "--data", str(data), "--output", str(output), *common, *map(str, more)])
 
 
 def test_a_fine_tuned_model_is_evaluated_as_it_was_trained(folder, weights, tmp_path, capsys):
@@ -84,9 +84,11 @@ def test_a_fitting_head_is_kept_and_dense_has_no_configuration(folder, weights, 
     assert capsys.readouterr().err == ""
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "best.safetensors",
+        "checkpoints",
         "last.safetensors",
         "log.jsonl",
-        "train.json",
+        "run.json",
+        "summary.csv",
     ]
     trained = load_file(tmp_path / "run" / "last.safetensors")
     assert torch.allclose(trained["head.weight"], state["head.weight"], atol=1e-6)
@@ -138,11 +140,11 @@ def test_what_cannot_be_trained_is_refused_in_one_line(folder, weights, tmp_path
 
 
 def test_an_unknown_model_is_refused(folder, tmp_path, capsys):
-    assert main(["train", "test_vitt", "--data", str(folder), "--output", str(tmp_path / "run")]) == 2
+    assert main(["train", "--model", "test_vitt", "--data", str(folder), "--output", str(tmp_path / "run")]) == 2
     assert "unknown model 'test_vitt'" in capsys.readouterr().err
 
 
 def test_folders_of_different_classes_are_refused(folder, weights, tmp_path, capsys):
     (folder / "val" / "red").rename(folder / "val" / "rot")
     assert train(folder, tmp_path / "run", "--checkpoint", weights) == 2
-    assert "class 'red' is in train/ alone" in capsys.readouterr().err
+    assert "train/rot: holds no pictures; put some there, or remove the class from" in capsys.readouterr().err

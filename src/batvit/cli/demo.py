@@ -7,26 +7,26 @@ import statistics
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from timm.models import VisionTransformer
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from batvit.backbones.patch import config_of, patch
 from batvit.benchmark import Comparison, compare
 from batvit.checkpoint import save_weights
 from batvit.cli import options
+from batvit.cli.fitting import fit_shown
 from batvit.cli.options import say
-from batvit.cli.train import Data, fit_shown
 from batvit.config import BATConfig
-from batvit.digits import CLASSES, digits
+from batvit.digits import CLASSES, Digits, digits
 from batvit.evaluate import Evaluation, evaluate
 from batvit.files import check_folder
 from batvit.macs import count_parameters
 from batvit.trace import trace
-from batvit.train_config import TrainConfig
+from batvit.training.config import TrainConfig
 from batvit.visualize import draw_many, from_tensor, save
 
 # DeiT's layout, small: 64 patches
@@ -55,6 +55,13 @@ class Row:
     name: str
     accuracy: Evaluation
     speed: Comparison | None
+
+
+class Data(NamedTuple):
+    """Digits to train on, and others in batches."""
+
+    train: Digits
+    val: DataLoader[tuple[Tensor, Tensor]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +102,7 @@ def _train(data: Data, epochs: int) -> nn.Module:
         f"{len(model.blocks)} blocks, {model.patch_embed.num_patches} patches, {count_parameters(model):,} parameters; "
         f"{_count(epochs, 'epoch')}, {_count(torch.get_num_threads(), 'CPU thread')}."
     )
-    history = fit_shown(model, data, replace(FROM_SCRATCH, epochs=epochs), title="training")
+    history = fit_shown(model, *data, replace(FROM_SCRATCH, epochs=epochs), title="training")
     others = len(data.val.dataset)  # type: ignore[arg-type]
     say(f"After {sum(epoch.seconds for epoch in history):.0f} s it reads {history[-1].top1:.1f} % of {others} other digits.")
     return model
@@ -110,7 +117,7 @@ def _fine_tuned(dense: nn.Module, data: Data) -> dict[str, nn.Module]:
     say(f'Fewer tokens as in the paper, mode="paper", and fine-tuning for {_count(FINE_TUNING.epochs, "epoch")} …')
     models = {f"{FINE_TUNED}, keep {rate}": patch(copy.deepcopy(dense), mode="paper", keep_rate=rate) for rate in KEEP_RATES}
     for name, model in models.items():
-        fit_shown(model, data, FINE_TUNING, title=name)
+        fit_shown(model, *data, FINE_TUNING, title=name)
     return models
 
 

@@ -1,7 +1,6 @@
 """Draw what becomes of each patch of a picture."""
 
 import argparse
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -25,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Trace one picture and save the strip."""
-    _check_suffix("--output", args.output, PICTURE_FORMATS)
-    _check_suffix("--diversity", args.diversity, FIGURE_FORMATS)
+    options.check_suffix("--output", args.output, PICTURE_FORMATS)
+    options.check_suffix("--diversity", args.diversity, FIGURE_FORMATS)
     options.check_outputs(args.json, args.output, args.diversity, keep=[args.picture])
     image = open_picture(Path(args.picture))
     pair = models.load(args, pretrained=True)
@@ -54,8 +53,3 @@ def run(args: argparse.Namespace) -> None:
             "diversity": curves,
         },
     )
-
-
-def _check_suffix(option: str, path: str | None, known: Iterable[str]) -> None:
-    if path is not None and Path(path).suffix.lower() not in known:
-        raise ValueError(f"{option} {path}: the suffix must be one of {', '.join(known)}")

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import json
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ console = Console()
 progress_console = Console(stderr=True)
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse.ArgumentParser, name: str = "model") -> None:
     """Which model, where its weights are, and where the result goes."""
-    parser.add_argument("model", metavar="MODEL", help="a timm model, such as deit_small_patch16_224")
+    parser.add_argument(name, metavar="MODEL", help="a timm model, such as deit_small_patch16_224")
     parser.add_argument("--checkpoint", metavar="FILE", help="weights: .safetensors or .pth; timm's own otherwise")
     parser.add_argument("--num-classes", type=at_least(0), metavar="N", help="classes of the head, if not the model's own")
     parser.add_argument(
@@ -113,6 +113,12 @@ def check_outputs(*paths: str | Path | None, keep: Sequence[str | Path] = ()) ->
             if wanted in taken:
                 raise ValueError(f"{path} would overwrite what is read or written beside it; name another file")
             taken.add(wanted)
+
+
+def check_suffix(option: str, path: str | None, known: Iterable[str]) -> None:
+    """Refuse an output file whose suffix names no known format."""
+    if path is not None and Path(path).suffix.lower() not in known:
+        raise ValueError(f"{option} {path}: the suffix must be one of {', '.join(known)}")
 
 
 def write_json(path: str | Path | None, result: dict[str, Any]) -> None:

@@ -1,121 +1,166 @@
-"""Fine-tune on a folder of pictures, with fewer tokens or dense."""
+"""Train on pictures of yours, with fewer tokens or dense, in one process or many."""
 
 import argparse
 import types
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from batvit.backbones.patch import patch
-from batvit.checkpoint import create_model
 from batvit.cli import options
+from batvit.cli.fitting import fit_shown
+from batvit.cli.trainee import teacher, trainee
 from batvit.config import BATConfig
-from batvit.data import Pictures, data_config, image_folder, loader
-from batvit.digits import CLASSES, Digits, digits
-from batvit.train import BEST, LAST, Epoch, augmentation, check_output, fit
-from batvit.train_config import PRECISIONS, TrainConfig
+from batvit.data import data_config
+from batvit.digits import CLASSES, digits
+from batvit.training.batches import Part
+from batvit.training.config import DISTILLATIONS, PRECISIONS, TrainConfig
+from batvit.training.pictures import Found, find
+from batvit.training.processes import StoppedError, part_of
+from batvit.training.progress import Epoch
+from batvit.training.recipes import RECIPES
+from batvit.training.record import BEST, LAST, check_output
+from batvit.training.warmup import reducer
 
 DIGITS = "digits"
+TRACKERS = ("tensorboard", "wandb")
 
 
-class Data(NamedTuple):
-    """Pictures prepared for a model."""
+class Scans:
+    """Handwritten digits, which need no folder."""
 
-    train: Pictures | Digits
-    val: DataLoader[tuple[Tensor, Tensor]]
+    classes = tuple(map(str, range(CLASSES)))
+
+    def prepare(self, model: nn.Module, config: TrainConfig, part: Part) -> tuple[Any, Any]:
+        """As they are: a mirrored digit is another sign."""
+        settings = data_config(model)
+        train, val = digits(settings["input_size"][1:], mean=settings["mean"], std=settings["std"])
+        return train, DataLoader(part.of(val), config.batch_size)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Model, pictures, training and configuration."""
-    options.add_model(parser)
-    data = f"holds train/ and val/ with one sub-folder of pictures a class; or the word {DIGITS}: scikit-learn's"
+    """Recipe, model, pictures, training and configuration."""
+    parser.add_argument("--recipe", choices=RECIPES, help="model, training and reduction, where no option says otherwise")
+    options.add_model(parser, "--model")
+    data = f"holds train/ and val/ with one folder of pictures a class; or hfds/NAME, wds/DIR of tar shards, or {DIGITS}"
     parser.add_argument("--data", required=True, metavar="DIR", help=data)
+    parser.add_argument("--splits", nargs=2, metavar="NAME", help="of training and validation, if not train and val(idation)")
     parser.add_argument("--class-map", metavar="FILE", help="text file with all folder names in label order")
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="leave out files that are no pictures; decodes all twice"
     )
-    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="a new folder for checkpoints and log")
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="a new folder for checkpoints and logs")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in the output folder, if there is one")
     parser.add_argument("--dense", action="store_true", help="train the model as it is, without reduction")
+    parser.add_argument(
+        "--teacher", metavar="FILE", help="weights of the dense model to learn from, if not those it starts with"
+    )
+    parser.add_argument("--log-with", nargs="+", choices=TRACKERS, default=[], help="also log there")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda, cuda:1, …")
     parser.add_argument("--threads", type=options.at_least(1), metavar="N", help="CPU threads of torch")
-    group = parser.add_argument_group("training", "fields of TrainConfig")
-    for field, text in zip(fields(TrainConfig), options.field_help(TrainConfig).values(), strict=True):
-        # of "float | None" the first
-        kind: Any = get_args(field.type)[0] if isinstance(field.type, types.UnionType) else field.type
-        option = "--" + field.name.replace("_", "-")
-        if field.name == "precision":
-            group.add_argument(option, choices=PRECISIONS, default=field.default, help=f"{text} ({field.default})")
-        else:
-            shown = text if field.default is None else f"{text} ({field.default})"
-            group.add_argument(option, type=kind, default=field.default, metavar=field.name.upper(), help=shown)
+    _add_training(parser)
     options.add_config(parser)
 
 
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    """Every field of TrainConfig, its help from the line under the field."""
+    group = parser.add_argument_group("training", "fields of TrainConfig; a recipe brings its own")
+    choices = {"precision": PRECISIONS, "distill": DISTILLATIONS}
+    for field, text in zip(fields(TrainConfig), options.field_help(TrainConfig).values(), strict=True):
+        # of "float | None" the first
+        kind: Any = get_args(field.type)[0] if isinstance(field.type, types.UnionType) else field.type
+        option, shown = "--" + field.name.replace("_", "-"), text if field.default is None else f"{text} ({field.default})"
+        if field.name in choices:
+            group.add_argument(option, choices=choices[field.name], help=shown)
+        elif kind is bool:
+            group.add_argument(option, action=argparse.BooleanOptionalAction, help=shown)
+        else:
+            group.add_argument(option, type=kind, metavar=field.name.upper(), help=shown)
+
+
 def run(args: argparse.Namespace) -> None:
-    """Train, and keep the configuration beside the checkpoints."""
-    config = TrainConfig(**{field.name: getattr(args, field.name) for field in fields(TrainConfig)})
+    """Train, and keep the configuration beside the weights."""
+    _resolve(args)
+    config = TrainConfig(**{f.name: getattr(args, f.name) for f in fields(TrainConfig) if getattr(args, f.name) is not None})
     reduction = _reduction(args)
     options.check_outputs(args.json)
-    check_output(args.output)
+    check_output(args.output, resume=args.resume)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    pictures = None if args.data == DIGITS else _folders(args)
+    part, device = part_of(options.torch_device(args.device))
+    found = _pictures(args)
     # a new head is random too
     torch.manual_seed(config.seed)
-    model = _model(args, CLASSES if pictures is None else len(pictures[0].classes))
+    model = trainee(args, config, found.classes, options.note if part.rank == 0 else _nothing).to(device)
+    of_teacher = teacher(args, config, model)
     if reduction is not None:
         patch(model, reduction)
-    data = _digits(model, config) if pictures is None else _prepare(*pictures, model, config)
+    train, val = found.prepare(model, config, part)
+    about = {name: getattr(args, name) for name in ("model", "data", "checkpoint", "teacher", "recipe")}
+    about["config"] = None if reduction is None else reduction.to_dict()
+    try:
+        epochs = fit_shown(
+            *(model, train, val, config),
+            title="training",
+            on_epoch=_teller(args.output, reduction, config.epochs),
+            output=args.output,
+            resume=args.resume,
+            teacher=of_teacher,
+            reduce=None if reduction is None else reducer(reduction),
+            about=about,
+            log_with=args.log_with,
+        )
+    except StoppedError as stopped:
+        options.note(str(stopped))
+        # what a shell tells of a process that SIGTERM ended
+        raise SystemExit(143) from None
+    if part.rank == 0:
+        _conclude(args, about | {"device": str(device), "train": asdict(config)}, epochs)
 
+
+def _pictures(args: argparse.Namespace) -> Found | Scans:
+    if args.data == DIGITS:
+        return Scans()
+    splits = tuple(args.splits) if args.splits else None
+    return find(args.data, splits=splits, class_map=args.class_map, skip_unreadable=args.skip_unreadable)
+
+
+def _teller(output: str, reduction: BATConfig | None, epochs: int) -> Callable[[Epoch], None]:
     def on_epoch(epoch: Epoch) -> None:
         if reduction is not None:
             for name in (LAST, BEST):
-                reduction.save(BATConfig.path_beside(Path(args.output) / name))
-        options.say(_line(epoch, config.epochs))
+                reduction.save(BATConfig.path_beside(Path(output) / name))
+        options.say(_line(epoch, epochs))
 
-    epochs = fit_shown(model, data, config, title="training", output=args.output, on_epoch=on_epoch)
-    best = _best(epochs)
+    return on_epoch
+
+
+def _conclude(args: argparse.Namespace, result: dict[str, Any], epochs: list[Epoch]) -> None:
+    best = max(epochs, key=lambda epoch: epoch.top1)
     options.say(f"best {best.top1:.2f} % after epoch {best.epoch}: {Path(args.output) / BEST}")
-    options.write_json(args.json, _json(args, config, reduction, epochs))
+    options.write_json(args.json, result | {"best": asdict(best), "epochs": [asdict(epoch) for epoch in epochs]})
 
 
-def fit_shown(
-    model: nn.Module,
-    data: Data,
-    config: TrainConfig,
-    *,
-    title: str,
-    output: str | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
-) -> list[Epoch]:
-    """:func:`batvit.train.fit` with a bar on standard error that makes way for what ``on_epoch`` prints."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("updates,"),
-        TimeRemainingColumn(),
-    )
-    console = options.progress_console
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None)
-
-        def make_way(epoch: Epoch) -> None:
-            if on_epoch is not None:
-                bar.stop()
-                on_epoch(epoch)
-                bar.start()
-
-        def progress(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        return fit(model, data.train, data.val, config, output=output, on_epoch=make_way, progress=progress)
+def _resolve(args: argparse.Namespace) -> None:
+    """Let the recipe speak where no option does."""
+    if args.recipe is None:
+        if args.model is None:
+            raise ValueError("give --model MODEL, or --recipe NAME, which brings one")
+        return
+    recipe = RECIPES[args.recipe]
+    args.model = args.model or recipe.model
+    for name, value in recipe.train.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    if not args.dense and args.config is None:
+        args.mode = args.mode or recipe.reduction["mode"]
+        if args.keep_rate is None and args.tokens is None:
+            args.keep_rate = recipe.reduction["keep_rate"]
 
 
 def _reduction(args: argparse.Namespace) -> BATConfig | None:
@@ -127,52 +172,8 @@ def _reduction(args: argparse.Namespace) -> BATConfig | None:
     return None
 
 
-def _folders(args: argparse.Namespace) -> tuple[Pictures, Pictures]:
-    """Training and validation pictures, of the same classes."""
-    train, val = (
-        image_folder(Path(args.data) / part, class_map=args.class_map, skip_unreadable=args.skip_unreadable)
-        for part in ("train", "val")
-    )
-    alone = sorted(set(train.classes) ^ set(val.classes))
-    if alone:
-        where = "train" if alone[0] in train.classes else "val"
-        raise ValueError(
-            f"{args.data}: class {alone[0]!r} is in {where}/ alone; give both the same folders, or --class-map FILE"
-        )
-    return train, val
-
-
-def _model(args: argparse.Namespace, classes: int) -> nn.Module:
-    """The model with a head for the classes: that of its weights if it fits, or else a new one on the same trunk."""
-    device = options.torch_device(args.device)
-    kind = {"checkpoint": args.checkpoint, "pretrained": True, "image_size": options.image_size(args)}
-    try:
-        model: Any = create_model(args.model, num_classes=classes, **kind)
-        # timm replaces the head of its own weights by itself
-        before = classes if args.checkpoint else model.pretrained_cfg["num_classes"]
-    except ValueError:
-        if args.checkpoint is None:
-            raise
-        model = create_model(args.model, num_classes=args.num_classes, **kind)
-        before = model.num_classes
-        model.reset_classifier(classes)
-    if before != classes:
-        note = f"a new head for {classes} classes takes the place of the one for {before}"
-        options.note(note)
-    placed: nn.Module = model.to(device)
-    return placed
-
-
-def _digits(model: nn.Module, config: TrainConfig) -> Data:
-    # as they are: a mirrored digit is another sign
-    settings = data_config(model)
-    train, val = digits(settings["input_size"][1:], mean=settings["mean"], std=settings["std"])
-    return Data(train, DataLoader(val, config.batch_size))
-
-
-def _prepare(train: Pictures, val: Pictures, model: nn.Module, config: TrainConfig) -> Data:
-    train.transform = augmentation(model, config)
-    return Data(train, loader(val, model, batch_size=config.batch_size, workers=config.workers))
+def _nothing(text: str) -> None:
+    """What other processes say than the first."""
 
 
 def _line(epoch: Epoch, epochs: int) -> str:
@@ -180,19 +181,3 @@ def _line(epoch: Epoch, epochs: int) -> str:
         f"epoch {epoch.epoch:>{len(str(epochs))}}/{epochs}  loss {epoch.train_loss:.4f}  top-1 {epoch.top1:.2f} %  "
         f"top-5 {epoch.top5:.2f} %  lr {epoch.lr:.2e}  {epoch.samples_per_sec:.1f} images/s  {epoch.seconds:.1f} s"
     )
-
-
-def _json(args: argparse.Namespace, config: TrainConfig, reduction: BATConfig | None, epochs: list[Epoch]) -> dict[str, Any]:
-    return {
-        "model": args.model,
-        "data": args.data,
-        "device": args.device,
-        "train": asdict(config),
-        "config": None if reduction is None else reduction.to_dict(),
-        "best": asdict(_best(epochs)),
-        "epochs": [asdict(epoch) for epoch in epochs],
-    }
-
-
-def _best(epochs: list[Epoch]) -> Epoch:
-    return max(epochs, key=lambda epoch: epoch.top1)

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import os
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -16,7 +17,9 @@ import batvit
 from batvit.checkpoint import save_weights
 from batvit.data import data_config
 from batvit.digits import digits
-from batvit.train import DivergedError, TrainConfig, augmentation, check_output, fit
+from batvit.training import DivergedError, TrainConfig, fit
+from batvit.training.pictures import augmentation
+from batvit.training.record import check_output
 
 GREY = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 SHORT = TrainConfig(epochs=2, batch_size=16, lr=3e-3, min_lr=0.0)
@@ -43,11 +46,12 @@ def timeless(epoch):
 def test_the_loss_falls_and_every_epoch_is_told(data):
     heard, steps = [], []
     config = dataclasses.replace(SHORT, epochs=12, lr=2e-2, opt="muon", warmup_epochs=1, clip_grad=1.0)
-    found = fit(model := vit(), *data, config, on_epoch=heard.append, progress=lambda *step: steps.append(step))
+    found = fit(model := vit(), *data, config, on_epoch=heard.append, progress=lambda step: steps.append(step))
     assert found[-1].train_loss < found[0].train_loss - 0.5
     assert [epoch.epoch for epoch in found] == list(range(1, 13))
     assert heard == found
-    assert steps == [(i, 72) for i in range(1, 73)]
+    assert [step[:2] for step in steps] == [(i, 72) for i in range(1, 73)]
+    assert all(step.loss > 0 and step.lr >= 0 and step.samples_per_sec > 0 for step in steps)
     assert 0 < found[0].lr < found[1].lr > found[2].lr > found[-1].lr > 0
     assert all(0 <= epoch.top1 <= epoch.top5 <= 100 for epoch in found)
     assert found[0].samples_per_sec == pytest.approx(96 / found[0].seconds)
@@ -93,13 +97,18 @@ def test_a_run_leaves_what_its_log_says(data, tmp_path):
     found = fit(model := vit(), *data, SHORT, output=tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "best.safetensors",
+        "checkpoints",
         "last.safetensors",
         "log.jsonl",
-        "train.json",
+        "run.json",
+        "summary.csv",
     ]
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert log == [dataclasses.asdict(epoch) for epoch in found]
-    assert TrainConfig(**json.loads((tmp_path / "run" / "train.json").read_text())) == SHORT
+    assert log == [dataclasses.asdict(epoch) | {"update": 6 * epoch.epoch} for epoch in found]
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert TrainConfig(**about["train"]) == SHORT
+    assert about["pictures"] == 96
+    assert about["versions"]["torch"] == version("torch")
     images, _ = next(iter(data[1]))
     again = vit().eval()
     again.load_state_dict(load_file(tmp_path / "run" / "last.safetensors"))
@@ -167,7 +176,7 @@ def test_a_run_that_diverges_stops_with_the_last_good_weights(data, tmp_path, sp
 def test_weights_spoiled_by_the_last_update_are_not_saved(data, tmp_path):
     with pytest.raises(DivergedError, match=r"epoch 1: inner.weight is not finite after update 6; lower lr \(0.003\)$"):
         fit(Fragile(5, nan_gradient), *data, SHORT, output=tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["train.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "run.json"]
 
 
 # it refuses
@@ -202,12 +211,6 @@ def test_what_is_no_classifier_is_refused(data, module, found):
         fit(module, *data, SHORT)
 
 
-def test_one_of_several_processes_is_refused(data, monkeypatch):
-    monkeypatch.setattr("batvit.train.Accelerator.num_processes", 2)
-    with pytest.raises(ValueError, match="in one process, this is one of 2"):
-        fit(vit(), *data, SHORT)
-
-
 def test_fp16_without_a_gpu_is_refused_before_anything_is_written(data, tmp_path):
     with pytest.raises(ValueError, match=r"fp16 needs a GPU, .* give bf16 or fp32, or move the model"):
         fit(vit(), *data, dataclasses.replace(SHORT, precision="fp16"), output=tmp_path / "run")
@@ -216,7 +219,7 @@ def test_fp16_without_a_gpu_is_refused_before_anything_is_written(data, tmp_path
 
 def test_a_folder_with_a_run_is_refused_and_stays_as_it_is(data, tmp_path):
     (tmp_path / "log.jsonl").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"already holds a run \(log.jsonl\); name another"):
+    with pytest.raises(FileExistsError, match=r"already holds a run \(log.jsonl\); go on with it by --resume, or name another"):
         fit(Untouched(), *data, SHORT, output=tmp_path)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("log.jsonl", "mine")]
 

@@ -1,0 +1,134 @@
+"""What a run leaves to be read: how it was made, its losses, its epochs."""
+
+import csv
+import io
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from batvit.files import check_folder, read_json, write_atomic
+from batvit.training.config import TrainConfig
+from batvit.training.progress import Epoch, Step
+
+RUN, LOG, SUMMARY = "run.json", "log.jsonl", "summary.csv"
+LAST, BEST = "last.safetensors", "best.safetensors"
+# they change how fast it goes, not where to
+FREE = ("data", "recipe", "grad_accum_steps", "grad_checkpointing", "compile", "workers", "log_every", "save_every", "keep")
+
+
+class Record:
+    """The files of one run: ``run.json``, ``log.jsonl`` (a line every so many updates and after each epoch), ``summary.csv``.
+
+    Args:
+        folder: of the run; made if it is not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def begin(self, config: TrainConfig, about: Mapping[str, Any]) -> None:
+        """Write the resolved configuration, what is told about the run, versions and commit."""
+        self.folder.mkdir(exist_ok=True)
+        content = dict(about) | {"train": asdict(config), "versions": versions(), "git_commit": git_commit()}
+        write_atomic(self.folder / RUN, json.dumps(content | {"command": sys.argv}, indent=2) + "\n")
+
+    def check_same(self, config: TrainConfig, about: Mapping[str, Any]) -> None:
+        """Refuse to go on with anything that would lead elsewhere.
+
+        Raises:
+            ValueError: naming the first difference.
+        """
+        earlier = read_json(self.folder / RUN)
+        before: dict[str, Any] = {"train": {}} | (earlier if isinstance(earlier, dict) else {})
+        # JSON has lists for tuples
+        now = json.loads(json.dumps(dict(about) | {"train": asdict(config)}))
+        for name, value in _flat(now).items():
+            there = _flat(before).get(name)
+            if value != there and name.removeprefix("train.") not in FREE:
+                raise ValueError(
+                    f"{self.folder}: this run was started with {name} = {there}, and cannot go on with {value}; "
+                    "give what it was started with, or name another folder"
+                )
+
+    def step(self, step: Step, epoch: int) -> None:
+        """Add a line about an update."""
+        fields = {"update": step.update, "epoch": epoch, "loss": step.loss, "lr": step.lr}
+        self._add(fields | {"samples_per_sec": step.samples_per_sec})
+
+    def epoch(self, history: list[Epoch], update: int) -> None:
+        """Add a line about an epoch, and write the summary anew."""
+        self._add(asdict(history[-1]) | {"update": update})
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        # as timm's train.py, which counts epochs from 0
+        table.writerow(("epoch", "train_loss", "eval_loss", "eval_top1", "eval_top5", "lr"))
+        table.writerows((e.epoch - 1, e.train_loss, e.eval_loss, e.top1, e.top5, e.lr) for e in history)
+        write_atomic(self.folder / SUMMARY, text.getvalue())
+
+    def cut(self, update: int) -> None:
+        """Take back what was told of later updates, which will come again."""
+        path = self.folder / LOG
+        lines = path.read_text().splitlines() if path.is_file() else []
+        kept = [line for line in lines if _update_of(line) <= update]
+        write_atomic(path, "".join(f"{line}\n" for line in kept))
+
+    def _add(self, fields: Mapping[str, Any]) -> None:
+        with (self.folder / LOG).open("a") as file:
+            file.write(json.dumps(fields) + "\n")
+
+
+def check_output(output: str | Path, *, resume: bool = False) -> Path:
+    """Refuse a folder for a run, before any work is done for it.
+
+    Raises:
+        OSError: if it holds a run already and is not to be resumed, cannot be written, or its parent does not exist.
+    """
+    folder = check_folder(output)
+    held = next((name for name in (RUN, LOG, LAST, BEST) if (folder / name).exists()), None)
+    if held is not None and not resume:
+        raise FileExistsError(f"{folder}: already holds a run ({held}); go on with it by --resume, or name another folder")
+    return folder
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the libraries that decide what comes out."""
+    found = {"python": platform.python_version()}
+    for name in ("batvit", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout this library runs from, with ``-dirty`` if it was changed; None if it runs from none."""
+    here = Path(__file__).parent
+    try:
+        tracked = ("git", "-C", str(here), "ls-files", "--error-unmatch", __file__)
+        subprocess.run(tracked, check=True, capture_output=True)  # noqa: S603 - no input of the user's
+        described = ("git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+        return subprocess.run(described, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        flat |= {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _update_of(line: str) -> float:
+    """The update that a line of the log is about; a line cut short is about none that was kept."""
+    try:
+        return float(json.loads(line)["update"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
