@@ -38,6 +38,7 @@ def save(
             partial.mkdir(parents=True)
         accelerator.wait_for_everyone()
         accelerator.save_state(str(partial))
+        accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             if ema is not None:
                 save_weights(ema, partial / EMA)

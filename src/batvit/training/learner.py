@@ -40,8 +40,8 @@ class Learner:
         self.objective = Objective(
             config, classes=classes, teacher=self.teacher, model=model, autocast=lambda: accelerator.autocast()
         )
-        if config.ema is not None and is_sharded(accelerator):
-            raise ValueError("ema needs whole weights in each process, which FSDP does not keep; leave out one of them")
+        if is_sharded(accelerator) and (config.ema is not None or config.keep_warmup_start + config.keep_warmup_epochs):
+            raise ValueError("ema and keep_warmup need whole models in each process, which FSDP does not keep; leave them out")
         self.ema = None if config.ema is None else ModelEmaV3(model, decay=config.ema, use_warmup=True)
         optimizer = create_optimizer_v2(
             model, opt=config.opt, lr=config.lr, weight_decay=config.weight_decay, layer_decay=config.layer_decay

@@ -55,7 +55,7 @@ def fit(
         teacher: the dense model to learn from, where the configuration says so; by default a copy of ``model`` as it comes,
             of which ``reduce`` takes the reduction.
         reduce: changes how much of its reduction a model has, see :func:`batvit.training.warmup.reducer`; needed to warm it up.
-            Accuracy is that of the whole reduction, always.
+            ``model`` comes with the whole of it, and accuracy is always that of the whole.
         about: what else ``run.json`` is to tell, plain values; a run goes on only where they are the same.
         log_with: trackers of accelerate, such as ``tensorboard`` and ``wandb``.
         on_epoch: called after each epoch, when its weights are written, in the first process.
@@ -111,7 +111,7 @@ class Run:
         self.learner, self.batching, self.config, self.accelerator = learner, batching, learner.config, learner.accelerator
         self.folder, self.record = folder, None if folder is None else Record(folder)
         self.reduce, self.stop, self.on_epoch, self.progress = reduce, stop, on_epoch, progress
-        self.share: float | None = None
+        self.share = 1.0
         self.at = Progress()
 
     def begin(self, about: Mapping[str, Any], *, resume: bool, log_with: Sequence[str]) -> None:
