@@ -1,0 +1,289 @@
+"""Nothing is lost: killed, asked to stop, out of room; and what goes on is the same run."""
+
+import dataclasses
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from timm.models import VisionTransformer
+from torch.utils.data import DataLoader, Subset
+
+import batvit
+from batvit.checkpoint import save_weights
+from batvit.cli import main
+from batvit.digits import digits
+from batvit.training import TrainConfig, fit, reducer
+from batvit.training.checkpoints import CheckpointError, written
+
+GREY = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+CONFIG = TrainConfig(epochs=3, batch_size=16, lr=3e-3, min_lr=0.0, mixup=0.8, drop_path=0.1, ema=0.9, log_every=1, save_every=2)
+REDUCTION = batvit.BATConfig.preset("paper", keep_rate=0.5)
+
+
+def vit():
+    torch.manual_seed(0)
+    sizes = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 4, "num_heads": 2, "num_classes": 10}
+    return batvit.patch(VisionTransformer(**sizes, drop_path_rate=0.1, weight_init="jax"), REDUCTION)
+
+
+@pytest.fixture(scope="module")
+def data():
+    train, val = digits((16, 16), **GREY)
+    return Subset(train, range(96)), DataLoader(Subset(val, range(40)), 20)
+
+
+def losses(folder):
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [(line["update"], line.get("loss", line.get("train_loss"))) for line in lines]
+
+
+def weights(folder):
+    return load_file(folder / "last.safetensors")
+
+
+class Interrupted(BaseException):
+    """As if the power went."""
+
+
+def stop_at(update):
+    def progress(step):
+        if step.update == update:
+            raise Interrupted
+
+    return progress
+
+
+@pytest.mark.parametrize("update", [1, 5, 8, 12, 17])
+def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, update):
+    config = dataclasses.replace(CONFIG, distill="soft", keep_warmup_epochs=2, keep_warmup_steps=2)
+    whole = fit(vit(), *data, config, output=tmp_path / "whole", reduce=reducer(REDUCTION))
+    with pytest.raises(Interrupted):
+        fit(vit(), *data, config, output=tmp_path / "run", reduce=reducer(REDUCTION), progress=stop_at(update))
+    again = fit(model := vit(), *data, config, output=tmp_path / "run", resume=True, reduce=reducer(REDUCTION))
+    assert [(e.train_loss, e.eval_loss, e.top1, e.lr) for e in again] == [
+        (e.train_loss, e.eval_loss, e.top1, e.lr) for e in whole
+    ]
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    assert (tmp_path / "run" / "summary.csv").read_text() == (tmp_path / "whole" / "summary.csv").read_text()
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "run")
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert all(torch.equal(one[key], value) for key, value in model.state_dict().items())
+
+
+def test_the_last_checkpoints_and_the_best_are_kept(data, tmp_path):
+    found = fit(vit(), *data, dataclasses.replace(CONFIG, epochs=4, keep=2), output=tmp_path)
+    best = 6 * max(found, key=lambda epoch: epoch.top1).epoch
+    kept = sorted(int(path.name.removeprefix("update-")) for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == sorted({best, 22, 24})
+
+
+def test_a_run_without_a_checkpoint_begins_anew(data, tmp_path):
+    with pytest.raises(Interrupted):
+        fit(vit(), *data, CONFIG, output=tmp_path, progress=stop_at(1))
+    assert [update for update, _ in losses(tmp_path)] == [1]
+    fit(vit(), *data, CONFIG, output=tmp_path, resume=True)
+    # eighteen updates, and a line for each of three epochs
+    assert [update for update, _ in losses(tmp_path)] == sorted([*range(1, 19), 6, 12, 18])
+
+
+def test_a_finished_run_stays_as_it_is(data, tmp_path):
+    whole = fit(vit(), *data, CONFIG, output=tmp_path)
+    before = (tmp_path / "log.jsonl").read_text()
+    assert fit(vit(), *data, CONFIG, output=tmp_path, resume=True) == whole
+    assert (tmp_path / "log.jsonl").read_text() == before
+
+
+def test_a_run_cannot_go_on_as_another(data, tmp_path):
+    about = {"model": "vit", "config": REDUCTION.to_dict()}
+    fit(vit(), *data, dataclasses.replace(CONFIG, epochs=1), output=tmp_path, about=about)
+    before = (tmp_path / "run.json").read_text()
+    cases = [
+        (dataclasses.replace(CONFIG, epochs=1, lr=1e-3), about, "train.lr = 0.003, and cannot go on with 0.001"),
+        (CONFIG, about, "train.epochs = 1, and cannot go on with 3"),
+        (dataclasses.replace(CONFIG, epochs=1), about | {"model": "deit"}, "model = vit, and cannot go on with deit"),
+        (
+            dataclasses.replace(CONFIG, epochs=1),
+            about | {"config": REDUCTION.with_fields(keep_rate=0.6).to_dict()},
+            r"config.keep_rate = .*, and cannot go on with 0.6; give what it was started with, or name another folder",
+        ),
+    ]
+    for config, told, message in cases:
+        with pytest.raises(ValueError, match=message):
+            fit(vit(), *data, config, output=tmp_path, resume=True, about=told)
+    with pytest.raises(ValueError, match=r"pictures = 96, and cannot go on with 64"):
+        fit(
+            vit(),
+            Subset(data[0], range(64)),
+            data[1],
+            dataclasses.replace(CONFIG, epochs=1),
+            output=tmp_path,
+            resume=True,
+            about=about,
+        )
+    assert (tmp_path / "run.json").read_text() == before
+    # what only changes how fast it goes may change
+    free = dataclasses.replace(CONFIG, epochs=1, workers=1, grad_accum_steps=2, log_every=7, keep=1)
+    assert len(fit(vit(), *data, free, output=tmp_path, resume=True, about=about)) == 1
+
+
+def test_a_spoiled_checkpoint_is_refused_by_name(data, tmp_path):
+    fit(vit(), *data, dataclasses.replace(CONFIG, epochs=1), output=tmp_path)
+    last = tmp_path / "checkpoints" / "update-00000006"
+    (last / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"update-00000006: cannot be resumed from .*; remove it to go on from the one before"):
+        fit(vit(), *data, dataclasses.replace(CONFIG, epochs=1), output=tmp_path, resume=True)
+
+
+# in a process of its own
+
+
+def command(folder, *more):
+    common = ("train", "--model", "test_vit", "--data", "digits", "--dense", "--device", "cpu", "--threads", "1")
+    sizes = ("--img-size", "32", "--batch-size", "64", "--epochs", "2", "--lr", "1e-3", "--save-every", "5", "--log-every", "1")
+    return [
+        "-m",
+        "batvit",
+        *common,
+        *sizes,
+        "--checkpoint",
+        str(folder / "weights.safetensors"),
+        "--output",
+        str(folder / "run"),
+        *more,
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    save_weights(timm.create_model("test_vit", num_classes=10), tmp_path / "weights.safetensors")
+    return tmp_path
+
+
+def start_and_wait(folder, update):
+    """A training process, when it has logged an update."""
+    process = subprocess.Popen([sys.executable, *command(folder)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    log = folder / "run" / "log.jsonl"
+    while process.poll() is None and not (log.is_file() and f'"update": {update},' in log.read_text()):
+        time.sleep(0.01)
+    return process
+
+
+def finish(folder):
+    done = subprocess.run([sys.executable, *command(folder, "--resume")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    whole = tmp_path_factory.mktemp("whole")
+    torch.manual_seed(0)
+    save_weights(timm.create_model("test_vit", num_classes=10), whole / "weights.safetensors")
+    subprocess.run([sys.executable, *command(whole)], check=True, capture_output=True)
+    return losses(whole / "run")
+
+
+def test_killed_in_mid_epoch_it_goes_on_as_if_nothing_had_happened(folder, uninterrupted):
+    process = start_and_wait(folder, 8)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (folder / "run" / "last.safetensors").exists()
+    finish(folder)
+    assert losses(folder / "run") == uninterrupted
+
+
+def test_asked_to_stop_it_saves_and_leaves(folder, uninterrupted):
+    process = start_and_wait(folder, 7)
+    process.terminate()
+    _, err = process.communicate()
+    assert process.returncode == 143
+    assert "Traceback" not in err
+    assert "asked to stop (SIGTERM) after update" in err.splitlines()[-1]
+    assert "go on with --resume" in err.splitlines()[-1]
+    done = [int(path.name.removeprefix("update-")) for path in (folder / "run" / "checkpoints").iterdir()]
+    assert f"after update {max(done)};" in err
+    finish(folder)
+    assert losses(folder / "run") == uninterrupted
+
+
+def no_room():
+    # as a full disk: no file may grow beyond 300 kB, and the weights are larger
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+
+
+def test_without_room_it_says_so_in_one_line_and_keeps_the_last_checkpoint(folder, uninterrupted):
+    process = start_and_wait(folder, 8)
+    process.kill()
+    process.communicate()
+    before = sorted(path.name for path in (folder / "run" / "checkpoints").iterdir() if not path.name.startswith("."))
+    full = subprocess.run(
+        [sys.executable, *command(folder, "--resume")], preexec_fn=no_room, capture_output=True, text=True, check=False
+    )
+    assert full.returncode == 2
+    (said,) = [line for line in full.stderr.splitlines() if line.startswith("batvit train: ")]
+    assert "cannot write" in said
+    assert "make room there, then go on with --resume" in said
+    assert "Traceback" not in full.stderr
+    assert sorted(path.name for path in (folder / "run" / "checkpoints").iterdir()) == before
+    finish(folder)
+    assert losses(folder / "run") == uninterrupted
+
+
+def test_a_corrupt_picture_is_named_and_the_checkpoint_stays(tmp_path, capsys):
+    from batvit.checkpoint import save_weights
+
+    for part in ("train", "val"):
+        for name in ("blue", "red"):
+            (tmp_path / "data" / part / name).mkdir(parents=True)
+            for i in range(4):
+                Image.effect_noise((40, 40), 50).convert("RGB").save(tmp_path / "data" / part / name / f"{i}.jpg")
+    torch.manual_seed(0)
+    save_weights(timm.create_model("test_vit", num_classes=2), tmp_path / "weights.safetensors")
+    arguments = [
+        "train",
+        "--model",
+        "test_vit",
+        "--checkpoint",
+        str(tmp_path / "weights.safetensors"),
+        "--data",
+        str(tmp_path / "data"),
+    ]
+    arguments += [
+        "--dense",
+        "--img-size",
+        "32",
+        "--batch-size",
+        "4",
+        "--device",
+        "cpu",
+        "--output",
+        str(tmp_path / "run"),
+        "--save-every",
+        "1",
+    ]
+    bad = tmp_path / "data" / "train" / "red" / "2.jpg"
+    whole = bad.read_bytes()
+    # its header is fine, which is all that is looked at before
+    bad.write_bytes(whole[: len(whole) // 2])
+    for workers in ("0", "1"):
+        assert main([*arguments, "--epochs", "2", "--workers", workers, "--resume"]) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith(f"batvit train: {bad}: cannot be read as a picture")
+        assert "skip such files (--skip-unreadable)" in said
+    bad.write_bytes(whole)
+    assert main([*arguments, "--epochs", "2", "--resume"]) == 0
+
+
+def test_an_error_in_writing_is_told_whatever_it_is(tmp_path):
+    with pytest.raises(CheckpointError, match=r"cannot write .*x \(no luck\); make room"), written(tmp_path / "x"):
+        raise RuntimeError("no luck\nand more")
+    assert not list(tmp_path.iterdir())

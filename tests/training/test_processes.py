@@ -1,0 +1,94 @@
+"""Two processes do what one does."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+import batvit
+from batvit.checkpoint import save_weights
+
+COMMON = (
+    *("train", "--model", "test_vit", "--device", "cpu", "--img-size", "32", "--data", "digits", "--mode", "paper"),
+    *("--keep-rate", "0.5", "--batch-size", "64", "--epochs", "2", "--lr", "1e-3", "--log-every", "1"),
+    *(
+        "--mixup",
+        "0.8",
+        "--cutmix",
+        "1",
+        "--distill",
+        "soft",
+        "--ema",
+        "0.9",
+        "--keep-warmup-epochs",
+        "1",
+    ),
+)
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def run(*command, folder, **more):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [sys.executable, *command], env=environment, capture_output=True, text=True, check=False, cwd=folder, **more
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def two(folder):
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port()), "-m", "batvit")
+    return run(*launcher, *COMMON, "--checkpoint", "weights.safetensors", "--output", "two", folder=folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    torch.manual_seed(0)
+    save_weights(timm.create_model("test_vit", num_classes=10), folder / "weights.safetensors")
+    run("-m", "batvit", *COMMON, "--checkpoint", "weights.safetensors", "--output", "one", folder=folder)
+    return folder
+
+
+def log_of(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_reproduce_one(folder):
+    said = two(folder)
+    one, other = (log_of(folder / name) for name in ("one", "two"))
+    assert [line["update"] for line in one] == [line["update"] for line in other]
+    for name in ("loss", "train_loss", "eval_loss", "lr"):
+        first, second = ([line[name] for line in lines if name in line] for lines in (one, other))
+        assert first
+        # gradients are added up in another order
+        torch.testing.assert_close(torch.tensor(second), torch.tensor(first), rtol=2e-3, atol=0)
+    # of 360 digits each process counted its half
+    for first, second in zip(one, other, strict=True):
+        assert abs(first.get("top1", 0) - second.get("top1", 0)) <= 2 * 100 / 360
+    weights = [load_file(folder / name / "last.safetensors") for name in ("one", "two")]
+    moved = torch.cat([(weights[0][key] - weights[1][key]).flatten() for key in weights[0]])
+    assert moved.norm() <= 1e-2 * torch.cat([value.flatten() for value in weights[0].values()]).norm()
+    assert batvit.BATConfig.beside(folder / "two" / "last.safetensors").keep_rate is not None
+    # the first process alone talks
+    assert len(said.stdout.splitlines()) == 3
+
+
+def test_accumulated_parts_reproduce_a_whole_batch(folder):
+    run(
+        *("-m", "batvit", *COMMON, "--checkpoint", "weights.safetensors", "--output", "parts", "--grad-accum-steps", "4"),
+        folder=folder,
+    )
+    one, parts = (torch.tensor([line["loss"] for line in log_of(folder / name) if "loss" in line]) for name in ("one", "parts"))
+    torch.testing.assert_close(parts, one, rtol=2e-3, atol=0)
