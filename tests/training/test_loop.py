@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import json
 import os
 from importlib.metadata import version
@@ -14,10 +15,12 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import batvit
+from batvit.backbones.patch import schedule
 from batvit.checkpoint import save_weights
 from batvit.data import data_config
 from batvit.digits import digits
-from batvit.training import DivergedError, TrainConfig, fit
+from batvit.evaluate import evaluate
+from batvit.training import DivergedError, TrainConfig, fit, reducer
 from batvit.training.pictures import augmentation
 from batvit.training.record import check_output
 
@@ -309,3 +312,110 @@ def test_digits_are_split_the_same_way_every_time():
     assert label == train.labels[0]
     # at its own size a scan is left as it is
     assert torch.equal(again[0][0][0] / 2 + 0.5, again.scans[0])
+
+
+# what makes it faster, smaller, or watched
+
+
+def test_checkpointed_activations_change_nothing(data):
+    kept, again = (fit(vit(), *data, dataclasses.replace(SHORT, grad_checkpointing=wanted)) for wanted in (False, True))
+    assert [timeless(epoch) for epoch in kept] == [timeless(epoch) for epoch in again]
+
+
+def test_a_model_that_offers_no_checkpointing_is_refused(data):
+    with pytest.raises(ValueError, match="a Sequential offers no gradient checkpointing; leave out grad_checkpointing"):
+        fit(nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), *data, dataclasses.replace(SHORT, grad_checkpointing=True))
+
+
+def test_layer_decay_moves_the_first_blocks_less(data):
+    def moved(layer_decay):
+        before, model = vit(), vit()
+        fit(model, *data, dataclasses.replace(SHORT, epochs=1, opt="sgd", layer_decay=layer_decay))
+        block = "blocks.0.mlp.fc1.weight"
+        return (model.state_dict()[block] - before.state_dict()[block]).norm()
+
+    # five layers stand behind the first block: four blocks, of which it is one, and the head
+    assert moved(0.5) < 0.1 * moved(None)
+
+
+def test_averaged_weights_are_what_is_evaluated_and_kept(data, tmp_path):
+    config = dataclasses.replace(SHORT, ema=0.99)
+    found = fit(model := vit(), *data, config, output=tmp_path)
+    plain = fit(other := vit(), *data, SHORT)
+    assert [epoch.train_loss for epoch in found] == [epoch.train_loss for epoch in plain]
+    saved = load_file(tmp_path / "last.safetensors")
+    assert all(torch.equal(saved[key], value) for key, value in model.state_dict().items())
+    assert not torch.equal(model.head.weight, other.head.weight)
+    assert evaluate({"model": model}, data[1])["model"].top1 == found[-1].top1
+
+
+def test_teacher_and_caller_keep_their_weights(data):
+    teacher = vit().train()
+    before = copy.deepcopy(teacher.state_dict())
+    found = fit(vit(), *data, dataclasses.replace(SHORT, distill="soft", distill_alpha=1.0), teacher=teacher)
+    # a student that begins as its teacher has nothing to learn but the views
+    assert found[0].train_loss < 0.1
+    assert all(torch.equal(teacher.state_dict()[key], value) for key, value in before.items())
+    assert all(parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_a_teacher_of_other_classes_is_refused(data):
+    teacher = VisionTransformer(img_size=16, patch_size=4, embed_dim=16, depth=4, num_heads=2, num_classes=7)
+    with pytest.raises(ValueError, match="the teacher knows 7 classes, the model 10; give a teacher of the same classes"):
+        fit(vit(), *data, dataclasses.replace(SHORT, distill="hard"), teacher=teacher)
+
+
+def test_warming_up_needs_a_reduction(data):
+    with pytest.raises(ValueError, match=r"keep_warmup needs a reduction to warm up; give reduce=reducer\(config\)"):
+        fit(vit(), *data, dataclasses.replace(SHORT, keep_warmup_epochs=1))
+
+
+def test_tokens_fall_step_by_step_and_accuracy_is_that_of_the_whole_reduction(data):
+    reduction = batvit.BATConfig.preset("paper", tokens=(4,), blocks=(1,))
+    model, counts, evaluated = batvit.patch(vit(), reduction), [], []
+    sites = lambda: [site.tokens_out for site in schedule(model)]  # noqa: E731
+    config = dataclasses.replace(SHORT, epochs=4, keep_warmup_start=1, keep_warmup_epochs=2, keep_warmup_steps=2)
+    fit(
+        model,
+        *data,
+        config,
+        reduce=reducer(reduction),
+        progress=lambda step: counts.append(sites()),
+        on_epoch=lambda e: evaluated.append(sites()),
+    )
+    # of 16 tokens 4 are to stay: in two steps on the way 12 and 8, after a third and two thirds of a cosine
+    assert [list(key) for key, _ in itertools.groupby(counts)] == [[], [12], [8], [4]]
+    assert counts[:6] == [[]] * 6
+    assert counts[18:] == [[4]] * 6
+    assert evaluated == [[4]] * 4
+
+
+@pytest.mark.unchecked
+def test_a_compiled_model_learns_the_same_and_is_compiled_once_a_count(data):
+    reduction = batvit.BATConfig.preset("paper", tokens=(4,), blocks=(1,))
+    config = dataclasses.replace(SHORT, epochs=3, keep_warmup_epochs=1, keep_warmup_steps=1)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    eager, compiled = (
+        fit(batvit.patch(vit(), reduction), *data, dataclasses.replace(config, compile=wanted), reduce=reducer(reduction))
+        for wanted in (False, True)
+    )
+    for first, second in zip(eager, compiled, strict=True):
+        assert second.train_loss == pytest.approx(first.train_loss, rel=1e-3)
+    # all tokens, ten of them, four
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 3
+
+
+def test_tensorboard_gets_losses_and_accuracy(data, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="needs tensorboard")
+    found = fit(vit(), *data, dataclasses.replace(SHORT, log_every=2), output=tmp_path, log_with=("tensorboard",))
+    events = accumulator.EventAccumulator(str(tmp_path / "batvit"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train_loss")] == [2, 4, 6, 8, 10, 12]
+    assert [event.value for event in events.Scalars("top1")] == pytest.approx([epoch.top1 for epoch in found])
+
+
+def test_a_tracker_that_is_not_installed_is_refused(data, tmp_path):
+    with pytest.raises(ValueError, match="the tracker comet is not installed; install it with pip install comet"):
+        fit(Untouched(), *data, SHORT, output=tmp_path / "run", log_with=("comet",))
+    assert not (tmp_path / "run").exists()
