@@ -33,15 +33,16 @@ def load(args: argparse.Namespace) -> dict[str, dict[str, nn.Module]]:
     """Panel to method to model."""
     panels: dict[str, dict[str, nn.Module]] = {BEFORE: {}, AFTER: {}}
     for name, method in METHODS.items():
-        config = None if method is None else batvit.BATConfig.preset("paper", keep_rate=args.keep_rate, method=method)
-        before = create_model(args.model, checkpoint=args.checkpoint, pretrained=True)
-        panels[BEFORE][name] = before if config is None else batvit.patch(before, config)
         tuned = getattr(args, f"tuned_{name}")
+        config = None if method is None else batvit.BATConfig.preset("paper", keep_rate=args.keep_rate, method=method)
+        if tuned is not None and (saved := batvit.BATConfig.beside(tuned)) is not None:
+            # both panels show what was tuned
+            config = saved
+        size = None if args.img_size is None else (args.img_size, args.img_size)
+        before = create_model(args.model, checkpoint=args.checkpoint, pretrained=True, image_size=size)
+        panels[BEFORE][name] = before if config is None else batvit.patch(before, config)
         if tuned is not None:
-            # its own panel would be wrong, and nothing else would show it
-            if (saved := batvit.BATConfig.beside(tuned)) not in (None, config):
-                raise ValueError(f"{tuned}: tuned with {saved}, to be shown with {config}; give another file or --keep-rate")
-            after = create_model(args.model, checkpoint=tuned, num_classes=args.num_classes)
+            after = create_model(args.model, checkpoint=tuned, num_classes=args.num_classes, image_size=size)
             panels[AFTER][name] = after if config is None else batvit.patch(after, config)
     return {panel: models for panel, models in panels.items() if models}
 
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", help="weights before fine-tuning; timm's own otherwise")
     for name, label in LABELS.items():
         parser.add_argument(f"--tuned-{name}", metavar="FILE", help=f"weights fine-tuned so: {label}")
+    parser.add_argument("--img-size", type=int, help="height and width, if not the model's own")
     parser.add_argument("--num-classes", type=int, help="of the fine-tuned weights, if not the model's own")
     parser.add_argument("--data", required=True, help="a folder with one sub-folder of pictures a class")
     parser.add_argument("--pictures", type=int, default=1000, help="how many, spread over the folder; all if it has fewer")

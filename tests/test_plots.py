@@ -3,8 +3,8 @@
 import pytest
 
 from batvit.benchmark import Comparison, Timing
-from batvit.plots import plot_curves, plot_speedup
 from batvit.curves import Curve, CurvePoint
+from batvit.plots import plot_curves, plot_speedup
 from batvit.visualize import CURVE_COLOURS, save
 
 

@@ -101,7 +101,8 @@ def run(args: argparse.Namespace) -> None:
     if reduction is not None:
         patch(model, reduction)
     train, val = found.prepare(model, config, part)
-    about = {name: getattr(args, name) for name in ("model", "data", "checkpoint", "teacher", "recipe")}
+    about = {name: getattr(args, name) for name in ("model", "img_size", "data", "checkpoint", "teacher", "recipe")}
+    about["classes"] = None if found.classes is None else len(found.classes)
     about["config"] = None if reduction is None else reduction.to_dict()
     try:
         epochs = fit_shown(

@@ -1,0 +1,99 @@
+"""What runs of ``batvit train`` came to, on the same pictures: accuracy, and its difference from the first run's.
+
+python benchmarks/fine_tuning.py dense=RUN bat=RUN topk=RUN --data DIR/val --threads 2
+
+The weights are those after the last epoch, so none was chosen by these pictures. Intervals hold 95 % of 10,000 paired
+bootstraps over pictures: they say how far other pictures would change a difference, not how far another seed would.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import nn
+
+import batvit
+from batvit.checkpoint import create_model
+from batvit.data import image_folder, loader, placed
+from batvit.files import check_writable, read_json, write_atomic
+
+REPEATS = 10_000
+
+
+def load(run: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The model as it is after the last epoch, and what its log says of speed."""
+    about, weights = read_json(run / "run.json"), run / "last.safetensors"
+    size = about.get("img_size")
+    model = create_model(
+        about["model"],
+        checkpoint=weights,
+        num_classes=about["classes"],
+        image_size=None if size is None else (size[0], size[-1]),
+    )
+    config = batvit.BATConfig.beside(weights)
+    if config is not None:
+        batvit.patch(model, config)
+    epochs = [line for line in map(json.loads, (run / "log.jsonl").read_text().splitlines()) if "top1" in line]
+    hours = sum(epoch["seconds"] for epoch in epochs) / 3600
+    speed = sum(epoch["seconds"] * epoch["samples_per_sec"] for epoch in epochs) / (3600 * hours)
+    return model.eval(), {"hours": hours, "samples_per_sec": speed, "epochs": len(epochs), "commit": about["git_commit"]}
+
+
+@torch.inference_mode()
+def right(models: dict[str, nn.Module], data: str, batch_size: int) -> dict[str, np.ndarray]:
+    """Of each model, which pictures it names right: 0 or 1 each."""
+    first = next(iter(models.values()))
+    pictures = image_folder(data, num_classes=first.num_classes)
+    found: dict[str, list[torch.Tensor]] = {name: [] for name in models}
+    for images, labels in track(loader(pictures, first, batch_size=batch_size), "evaluating"):
+        for name, model in models.items():
+            found[name].append(model(placed(images, model)).argmax(dim=1).cpu() == labels)
+    return {name: torch.cat(parts).double().numpy() for name, parts in found.items()}
+
+
+def interval(difference: np.ndarray) -> tuple[float, float]:
+    """Where the mean of a difference a picture lies, in percent, in 95 % of the bootstraps."""
+    draw = np.random.default_rng(0)
+    means = [difference[draw.integers(len(difference), size=len(difference))].mean() for _ in range(REPEATS)]
+    low, high = np.percentile(means, (2.5, 97.5))
+    return 100 * float(low), 100 * float(high)
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="NAME=RUN", help="folders of batvit train; the first is compared with")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.json:
+        check_writable(args.json)
+    loaded = {name: load(Path(path)) for name, _, path in (run.partition("=") for run in args.runs)}
+    hits = right({name: model for name, (model, _) in loaded.items()}, args.data, args.batch_size)
+    base = hits[next(iter(hits))]
+    print("| | G MACs | top-1 [95 %] | difference [95 %] | images/s | hours |\n|---|---|---|---|---|---|")
+    rows = {}
+    for name, (model, told) in loaded.items():
+        cost = batvit.info(model)
+        row = told | {"gmacs": cost.macs / 1e9, "share": cost.macs / cost.dense_macs - 1, "top1": 100 * hits[name].mean()}
+        row |= {"top1_interval": interval(hits[name]), "difference_interval": interval(hits[name] - base)}
+        row["difference"] = row["top1"] - 100 * base.mean()
+        rows[name] = row
+        own, other = "[{:.1f}, {:.1f}]".format(*row["top1_interval"]), "[{:+.1f}, {:+.1f}]".format(*row["difference_interval"])
+        print(
+            f"| {name} | {row['gmacs']:.3f} ({100 * row['share']:+.0f} %) | {row['top1']:.1f} {own} | "
+            f"{row['difference']:+.1f} {other} | {row['samples_per_sec']:.0f} | {row['hours']:.2f} |"
+        )
+    if args.json:
+        write_atomic(args.json, json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
