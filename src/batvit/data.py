@@ -4,8 +4,9 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from PIL import Image, UnidentifiedImageError
@@ -56,7 +57,7 @@ def open_picture(path: Path) -> Image.Image:
     return decode_picture(path, str(path))
 
 
-def decode_picture(source: Path | BinaryIO, name: str) -> Image.Image:
+def decode_picture(source: Path | BytesIO | BufferedReader, name: str) -> Image.Image:
     """:func:`open_picture` of a file that is open already, and has a name to tell."""
     with _opened(source, name) as image:
         return image.convert("RGB")
@@ -199,7 +200,7 @@ def _check_classes(
 
 
 @contextmanager
-def _opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
+def _opened(source: Path | BytesIO | BufferedReader, name: str) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             # up to twice its safety limit Pillow would only warn

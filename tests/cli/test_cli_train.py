@@ -148,3 +148,73 @@ def test_folders_of_different_classes_are_refused(folder, weights, tmp_path, cap
     (folder / "val" / "red").rename(folder / "val" / "rot")
     assert train(folder, tmp_path / "run", "--checkpoint", weights) == 2
     assert "train/rot: holds no pictures; put some there, or remove the class from" in capsys.readouterr().err
+
+
+def test_a_recipe_brings_what_no_option_says(folder, weights, tmp_path, capsys):
+    arguments = ["train", "--recipe", "your_data", "--model", MODEL, "--checkpoint", str(weights), "--data", str(folder)]
+    arguments += [
+        "--output",
+        str(tmp_path / "run"),
+        "--img-size",
+        "64",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "8",
+        "--device",
+        "cpu",
+    ]
+    assert main([*arguments, "--keep-rate", "0.6"]) == 0
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (about["recipe"], about["model"], about["classes"], about["img_size"]) == ("your_data", MODEL, 3, [64])
+    assert (about["train"]["epochs"], about["train"]["layer_decay"], about["train"]["precision"]) == (1, 0.75, "bf16")
+    assert batvit.BATConfig.from_dict(about["config"]) == batvit.BATConfig.preset(keep_rate=0.6)
+    assert about["git_commit"]
+    assert about["command"]
+
+
+def test_a_run_goes_on_with_the_same_command(folder, weights, tmp_path, capsys):
+    common = ("--checkpoint", weights, "--mode", "paper", "--resume")
+    assert train(folder, tmp_path / "run", *common) == 0
+    first = capsys.readouterr().out
+    assert train(folder, tmp_path / "run", *common) == 0
+    # it was finished
+    assert capsys.readouterr().out.splitlines() == first.splitlines()[-1:]
+    assert train(folder, tmp_path / "run", *common, "--keep-rate", "0.5") == 2
+    assert "this run was started with config.keep_rate = 0.7" in capsys.readouterr().err.replace("[0.7", "0.7")
+
+
+def test_a_teacher_is_read_where_it_is_wanted(folder, weights, tmp_path, capsys):
+    own = tmp_path / "own.safetensors"
+    save_file(timm.create_model(MODEL, num_classes=3).state_dict(), own)
+    common = ("--checkpoint", weights, "--teacher", own)
+    assert train(folder, tmp_path / "run", *common) == 2
+    assert "nothing is to be learnt from it; give --distill soft, or hard, too" in capsys.readouterr().err
+    assert train(folder, tmp_path / "run", *common, "--distill", "hard", "--keep-warmup-epochs", "1") == 0
+    assert train(folder, tmp_path / "other", "--checkpoint", weights, "--distill", "soft") == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["teacher"] == str(own)
+
+
+def test_the_patches_of_an_lvvit_have_labels_of_their_own(folder, tmp_path, capsys):
+    arguments = [
+        "train",
+        "--recipe",
+        "lvvit_small",
+        "--data",
+        str(folder),
+        "--output",
+        str(tmp_path / "run"),
+        "--device",
+        "cpu",
+    ]
+    arguments += ["--img-size", "64", "--epochs", "1", "--batch-size", "6", "--precision", "fp32", "--workers", "0"]
+    torch.manual_seed(0)
+    own = tmp_path / "own.safetensors"
+    save_file(timm.create_model("lvvit_small_patch16_224", num_classes=3).state_dict(), own)
+    assert main([*arguments, "--checkpoint", str(own)]) == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["train"]["token_labels"] == 0.5
+
+
+def test_without_model_or_recipe_it_says_what_to_give(folder, tmp_path, capsys):
+    assert main(["train", "--data", str(folder), "--output", str(tmp_path / "run")]) == 2
+    assert "give --model MODEL, or --recipe NAME, which brings one" in capsys.readouterr().err

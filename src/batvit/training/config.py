@@ -129,14 +129,10 @@ class TrainConfig:
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be cut into {self.grad_accum_steps} parts; see grad_accum_steps"
             )
-        if self.keep_warmup_start + self.keep_warmup_epochs >= self.epochs and self.keep_warmup_epochs:
+        if self.keep_warmup_start + self.keep_warmup_epochs >= self.epochs:
             raise ValueError(
                 f"the tokens would still be falling at the end: keep_warmup_start + keep_warmup_epochs must be fewer than the "
                 f"{self.epochs} epochs, got {self.keep_warmup_start} + {self.keep_warmup_epochs}"
-            )
-        if self.token_labels and self.compile:
-            raise ValueError(
-                "token_labels needs the groups of each picture, which a compiled model does not tell; leave out compile"
             )
 
     @property

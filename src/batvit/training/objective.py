@@ -51,18 +51,15 @@ class Objective:
 
     def __call__(self, student: Callable[[Tensor], Any], images: Tensor, targets: Tensor) -> Tensor:
         """The loss, a scalar: run the student, and the teacher if there is one, on a batch that :meth:`mixed` gave."""
-        if self.tokens is not None:
-            output, of_tokens = self.tokens.run(student, images, self.autocast)
-        else:
-            output, of_tokens = student(images), None
+        output = student(images)
         logits, second = output if isinstance(output, tuple) else (output, output)
         loss: Tensor = self.criterion(logits.float(), targets)
         if self.config.distill != "none":
             pupil = second if second.dim() == 2 else logits
             alpha = self.config.distill_alpha
             loss = (1 - alpha) * loss + alpha * self._of_teacher(pupil.float(), images)
-        if of_tokens is not None:
-            loss = loss + self.config.token_labels * of_tokens
+        if self.tokens is not None:
+            loss = loss + self.config.token_labels * self.tokens.loss(second, images, self.autocast)
         return loss
 
     def _of_teacher(self, logits: Tensor, images: Tensor) -> Tensor:

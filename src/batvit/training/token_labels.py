@@ -1,4 +1,4 @@
-"""Token labelling (Jiang et al., NeurIPS 2021) with fewer tokens: a group's label is the mean of its patches' labels."""
+"""Token labelling (Jiang et al., NeurIPS 2021): a label for every patch, also where patches share a token."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from batvit.backbones.patch import config_of
-from batvit.core import merge
-from batvit.trace import trace
-
 
 class TokenLabels:
-    """The loss of the patch tokens of an LV-ViT against what the dense one says of each patch.
+    """The loss of an LV-ViT's patches against what the dense one says of each.
+
+    With fewer tokens every patch has the logits of its group. The cross-entropy is linear in the labels, so a group learns the
+    mean of its patches' labels, as often as it has patches.
 
     The published labels come from another network, stored for every picture; here they are the dense model's own, of the same
     view. MixToken is not done.
@@ -28,21 +27,18 @@ class TokenLabels:
             if not isinstance(getattr(found, "aux_head", None), nn.Linear):
                 raise ValueError(f"token_labels are for LV-ViT, {name} is a {type(found).__name__}; leave them out")
         if not getattr(model, "token_labeling", False):
-            raise ValueError("token_labels needs the logits of the tokens: set model.token_labeling = True, then patch it")
-        self.model, self.teacher = model, teacher
+            raise ValueError("token_labels needs the logits of the patches: set model.token_labeling = True, then patch it")
+        self.teacher = teacher
 
-    def run(
-        self, student: Callable[[Tensor], Any], images: Tensor, autocast: Callable[[], AbstractContextManager[Any]]
-    ) -> tuple[Any, Tensor]:
-        """The student's output, and the loss of its tokens: (B, 3, H, W) to a scalar."""
+    def loss(self, dense: Tensor, images: Tensor, autocast: Callable[[], AbstractContextManager[Any]]) -> Tensor:
+        """The second head's logits (B, patches, classes) of the pictures (B, 3, H, W) to a scalar."""
         labels = self._labels(images, autocast)
-        if config_of(self.model) is None:
-            output = student(images)
-        else:
-            with trace(self.model) as found:
-                output = student(images)
-            labels = merge(labels, found.sites[-1].origin)
-        return output, functional.cross_entropy(output[1].flatten(0, 1).float(), labels.flatten(0, 1))
+        if dense.shape != labels.shape:
+            raise ValueError(
+                f"token_labels has labels for {labels.shape[1]} patches, the model gives logits for {dense.shape[1]}: its "
+                "reduction drops tokens; choose one that merges them, or leave token_labels out"
+            )
+        return functional.cross_entropy(dense.flatten(0, 1).float(), labels.flatten(0, 1))
 
     @torch.no_grad()
     def _labels(self, images: Tensor, autocast: Callable[[], AbstractContextManager[Any]]) -> Tensor:
