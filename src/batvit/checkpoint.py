@@ -1,6 +1,7 @@
 """Weights from a file, and never code."""
 
 import difflib
+import importlib
 import pickle
 import re
 import textwrap
@@ -108,7 +109,10 @@ def _check_name(name: str) -> None:
     if "/" in name:
         return
     if not timm.is_model(architecture):
-        known = timm.list_models()
+        # what this library adds to timm's registry
+        importlib.import_module("batvit.models")
+    if not timm.is_model(architecture):
+        known = [model for model in timm.list_models() if not model.startswith("bat_")]
         # only as much of a name as was typed, or the shortest names would look nearest
         likeness = {m: difflib.SequenceMatcher(None, architecture, m[: len(architecture)]).ratio() for m in known}
         near = [m for m in sorted(known, key=lambda m: -likeness[m])[:3] if architecture and likeness[m] > 0.6]

@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import batvit
+from batvit.checkpoint import create_model
 from batvit.cli import main, options
 
 MODEL = "test_vit"
@@ -210,7 +211,7 @@ def test_the_patches_of_an_lvvit_have_labels_of_their_own(folder, tmp_path, caps
     arguments += ["--img-size", "64", "--epochs", "1", "--batch-size", "6", "--precision", "fp32", "--workers", "0"]
     torch.manual_seed(0)
     own = tmp_path / "own.safetensors"
-    save_file(timm.create_model("lvvit_small_patch16_224", num_classes=3).state_dict(), own)
+    save_file(create_model("lvvit_small_patch16_224", num_classes=3).state_dict(), own)
     assert main([*arguments, "--checkpoint", str(own)]) == 0
     assert json.loads((tmp_path / "run" / "run.json").read_text())["train"]["token_labels"] == 0.5
 
