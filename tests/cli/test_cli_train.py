@@ -123,6 +123,9 @@ def test_what_cannot_be_trained_is_refused_in_one_line(folder, weights, tmp_path
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "log.jsonl").write_text("mine")
     (tmp_path / "half" / "train" / "red").mkdir(parents=True)
+    for part in ("train", "val"):
+        (tmp_path / "single" / part / "red").mkdir(parents=True)
+        Image.new("RGB", (40, 40)).save(tmp_path / "single" / part / "red" / "0.png")
     cases = [
         ((folder, tmp_path / "run"), "already holds a run"),
         ((folder, tmp_path / "new", "--dense", "--keep-rate", "0.5"), "--dense trains without reduction, but --keep-rate"),
@@ -130,6 +133,8 @@ def test_what_cannot_be_trained_is_refused_in_one_line(folder, weights, tmp_path
         ((folder, tmp_path / "new", "--json", tmp_path / "nowhere" / "a.json"), "the folder"),
         ((tmp_path / "half", tmp_path / "new"), "holds no pictures"),
         ((folder, tmp_path / "new", "--batch-size", "25"), "batch_size 25 is more than the 24 training pictures"),
+        ((tmp_path / "single", tmp_path / "new"), "batch_size 8 is more than the 1 training pictures; lower it to 1 or less"),
+        ((tmp_path / "single", folder / "train" / "red" / "0.png"), "it is a file; name a folder"),
         ((folder, tmp_path / "new", "--checkpoint", tmp_path / "none.pth"), "none.pth: no such file"),
     ]
     for arguments, message in cases:

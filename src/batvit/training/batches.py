@@ -88,17 +88,23 @@ class Batching:
     def epoch(self, number: int, *, done: int = 0) -> Batches:
         """The batches of this process, ``grad_accum_steps`` an update, from update ``done`` of the epoch on."""
         steps, workers = self.config.grad_accum_steps, self.config.workers
+        # memory from which a GPU can read while it computes
+        pinned = torch.cuda.is_available()
         if isinstance(self.train, Stream):
             seed = torch.Generator().manual_seed(_seed(self.config.seed, number))
             stream = self.train.open(int(torch.randint(2**31, (), generator=seed)))
             loader: Any = DataLoader(
-                stream, self.config.batch_size // self.parts, drop_last=True, num_workers=workers, generator=seed
+                *(stream, self.config.batch_size // self.parts),
+                drop_last=True,
+                num_workers=workers,
+                generator=seed,
+                pin_memory=pinned,
             )
             # what cannot be skipped is read again
             batches = islice(loader, self.updates * steps)
             return _readable(islice(batches, done * steps, None))
         dealt = Dealt(self, number, done)
-        loader = DataLoader(Views(self.train, self.config.seed), batch_sampler=dealt, num_workers=workers)
+        loader = DataLoader(Views(self.train, self.config.seed), batch_sampler=dealt, num_workers=workers, pin_memory=pinned)
         return _readable(iter(loader))
 
 
