@@ -122,6 +122,8 @@ def test_eval_of_files_gives_what_the_models_give(small, data, written, tmp_path
     fields = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in ("files", "models")}
     assert fields["files"].pop("model") == str(written / "reduced.onnx")
     assert fields["models"].pop("model") == NAME
+    # the engines round differently
+    assert fields["files"].pop("loss") == pytest.approx(fields["models"].pop("loss"), abs=1e-3)
     assert fields["files"] == fields["models"]
     assert fields["files"]["samples"] == 12
     assert fields["files"]["agreement"] >= 50
