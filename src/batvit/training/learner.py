@@ -129,6 +129,9 @@ class Learner:
         # what accelerate put on the instance for mixed precision
         for name in ("forward", "_original_forward"):
             vars(self.model).pop(name, None)
+        if self.config.grad_checkpointing:
+            unwrapped: Any = self.model
+            unwrapped.set_grad_checkpointing(False)
         _distilled(self.model, False)
         self.model.eval()
 
