@@ -83,7 +83,7 @@ def test_a_fitting_head_is_kept_and_dense_has_no_configuration(folder, weights, 
     save_file(state, own)
     assert train(folder, tmp_path / "run", "--checkpoint", own, "--dense", "--lr", "1e-9", "--min-lr", "0") == 0
     assert capsys.readouterr().err == ""
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "run").glob("[!.]*")) == [
         "best.safetensors",
         "checkpoints",
         "last.safetensors",

@@ -134,6 +134,25 @@ def test_a_run_cannot_go_on_as_another(data, tmp_path):
     assert len(fit(vit(), *data, free, output=tmp_path, resume=True, about=about)) == 1
 
 
+def test_two_runs_cannot_write_into_one_folder(data, tmp_path):
+    said = []
+
+    def meanwhile(step):
+        if step.update == 2:
+            with pytest.raises(
+                FileExistsError, match="another run is writing into it; wait for it, or name another folder"
+            ) as error:
+                fit(vit(), *data, CONFIG, output=tmp_path, resume=True)
+            said.append(error)
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        fit(vit(), *data, CONFIG, output=tmp_path, progress=meanwhile)
+    assert said
+    # it is free again
+    assert len(fit(vit(), *data, CONFIG, output=tmp_path, resume=True)) == 3
+
+
 def test_a_spoiled_checkpoint_is_refused_by_name(data, tmp_path):
     fit(vit(), *data, dataclasses.replace(CONFIG, epochs=1), output=tmp_path)
     last = tmp_path / "checkpoints" / "update-00000006"

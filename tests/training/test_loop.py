@@ -98,7 +98,7 @@ def test_workers_prepare_the_same_pictures(data):
 
 def test_a_run_leaves_what_its_log_says(data, tmp_path):
     found = fit(model := vit(), *data, SHORT, output=tmp_path / "run")
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "run").glob("[!.]*")) == [
         "best.safetensors",
         "checkpoints",
         "last.safetensors",
@@ -179,7 +179,7 @@ def test_a_run_that_diverges_stops_with_the_last_good_weights(data, tmp_path, sp
 def test_weights_spoiled_by_the_last_update_are_not_saved(data, tmp_path):
     with pytest.raises(DivergedError, match=r"epoch 1: inner.weight is not finite after update 6; lower lr \(0.003\)$"):
         fit(Fragile(5, nan_gradient), *data, SHORT, output=tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "run.json"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["log.jsonl", "run.json"]
 
 
 # it refuses

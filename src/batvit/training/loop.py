@@ -19,7 +19,7 @@ from batvit.training.config import TrainConfig
 from batvit.training.learner import DivergedError, Learner
 from batvit.training.processes import Stop, StoppedError, accelerator_on, stoppable
 from batvit.training.progress import Epoch, Progress, Step
-from batvit.training.record import BEST, LAST, LOG, RUN, Record, check_output
+from batvit.training.record import BEST, LAST, LOG, RUN, Record, check_output, claimed
 from batvit.training.warmup import Reduce, share_of
 
 
@@ -84,7 +84,7 @@ def fit(
     if teacher is None and config.learns_from_teacher:
         teacher = _dense(model, reduce)
     learner = Learner(model, config, batching, accelerator, teacher=teacher)
-    with stoppable() as stop:
+    with stoppable() as stop, claimed(folder if accelerator.is_main_process else None):
         run = Run(learner, batching, folder, reduce, stop, on_epoch, progress)
         run.begin(dict(about or {}) | {"pictures": batching.size}, resume=resume, log_with=log_with)
         try:

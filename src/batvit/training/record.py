@@ -6,11 +6,14 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from batvit.files import check_folder, read_json, write_atomic
 from batvit.training.config import TrainConfig
@@ -81,6 +84,25 @@ class Record:
     def _add(self, fields: Mapping[str, Any]) -> None:
         with (self.folder / LOG).open("a") as file:
             file.write(json.dumps(fields) + "\n")
+
+
+@contextmanager
+def claimed(folder: Path | None) -> Iterator[None]:
+    """Let no second run write into a folder while the block runs; of several processes the first claims it for all.
+
+    Raises:
+        FileExistsError: if another run does.
+    """
+    if folder is None:
+        yield
+        return
+    folder.mkdir(exist_ok=True)
+    try:
+        held = FileLock(folder / ".lock").acquire(timeout=0)
+    except Timeout:
+        raise FileExistsError(f"{folder}: another run is writing into it; wait for it, or name another folder") from None
+    with held:
+        yield
 
 
 def check_output(output: str | Path, *, resume: bool = False) -> Path:
