@@ -85,6 +85,14 @@ def test_the_last_checkpoints_and_the_best_are_kept(data, tmp_path):
     assert kept == sorted({best, 22, 24})
 
 
+def test_what_a_killed_process_began_to_write_is_swept_away(data, tmp_path):
+    with pytest.raises(Interrupted):
+        fit(vit(), *data, CONFIG, output=tmp_path, progress=stop_at(5))
+    (tmp_path / "checkpoints" / ".update-00000005").mkdir()
+    fit(vit(), *data, CONFIG, output=tmp_path, resume=True)
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
 def test_a_run_without_a_checkpoint_begins_anew(data, tmp_path):
     with pytest.raises(Interrupted):
         fit(vit(), *data, CONFIG, output=tmp_path, progress=stop_at(1))

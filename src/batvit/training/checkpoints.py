@@ -34,7 +34,9 @@ def save(
     partial = target.with_name(f".{target.name}")
     with written(target):
         if accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)
+            # what a killed process began
+            for begun in target.parent.glob(".update-*"):
+                shutil.rmtree(begun)
             partial.mkdir(parents=True)
         accelerator.wait_for_everyone()
         accelerator.save_state(str(partial))

@@ -111,6 +111,8 @@ class Learner:
         """Accuracy of :attr:`result` over the pictures of all processes, each counted once."""
         with self.accelerator.autocast():
             mine = evaluate({"model": self.result}, val)["model"]
+        if self.accelerator.num_processes == 1:
+            return mine
         counts = torch.tensor([mine.samples, *mine.sums()], dtype=torch.float64, device=self.accelerator.device)
         samples, *sums = self.accelerator.reduce(counts, "sum").tolist()
         return Evaluation.from_sums(int(samples), *sums)
