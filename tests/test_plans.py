@@ -5,6 +5,8 @@ import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
 
 import batvit
 from batvit.config import BATConfig
@@ -25,7 +27,10 @@ def decide(evidence, config):
 
 
 def test_the_plans_have_these_names():
-    assert {name: plan.drops for name, plan in PLANS.items()} == {"bat": False, "topk": True, "tome": False}
+    assert {name: plan.drops for name, plan in PLANS.items()} == {
+        "bat": False, "topk": True, "random": True, "tome": False,
+        "dpcknn": False, "kmedoids": False, "atc": False,
+    }
 
 
 @pytest.mark.parametrize("method", PLANS)
@@ -64,6 +69,64 @@ def test_tome_by_hand():
     _, a = decide(evidence, BATConfig(method="tome", blocks=(1,), tokens=(3,)))
     # 1 with 0, then 3 with 2; 4 stays alone
     assert a.index.tolist() == [[0, 0, 1, 1, 2]]
+
+
+LINE = torch.tensor([0.0, 0.1, 0.3, 1.0, 1.2]).view(1, 5, 1)
+
+
+def test_dpcknn_by_hand():
+    # over the nearest two, itself included, rho is exp(-d^2 / 2) of 0.1, 0.1, 0.2, 0.2, 0.2; of 0 and 1 the first is densest,
+    # 2 is 0.2 from 1, 3 is 0.7 from 2, 4 is 0.2 from 3: so 3 is the second centre
+    evidence = Evidence(LINE, torch.zeros(1, 5), torch.ones(1, 5))
+    _, a = decide(evidence, BATConfig(method="dpcknn", blocks=(1,), tokens=(2,), neighbours=2))
+    assert a.index.tolist() == [[0, 0, 0, 1, 1]]
+
+
+def test_kmedoids_by_hand():
+    # it begins with 0 and 1, the most important: 2, 3 and 4 join 1, whose cluster is 0.1, 0.3, 1.0, 1.2 with 1.0 in its middle
+    # (sums of distances 2.2, 1.8, 1.8, 2.2; 0.3 comes first); then 0.1 joins 0, and of 0.3, 1.0 and 1.2 the middle is 1.0
+    evidence = Evidence(LINE, torch.tensor([[0.5, 0.4, 0.1, 0.2, 0.3]]), torch.ones(1, 5))
+    _, a = decide(evidence, BATConfig(method="kmedoids", blocks=(1,), tokens=(2,)))
+    assert a.index.tolist() == [[0, 0, 0, 1, 1]]
+
+
+def test_atc_by_hand():
+    # degrees: 0 and 10 are nearest; then their cluster and 25 (15 and 25 apart) are nearer than 25 and 60 (35)
+    degrees = torch.tensor([0.0, 60.0, 10.0, 25.0, 170.0]).deg2rad()
+    evidence = Evidence(torch.stack((degrees.cos(), degrees.sin()), dim=1).unsqueeze(0), torch.zeros(1, 5), torch.ones(1, 5))
+    for tokens, expected in ((4, [0, 1, 0, 2, 3]), (3, [0, 1, 0, 0, 2]), (2, [0, 0, 0, 0, 1])):
+        _, a = decide(evidence, BATConfig(method="atc", blocks=(1,), tokens=(tokens,)))
+        assert a.index.tolist() == [expected]
+
+
+@given(st.integers(0, 2**32), st.integers(2, 12), st.data())
+def test_atc_is_average_linkage(seed, tokens, data):
+    evidence = random_evidence(seed, tokens, batch=1)
+    left = data.draw(st.integers(1, tokens - 1))
+    _, a = decide(evidence, BATConfig(method="atc", blocks=(1,), tokens=(left,)))
+    unit = torch.nn.functional.normalize(evidence.features[0], dim=1)
+    distance = (1 - unit @ unit.T).double().clamp(min=0).fill_diagonal_(0)
+    tree = linkage(squareform(distance.numpy(), checks=False), "average")
+    expected = fcluster(tree, left, "maxclust")
+    together = a.index[0].unsqueeze(0) == a.index[0].unsqueeze(1)
+    assert together.tolist() == (expected[None] == expected[:, None]).tolist()
+
+
+def test_the_lot_falls_evenly_and_anew_in_every_block():
+    evidence = random_evidence(0, 196)
+    kept = []
+    for block in range(1, 9):
+        config = BATConfig(method="random", blocks=(block,), tokens=(49,))
+        (counts,) = config.schedule(depth=12, patches=196)
+        a = PLANS["random"].decide(evidence, counts, config)
+        assert torch.equal(a.index[0], a.index[1])
+        kept.append(a.kept[0])
+    often = torch.stack(kept).sum(dim=0)
+    # each token stays in a quarter of eight blocks: two, give or take
+    assert often.float().mean() == 2
+    assert 1 < often.float().var() < 2
+    # neighbours do not fall together
+    assert abs(torch.corrcoef(torch.stack((kept[0][:-1], kept[0][1:])).float())[0, 1]) < 0.2
 
 
 def test_more_than_a_matching_can_merge_is_refused_before_the_model_is_touched():

@@ -66,10 +66,10 @@ def _greedy(features: Float[Tensor, "batch tokens channels"], pairs: int) -> Ass
         root = torch.where(place == second, first, root)
         gone = (place == first) | (place == second)
         similarity = similarity.masked_fill(gone.unsqueeze(1) | gone.unsqueeze(2), -torch.inf)
-    return Assignment(_number(root), tokens - pairs)
+    return Assignment(number(root), tokens - pairs)
 
 
-def _number(root: Int64[Tensor, "batch tokens"]) -> Int64[Tensor, "batch tokens"]:
+def number(root: Int64[Tensor, "batch tokens"]) -> Int64[Tensor, "batch tokens"]:
     """Number the groups in order of their first member, given that member for every token."""
     leads = root == torch.arange(root.shape[1], device=root.device)
     return (leads.long().cumsum(dim=1) - 1).gather(1, root)

@@ -1,6 +1,8 @@
 """Keep the tokens the class token looks at, drop the rest: pruning as in EViT (Liang et al., ICLR 2022) without fusion."""
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from batvit.config import BATConfig, Counts
 from batvit.core import Assignment
@@ -10,7 +12,12 @@ from batvit.plans.plan import Evidence
 
 def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     """The ``tokens_out`` most important tokens stay, each alone."""
-    top = decouple(evidence.importance)[:, : counts.tokens_out]
-    alone = torch.arange(counts.tokens_out, device=top.device).expand_as(top)
-    nowhere = torch.full_like(evidence.importance, -1, dtype=torch.long)
-    return Assignment(nowhere.scatter(1, top, alone), counts.tokens_out, drops=True)
+    return keep(evidence.importance, counts.tokens_out)
+
+
+def keep(score: Float[Tensor, "batch tokens"], number: int) -> Assignment:
+    """Those of the highest score stay, each alone; equal scores by rising position."""
+    top = decouple(score)[:, :number]
+    alone = torch.arange(number, device=top.device).expand_as(top)
+    nowhere = torch.full_like(score, -1, dtype=torch.long)
+    return Assignment(nowhere.scatter(1, top, alone), number, drops=True)

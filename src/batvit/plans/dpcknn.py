@@ -1,0 +1,16 @@
+"""Density peaks over all tokens (Zeng et al., "Not All Tokens Are Equal", TCFormer, CVPR 2022, equations 1 to 3).
+
+Like the clustering of BAT, but of every token, and the density over the 5 nearest unless the configuration says otherwise.
+There random noise breaks ties; here the lower position comes first.
+"""
+
+from batvit.config import BATConfig, Counts
+from batvit.core import Assignment, cluster
+from batvit.plans.plan import Evidence
+
+NEIGHBOURS = 5
+
+
+def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
+    """As many clusters as tokens go on."""
+    return cluster(evidence.features, counts.tokens_out, neighbours=config.neighbours or NEIGHBOURS)
