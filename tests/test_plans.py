@@ -12,12 +12,13 @@ import batvit
 from batvit.config import BATConfig
 from batvit.core import assign
 from batvit.plans import PLANS, Evidence
+from batvit.plans.pitome import energy
 
 
 def random_evidence(seed, tokens, batch=2):
     draw = torch.Generator().manual_seed(seed)
     size = torch.randint(1, 5, (batch, tokens), generator=draw).float()
-    return Evidence(torch.randn(batch, tokens, 4, generator=draw), torch.rand(batch, tokens, generator=draw), size)
+    return Evidence(torch.randn(batch, tokens, 4, generator=draw), torch.rand(batch, tokens, generator=draw), size, 12)
 
 
 def decide(evidence, config):
@@ -27,10 +28,10 @@ def decide(evidence, config):
 
 
 def test_the_plans_have_these_names():
-    assert {name: plan.drops for name, plan in PLANS.items()} == {
-        "bat": False, "topk": True, "random": True, "tome": False,
-        "dpcknn": False, "kmedoids": False, "atc": False,
-    }
+    merging = ("bat", "tome", "pitome", "dpcknn", "kmedoids", "atc")
+    assert {name: plan.drops for name, plan in PLANS.items()} == dict.fromkeys(("topk", "random"), True) | dict.fromkeys(
+        merging, False
+    )
 
 
 @pytest.mark.parametrize("method", PLANS)
@@ -50,13 +51,13 @@ def test_a_plan_keeps_its_counts(method, seed, tokens, keep_rate, centres, pairs
 @pytest.mark.parametrize("method", PLANS)
 def test_a_plan_needs_no_data_to_know_its_shapes(method):
     config = BATConfig(method=method, blocks=(1,), keep_rate=0.5)
-    counts, a = decide(Evidence(*(part.to("meta") for part in random_evidence(0, 20))), config)
+    counts, a = decide(Evidence(*(part.to("meta") for part in random_evidence(0, 20)[:3]), 12), config)
     assert (a.tokens, a.groups) == (20, counts.tokens_out)
 
 
 def test_topk_by_hand():
     importance = torch.tensor([[0.1, 0.4, 0.2, 0.4]])
-    evidence = Evidence(torch.zeros(1, 4, 1), importance, torch.ones(1, 4))
+    evidence = Evidence(torch.zeros(1, 4, 1), importance, torch.ones(1, 4), 12)
     # the two of 0.4 stay, the earlier first
     _, a = decide(evidence, BATConfig(method="topk", blocks=(1,), keep_rate=0.5))
     assert a.index.tolist() == [[-1, 0, -1, 1]]
@@ -65,7 +66,7 @@ def test_topk_by_hand():
 def test_tome_by_hand():
     # tokens 0, 2, 4 choose among 1 and 3: 0 is most like 1 (cosine 1), 2 like 3 (0.8), 4 like 1 (0.6); two of them merge
     features = torch.tensor([[[1.0, 0.0], [2.0, 0.0], [0.6, 0.8], [0.0, 5.0], [0.6, -0.8]]])
-    evidence = Evidence(features, torch.zeros(1, 5), torch.ones(1, 5))
+    evidence = Evidence(features, torch.zeros(1, 5), torch.ones(1, 5), 12)
     _, a = decide(evidence, BATConfig(method="tome", blocks=(1,), tokens=(3,)))
     # 1 with 0, then 3 with 2; 4 stays alone
     assert a.index.tolist() == [[0, 0, 1, 1, 2]]
@@ -74,10 +75,32 @@ def test_tome_by_hand():
 LINE = torch.tensor([0.0, 0.1, 0.3, 1.0, 1.2]).view(1, 5, 1)
 
 
+def test_pitome_by_hand():
+    # degrees: three close together, of which 20 is nearest to the others; 60, between them and 90; 200 alone
+    degrees = torch.tensor([0.0, 60.0, 10.0, 90.0, 20.0, 200.0]).deg2rad()
+    features = torch.stack((degrees.cos(), degrees.sin()), dim=1).unsqueeze(0)
+    # the margin in block 1 of 12
+    order = energy(features, margin=0.825)[0].argsort(descending=True, stable=True)
+    assert order[:4].tolist() == [4, 2, 0, 1]
+    # two merges among these four: 4 and 0 choose between 2 and 1, and both choose 2; 3 and 5 are protected, 3 has more energy
+    evidence = Evidence(features, torch.zeros(1, 6), torch.ones(1, 6), 12)
+    _, a = decide(evidence, BATConfig(method="pitome", blocks=(1,), tokens=(4,)))
+    assert a.index.tolist() == [[0, 1, 0, 2, 0, 3]]
+
+
+def test_energy_by_hand():
+    # cosines 1, 0.5 and 0: with a margin of 0.5 the last counts exp(-0.5) - 1
+    features = torch.tensor([[[1.0, 0.0], [0.5, 0.75**0.5], [0.0, 1.0]]])
+    less = torch.tensor(-0.5).expm1()
+    wide = 0.75**0.5
+    expected = torch.stack((1.5 + less, torch.tensor(1.5 + wide), 1 + wide + less)) / 3
+    torch.testing.assert_close(energy(features, margin=0.4999)[0], expected, atol=1e-4, rtol=0)
+
+
 def test_dpcknn_by_hand():
     # over the nearest two, itself included, rho is exp(-d^2 / 2) of 0.1, 0.1, 0.2, 0.2, 0.2; of 0 and 1 the first is densest,
     # 2 is 0.2 from 1, 3 is 0.7 from 2, 4 is 0.2 from 3: so 3 is the second centre
-    evidence = Evidence(LINE, torch.zeros(1, 5), torch.ones(1, 5))
+    evidence = Evidence(LINE, torch.zeros(1, 5), torch.ones(1, 5), 12)
     _, a = decide(evidence, BATConfig(method="dpcknn", blocks=(1,), tokens=(2,), neighbours=2))
     assert a.index.tolist() == [[0, 0, 0, 1, 1]]
 
@@ -85,7 +108,7 @@ def test_dpcknn_by_hand():
 def test_kmedoids_by_hand():
     # it begins with 0 and 1, the most important: 2, 3 and 4 join 1, whose cluster is 0.1, 0.3, 1.0, 1.2 with 1.0 in its middle
     # (sums of distances 2.2, 1.8, 1.8, 2.2; 0.3 comes first); then 0.1 joins 0, and of 0.3, 1.0 and 1.2 the middle is 1.0
-    evidence = Evidence(LINE, torch.tensor([[0.5, 0.4, 0.1, 0.2, 0.3]]), torch.ones(1, 5))
+    evidence = Evidence(LINE, torch.tensor([[0.5, 0.4, 0.1, 0.2, 0.3]]), torch.ones(1, 5), 12)
     _, a = decide(evidence, BATConfig(method="kmedoids", blocks=(1,), tokens=(2,)))
     assert a.index.tolist() == [[0, 0, 0, 1, 1]]
 
@@ -93,7 +116,9 @@ def test_kmedoids_by_hand():
 def test_atc_by_hand():
     # degrees: 0 and 10 are nearest; then their cluster and 25 (15 and 25 apart) are nearer than 25 and 60 (35)
     degrees = torch.tensor([0.0, 60.0, 10.0, 25.0, 170.0]).deg2rad()
-    evidence = Evidence(torch.stack((degrees.cos(), degrees.sin()), dim=1).unsqueeze(0), torch.zeros(1, 5), torch.ones(1, 5))
+    evidence = Evidence(
+        torch.stack((degrees.cos(), degrees.sin()), dim=1).unsqueeze(0), torch.zeros(1, 5), torch.ones(1, 5), 12
+    )
     for tokens, expected in ((4, [0, 1, 0, 2, 3]), (3, [0, 1, 0, 0, 2]), (2, [0, 0, 0, 0, 1])):
         _, a = decide(evidence, BATConfig(method="atc", blocks=(1,), tokens=(tokens,)))
         assert a.index.tolist() == [expected]

@@ -119,7 +119,8 @@ class Reduce(nn.Module):
             # what padding holds must not sway the plan
             features = torch.where(tokens.size.unsqueeze(-1) > 0, features, 0)
         with torch.no_grad():
-            plan = PLANS[self.config.method].decide(Evidence(features, importance, tokens.size), counts, self.config)
+            evidence = Evidence(features, importance, tokens.size, self.depth)
+            plan = PLANS[self.config.method].decide(evidence, counts, self.config)
         image = merge(image, plan, self.weight(importance, tokens.size))
         x, size = torch.cat([prefix, image], dim=1), sum_by_group(tokens.size, plan)
         reduced = replace(tokens, x=x, size=size, origin=tokens.origin.then(plan), bias=None)

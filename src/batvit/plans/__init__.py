@@ -1,6 +1,6 @@
 """The plans: each decides what becomes of every token, and returns an Assignment. One file a method."""
 
-from batvit.plans import atc, bat, dpcknn, kmedoids, random, tome, topk
+from batvit.plans import atc, bat, dpcknn, kmedoids, pitome, random, tome, topk
 from batvit.plans.plan import Evidence, Plan
 
 PLANS: dict[str, Plan] = {
@@ -8,6 +8,7 @@ PLANS: dict[str, Plan] = {
     "topk": Plan(topk.plan, drops=True),
     "random": Plan(random.plan, drops=True),
     "tome": Plan(tome.plan, drops=False, most=0.5),
+    "pitome": Plan(pitome.plan, drops=False, most=0.5),
     "dpcknn": Plan(dpcknn.plan, drops=False),
     "kmedoids": Plan(kmedoids.plan, drops=False),
     "atc": Plan(atc.plan, drops=False),

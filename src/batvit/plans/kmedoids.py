@@ -1,8 +1,8 @@
 """K-medoids (Marin et al., "Token Pooling in Vision Transformers", WACV 2023, algorithm 2; Haurum et al., ICCVW 2023).
 
-Begins with the tokens of highest importance; in each of three rounds every token joins its nearest medoid, and the member of each
-cluster that is nearest to all of its members becomes the medoid. Marin et al. weight the distances by importance, and Haurum
-et al. found equal weights as good; here they are equal.
+Begins with the tokens of highest importance; in each of three rounds every token joins its nearest medoid, and of each cluster
+the member that is nearest to all others becomes the medoid. Marin et al. weight the distances by importance; here they
+are equal.
 """
 
 import torch

@@ -20,6 +20,8 @@ class Evidence(NamedTuple):
     """the attention each token gets from the class token (or from all, where there is none)"""
     size: Float[Tensor, "batch tokens"]
     """how many patches each token stands for"""
+    depth: int
+    """how many blocks the model has"""
 
 
 @dataclass(frozen=True)
