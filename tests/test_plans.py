@@ -12,6 +12,7 @@ import batvit
 from batvit.config import BATConfig
 from batvit.core import assign
 from batvit.plans import PLANS, Evidence
+from batvit.plans.evit import combine
 from batvit.plans.pitome import energy
 
 
@@ -28,7 +29,7 @@ def decide(evidence, config):
 
 
 def test_the_plans_have_these_names():
-    merging = ("bat", "tome", "pitome", "dpcknn", "kmedoids", "atc")
+    merging = ("bat", "evit", "tome", "pitome", "dpcknn", "kmedoids", "atc")
     assert {name: plan.drops for name, plan in PLANS.items()} == dict.fromkeys(("topk", "random"), True) | dict.fromkeys(
         merging, False
     )
@@ -61,6 +62,33 @@ def test_topk_by_hand():
     # the two of 0.4 stay, the earlier first
     _, a = decide(evidence, BATConfig(method="topk", blocks=(1,), keep_rate=0.5))
     assert a.index.tolist() == [[-1, 0, -1, 1]]
+
+
+def test_evit_by_hand():
+    x = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [4.0, 4.0], [10.0, 0.0]]])
+    evidence = Evidence(x, torch.tensor([[0.1, 0.4, 0.3, 0.15]]), torch.ones(1, 4), 12)
+    _, a = decide(evidence, BATConfig(method="evit", blocks=(1,), tokens=(3,)))
+    # tokens 1 and 2 stay; 0 and 3 are fused: 0.1 * (1, 0) + 0.15 * (10, 0)
+    assert a.index.tolist() == [[2, 0, 1, 2]]
+    torch.testing.assert_close(combine(x, evidence, a), torch.tensor([[[0.0, 2.0], [4.0, 4.0], [1.6, 0.0]]]))
+
+
+def test_a_plan_that_combines_in_its_own_way_is_heard():
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=4).eval()
+    images = torch.randn(2, 3, 64, 64)
+    batvit.patch(model, method="evit", mode="paper", blocks=(1,), tokens=(6,))
+    heard = []
+    model.blocks[1].reduce.register_forward_hook(lambda module, args, tokens: heard.append((args[0].x, tokens.x)))
+    with batvit.trace(model) as trace:
+        model(images)
+    (before, after), index = heard[0], trace.sites[0].origin.index
+    assert after.shape == (2, 7, 192)
+    for b in range(2):
+        kept = [int((index[b] == group).nonzero()) for group in range(5)]
+        assert torch.equal(after[b, 1:6], before[b, 1:][kept])
+        # the attention of the fused tokens sums to less than 1
+        assert after[b, 6].norm() < before[b, 1:][index[b] == 5].norm(dim=1).max()
 
 
 def test_tome_by_hand():

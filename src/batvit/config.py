@@ -65,7 +65,7 @@ class BATConfig:
     align: int = 1
     """round what a keep rate leaves, with the prefix, to a multiple of this; of half of it, or less, where few are left"""
     method: str = "bat"
-    """the plan that decides what becomes of each token: bat, or a peer to compare with (topk)"""
+    """the plan that decides what becomes of each token: bat, or a peer to compare with"""
     centres: float | int = 0.3
     """clusters of inattentive tokens: a share of the outgoing tokens (float; at least one cluster) or a count (int)"""
     pairs: float | int = 0.1

@@ -118,10 +118,13 @@ class Reduce(nn.Module):
         if tokens.padded:
             # what padding holds must not sway the plan
             features = torch.where(tokens.size.unsqueeze(-1) > 0, features, 0)
+        evidence, method = Evidence(features, importance, tokens.size, self.depth), PLANS[self.config.method]
         with torch.no_grad():
-            evidence = Evidence(features, importance, tokens.size, self.depth)
-            plan = PLANS[self.config.method].decide(evidence, counts, self.config)
-        image = merge(image, plan, self.weight(importance, tokens.size))
+            plan = method.decide(evidence, counts, self.config)
+        if method.combine is None:
+            image = merge(image, plan, self.weight(importance, tokens.size))
+        else:
+            image = method.combine(image, evidence, plan)
         x, size = torch.cat([prefix, image], dim=1), sum_by_group(tokens.size, plan)
         reduced = replace(tokens, x=x, size=size, origin=tokens.origin.then(plan), bias=None)
         return reduced.weighed(self.config.size_aware)

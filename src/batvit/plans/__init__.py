@@ -1,11 +1,12 @@
 """The plans: each decides what becomes of every token, and returns an Assignment. One file a method."""
 
-from batvit.plans import atc, bat, dpcknn, kmedoids, pitome, random, tome, topk
+from batvit.plans import atc, bat, dpcknn, evit, kmedoids, pitome, random, tome, topk
 from batvit.plans.plan import Evidence, Plan
 
 PLANS: dict[str, Plan] = {
     "bat": Plan(bat.plan, drops=False),
     "topk": Plan(topk.plan, drops=True),
+    "evit": Plan(evit.plan, drops=False, combine=evit.combine),
     "random": Plan(random.plan, drops=True),
     "tome": Plan(tome.plan, drops=False, most=0.5),
     "pitome": Plan(pitome.plan, drops=False, most=0.5),

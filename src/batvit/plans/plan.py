@@ -33,3 +33,5 @@ class Plan:
     """whether it loses tokens; then there is no grid to give back"""
     most: float = 1.0
     """the largest share of the tokens that it can do away with at one site"""
+    combine: Callable[[Tensor, Evidence, Assignment], Tensor] | None = None
+    """makes the features of the groups (B, M, C) of those of the tokens (B, N, C); their weighted mean by default"""
