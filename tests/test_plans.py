@@ -204,3 +204,38 @@ def test_bat_is_the_core_with_the_counts_and_choices_of_the_configuration():
     # attentive = 12 - 4 + 2
     expected = assign(evidence.features, evidence.importance, attentive=10, pairs=2, centres=4, matching="greedy", neighbours=3)
     assert torch.equal(decide(evidence, config)[1].index, expected.index)
+
+
+def patched(method, **fields):
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=4, num_classes=5)
+    return batvit.patch(model, method=method, blocks=(0, 2), tokens=(11, 6), **fields)
+
+
+@pytest.mark.parametrize("method", PLANS)
+def test_each_image_of_a_batch_is_reduced_as_if_alone(method):
+    model, images = patched(method).eval(), torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        together = model(images)
+        alone = torch.cat([model(image.unsqueeze(0)) for image in images])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", PLANS)
+def test_a_plan_lets_gradients_through(method):
+    model, images = patched(method).train(), torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    model(images).square().mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert model.patch_embed.proj.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize("method", PLANS)
+def test_a_plan_is_one_graph(method):
+    # in float64 no choice hangs on how the graph rounds
+    model = patched(method).eval().double()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.compiler.reset()
+    with torch.no_grad():
+        found = torch.compile(model, fullgraph=True, backend="aot_eager")(images)
+        torch.testing.assert_close(found, model(images), atol=1e-5, rtol=1e-5)
