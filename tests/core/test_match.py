@@ -145,6 +145,13 @@ def test_float16_is_measured_in_float32(method):
     assert torch.equal(match(x, 30, method=method).index, match(x.float(), 30, method=method).index)
 
 
+def test_float64_is_measured_in_float32():
+    x = random_tokens(2, 20, batch=2).double()
+    found = cosines(x, x)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, cosines(x.float(), x.float()))
+
+
 def test_bfloat16_is_measured_up_to_the_rounding_of_a_product():
     a, b = (random_tokens(seed, 20, batch=2).bfloat16() for seed in (0, 1))
     found, expected = cosines(a, b), cosines(a.float(), b.float())
