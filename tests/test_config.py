@@ -1,6 +1,7 @@
 """The configuration: its counts, its presets, its file, and what it refuses."""
 
 import dataclasses
+import itertools
 import json
 from fractions import Fraction
 from math import ceil, inf, nan
@@ -413,3 +414,10 @@ def test_counts_are_rounded_to_the_nearest_multiple(keep_rate, align, prefix, ex
 def test_explicit_counts_are_not_rounded():
     config = BATConfig(tokens=(101, 53, 7), align=16)
     assert [counts.tokens_out for counts in config.schedule(depth=12, patches=196, prefix=1)] == [101, 53, 7]
+
+
+def test_aligned_counts_go_on_falling_at_many_sites():
+    # of 127 tokens a rate of 0.9 leaves 115, and the nearest count that makes 128 with the class token is 127 again
+    config = BATConfig(keep_rate=0.9, align=16, blocks=tuple(range(1, 12)))
+    counts = [site.tokens_out for site in config.schedule(depth=12, patches=196, prefix=1)]
+    assert all(late < early for early, late in itertools.pairwise(counts))

@@ -233,12 +233,12 @@ class BATConfig:
         return self.tokens[site]
 
     def _aligned(self, out: int, tokens: int, prefix: int) -> int:
-        """The nearest count that makes prefix + count a multiple; the count itself if no such count is in 1 .. tokens."""
+        """The nearest count below ``tokens`` that makes prefix + count a multiple; the count itself if there is none."""
         align = self.align
         while align > 1 and 4 * align > prefix + out:
             align //= 2
         lower = (prefix + out) // align * align - prefix
-        return min((n for n in (lower, lower + align) if 1 <= n <= tokens), key=lambda n: abs(n - out), default=out)
+        return min((n for n in (lower, lower + align) if 1 <= n < tokens), key=lambda n: abs(n - out), default=out)
 
 
 def _as_in_paper(keep_rate: Any, blocks: Any) -> Any:

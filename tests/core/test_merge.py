@@ -1,12 +1,15 @@
 """Merging: the only place where features move."""
 
+import sys
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import one_hot
 
-from batvit.core import Assignment, merge, sum_by_group, unmerge
+from batvit.core import Assignment, assign, merge, sum_by_group, unmerge
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SEEDS = st.integers(0, 2**32)
@@ -216,10 +219,38 @@ def test_identity_leaves_the_tokens_as_they_are(dtype, seed):
 @given(SEEDS)
 def test_on_cuda_the_sums_are_the_same_every_time(autocast, seed):
     x, a, weight = random_case(seed)
-    there = Assignment(a.index.cuda(), a.groups)
+    there = replace(a, index=a.index.cuda())
     for values in (x, weight):
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=autocast):
             found, again = (sum_by_group(values.cuda(), there) for _ in range(2))
         assert torch.equal(found, again)
         torch.testing.assert_close(found.cpu(), sum_by_group(values, a), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(merge(x.cuda(), there, weight.cuda()).cpu(), merge(x, a, weight), rtol=1e-5, atol=1e-5)
+
+
+def test_autocast_does_not_shorten_the_product_that_merges(monkeypatch):
+    # as on CUDA, and in a graph
+    monkeypatch.setattr(sys.modules["batvit.core.merge"], "by_product", lambda x: True)
+    x, a, weight = random_case(0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = merge(x, a, weight)
+        alone = merge(x, Assignment.identity(2, 8))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, merge(x, a, weight))
+    assert torch.equal(alone, x)
+
+
+@pytest.mark.parametrize("by_product", [False, True])
+def test_an_empty_batch_stays_empty(monkeypatch, by_product):
+    monkeypatch.setattr(sys.modules["batvit.core.merge"], "by_product", lambda x: by_product)
+    x = torch.zeros(0, 8, 3)
+    a = assign(x, torch.zeros(0, 8), attentive=4, pairs=1, centres=2)
+    assert merge(x, a, torch.zeros(0, 8)).shape == (0, 5, 3)
+    assert sum_by_group(torch.zeros(0, 8), a).shape == (0, 5)
+
+
+def test_a_hand_made_assignment_may_prune():
+    x = torch.arange(1.0, 7.0).view(2, 3, 1)
+    a = Assignment(torch.tensor([[0, -1, 1], [1, 0, -1]]), 2)
+    assert merge(x, a).flatten().tolist() == [1, 3, 5, 4]
+    assert unmerge(merge(x, a), a).flatten().tolist() == [1, 0, 3, 4, 5, 0]

@@ -13,7 +13,8 @@ class Assignment:
 
     ``index[b, n]`` is the group of token n of image b, in ``0 .. groups - 1``, or -1 when the token is pruned.
     ``groups`` (M) is a Python integer: it comes from the configuration, never from the data, so shapes stay fixed. So is
-    ``drops``: whether there may be pruned tokens at all, which spares what merges the look at every one.
+    ``drops``: whether there may be pruned tokens; False, where it is known that there are none, spares what merges the look at
+    every one.
 
     Invariant of every plan in this library: the map is *onto* (no group is empty). A plan that merges is also
     *total* (no token is lost).
@@ -21,7 +22,7 @@ class Assignment:
 
     index: Int64[Tensor, "batch tokens"]
     groups: int
-    drops: bool = False
+    drops: bool = True
 
     @classmethod
     def from_index(cls, index: Tensor, groups: int | None = None) -> "Assignment":
@@ -53,7 +54,7 @@ class Assignment:
     @classmethod
     def identity(cls, batch: int, tokens: int, device: torch.device | None = None) -> "Assignment":
         """Every token is a group of its own."""
-        return cls(torch.arange(tokens, device=device).expand(batch, tokens), tokens)
+        return cls(torch.arange(tokens, device=device).expand(batch, tokens), tokens, drops=False)
 
     @classmethod
     def join(cls, order: Int64[Tensor, "batch tokens"], *parts: "Assignment") -> "Assignment":
@@ -70,7 +71,7 @@ class Assignment:
         for part in parts:
             shifted.append(part.index + groups if groups else part.index)
             groups += part.groups
-        return cls(order.scatter(1, order, torch.cat(shifted, dim=1)), groups)
+        return cls(order.scatter(1, order, torch.cat(shifted, dim=1)), groups, drops=False)
 
     def then(self, later: "Assignment") -> "Assignment":
         """Compose: tokens to groups by ``self``, those groups to fewer groups by ``later``. Pruned stays pruned."""

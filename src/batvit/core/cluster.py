@@ -35,7 +35,7 @@ def cluster(features: Float[Tensor, "batch tokens channels"], centres: int, *, n
     nearest = take(squared, centre).min(dim=1).indices
     # a centre belongs to itself, even where another lies on the same spot
     itself = torch.arange(centres, device=centre.device).expand_as(centre)
-    return Assignment(nearest.scatter_(1, centre, itself), centres)
+    return Assignment(nearest.scatter_(1, centre, itself), centres, drops=False)
 
 
 def squared_distances(features: Float[Tensor, "batch tokens channels"]) -> Float[Tensor, "batch tokens tokens"]:
@@ -73,7 +73,7 @@ def separation(
     For the densest token a huge number: its published value, max_j ||t_i - t_j||, puts it first among the centres just the
     same, as no other rho or delta can be larger.
     """
-    rank = ranks(log_density.argsort(dim=1, descending=True, stable=True)) * HUGE
+    rank = ranks(log_density.argsort(dim=1, descending=True, stable=True)).to(squared.dtype) * HUGE
     # below every distance where j is denser than i, above where it is not: cheaper than a mask
     barrier = (rank + HUGE / 2).unsqueeze(1) - rank.unsqueeze(2)
     return torch.maximum(squared, barrier).amin(dim=2)
@@ -81,4 +81,4 @@ def separation(
 
 def _diagonal(square: Float[Tensor, "batch tokens tokens"]) -> Float[Tensor, "batch tokens"]:
     """A view of the diagonals of matrices that lie in one piece."""
-    return square.view(square.shape[0], -1)[:, :: square.shape[1] + 1]
+    return square.view(square.shape[0], square.shape[1] ** 2)[:, :: square.shape[1] + 1]

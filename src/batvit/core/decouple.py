@@ -28,8 +28,8 @@ def class_importance(
         (B, N) in float32; non-negative, sums to at most 1.
     """
     # keys first: so their heads are copied in the order in which they lie
-    logits = (keys @ queries[:, :, :1].transpose(-2, -1)).transpose(-2, -1)
-    return _softmax(logits, scale, bias).mean(dim=1)[:, 0, prefix:]
+    logits = (keys @ (queries[:, :, :1] * scale).transpose(-2, -1)).transpose(-2, -1)
+    return _softmax(logits, bias).mean(dim=1)[:, 0, prefix:]
 
 
 def received_importance(
@@ -44,12 +44,12 @@ def received_importance(
 
     For models without a class token. Arguments and result as in :func:`class_importance`, with the queries of all tokens.
     """
-    return _softmax(queries @ keys.transpose(-2, -1), scale, bias).mean(dim=(1, 2))[:, prefix:]
+    return _softmax((queries * scale) @ keys.transpose(-2, -1), bias).mean(dim=(1, 2))[:, prefix:]
 
 
-def _softmax(logits: Tensor, scale: float, bias: Tensor | None) -> Tensor:
-    scaled = logits.float() * scale if bias is None else torch.add(bias, logits, alpha=scale)
-    return scaled.softmax(dim=-1, dtype=torch.float32)
+def _softmax(logits: Tensor, bias: Tensor | None) -> Tensor:
+    # the queries were scaled before the product, which float16 would overflow
+    return (logits if bias is None else logits + bias).softmax(dim=-1, dtype=torch.float32)
 
 
 def decouple(importance: Float[Tensor, "batch tokens"]) -> Int64[Tensor, "batch tokens"]:

@@ -52,7 +52,7 @@ def _bipartite(features: Float[Tensor, "batch tokens channels"], pairs: int) -> 
     further = torch.arange(tokens // 2, tokens - pairs, device=device).expand_as(alone)
     index = (torch.arange(tokens, device=device) // 2).repeat(batch, 1)
     index[:, 0::2] = partner.scatter_(1, alone, further)
-    return Assignment(index, tokens - pairs)
+    return Assignment(index, tokens - pairs, drops=False)
 
 
 def _greedy(features: Float[Tensor, "batch tokens channels"], pairs: int) -> Assignment:
@@ -67,7 +67,7 @@ def _greedy(features: Float[Tensor, "batch tokens channels"], pairs: int) -> Ass
         root = torch.where(place == second, first, root)
         gone = (place == first) | (place == second)
         similarity = similarity.masked_fill(gone.unsqueeze(1) | gone.unsqueeze(2), -torch.inf)
-    return Assignment(number(root), tokens - pairs)
+    return Assignment(number(root), tokens - pairs, drops=False)
 
 
 def number(root: Int64[Tensor, "batch tokens"]) -> Int64[Tensor, "batch tokens"]:

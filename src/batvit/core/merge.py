@@ -40,7 +40,9 @@ def merge(
     if assignment.drops:
         share = torch.where(assignment.kept, share, 0)
     shares = x.new_zeros(assignment.batch, assignment.groups, assignment.tokens)
-    return shares.scatter_(1, group.unsqueeze(1), share.to(x.dtype).unsqueeze(1)) @ x
+    shares.scatter_(1, group.unsqueeze(1), share.to(x.dtype).unsqueeze(1))
+    with full_precision(x):
+        return shares @ x
 
 
 def unmerge(y: Float[Tensor, "batch groups channels"], assignment: Assignment) -> Float[Tensor, "batch tokens channels"]:
@@ -58,7 +60,8 @@ def sum_by_group(
     batch, groups, index = assignment.batch, assignment.groups, assignment.index
     if by_product(values):
         with full_precision(values):
-            total = _members(assignment).to(values.dtype) @ values.reshape(*index.shape, -1)
+            flat = values.unsqueeze(2) if values.dim() == 2 else values.flatten(2)
+            total = _members(assignment).to(values.dtype) @ flat
         return total.view(batch, groups, *values.shape[2:])
     # one more group takes what is pruned, and is left out
     extra = groups + int(assignment.drops)

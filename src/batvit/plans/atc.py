@@ -24,7 +24,7 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     members, root = torch.ones_like(similarity[:, 0]), torch.arange(tokens, device=similarity.device).expand(batch, tokens)
     for _ in range(tokens - counts.tokens_out):
         similarity, members, root = _join(similarity, members, root)
-    return Assignment(number(root), counts.tokens_out)
+    return Assignment(number(root), counts.tokens_out, drops=False)
 
 
 def _join(

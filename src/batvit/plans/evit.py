@@ -18,7 +18,7 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     """All but one of the ``tokens_out`` groups are attentive tokens, alone; the last is all the others together."""
     order = decouple(evidence.importance)
     group = torch.arange(counts.tokens_in, device=order.device).clamp(max=counts.tokens_out - 1)
-    return Assignment(order.scatter(1, order, group.expand_as(order)), counts.tokens_out)
+    return Assignment(order.scatter(1, order, group.expand_as(order)), counts.tokens_out, drops=False)
 
 
 def combine(

@@ -24,7 +24,7 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     medoid = decouple(evidence.importance)[:, : counts.tokens_out]
     for _ in range(ROUNDS):
         medoid = _middles(squared, _nearest(squared, medoid), counts.tokens_out)
-    return Assignment(_nearest(squared, medoid), counts.tokens_out)
+    return Assignment(_nearest(squared, medoid), counts.tokens_out, drops=False)
 
 
 def _nearest(

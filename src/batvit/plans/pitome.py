@@ -26,7 +26,7 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     if merges:
         index[:, 0::2] = cosines(redundant[:, 0::2], redundant[:, 1::2]).argmax(dim=2)
     protected = Assignment.identity(batch, tokens - 2 * merges, order.device)
-    return Assignment.join(order, Assignment(index, merges), protected)
+    return Assignment.join(order, Assignment(index, merges, drops=False), protected)
 
 
 def energy(features: Float[Tensor, "batch tokens channels"], *, margin: float) -> Float[Tensor, "batch tokens"]:
