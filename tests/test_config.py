@@ -271,7 +271,7 @@ REFUSED = [
     ({"neighbours": 0}, ValueError, "got 0", "None for all"),
     ({"neighbours": 2.5}, TypeError, "2.5 (float)", "integers"),
     ({"size_aware": 1}, TypeError, "got 1", "True or False"),
-    ({"method": "sinkhorn"}, ValueError, "'evit'", "bat, topk, tome"),
+    ({"method": "sinkhorn"}, ValueError, "'sinkhorn'", "bat, topk, evit, random, tome"),
     ({"similarity": "values"}, ValueError, "'values'", "tokens, keys"),
     ({"matching": ""}, ValueError, "''", "bipartite, greedy"),
     ({"weight": "sizes"}, ValueError, "'sizes'", "importance, size, importance_size"),
