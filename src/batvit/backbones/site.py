@@ -118,7 +118,8 @@ class Reduce(nn.Module):
         if tokens.padded:
             # what padding holds must not sway the plan
             features = torch.where(tokens.size.unsqueeze(-1) > 0, features, 0)
-        evidence, method = Evidence(features, importance, tokens.size, self.depth), PLANS[self.config.method]
+        evidence = Evidence(features, importance, tokens.size, self.depth, self.block)
+        method = PLANS[self.config.method]
         with torch.no_grad():
             plan = method.decide(evidence, counts, self.config)
         if method.combine is None:

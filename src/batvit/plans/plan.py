@@ -1,8 +1,9 @@
 """What a plan is given and what it returns."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -22,6 +23,8 @@ class Evidence(NamedTuple):
     """how many patches each token stands for"""
     depth: int
     """how many blocks the model has"""
+    block: int = 0
+    """which of them the site is in, from 0"""
 
 
 @dataclass(frozen=True)
@@ -35,3 +38,14 @@ class Plan:
     """the largest share of the tokens that it can do away with at one site"""
     combine: Callable[[Tensor, Evidence, Assignment], Tensor] | None = None
     """makes the features of the groups (B, M, C) of those of the tokens (B, N, C); their weighted mean by default"""
+    published: Mapping[str, Any] = field(default_factory=dict)
+    """the fields of BATConfig, besides the counts, with which it is what its paper describes; they cannot be changed"""
+    spread: str = "sites"
+    """where its paper takes tokens away: a share at three ``sites``, the same number in all ``blocks``, or by a ``list``"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "published", MappingProxyType(dict(self.published)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a read-only view can be neither copied nor pickled
+        return Plan, (self.decide, self.drops, self.most, self.combine, dict(self.published), self.spread)

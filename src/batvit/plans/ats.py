@@ -1,0 +1,28 @@
+"""Adaptive token sampling (Fayyaz et al., ECCV 2022, section 3.2), with as many tokens for every image.
+
+The cumulative importance is inverted at evenly spaced levels, so that a part of the image keeps tokens by the importance it
+holds. Published, several levels may meet in one token, and an image then keeps fewer; here the places left go to the most
+important tokens not yet taken, so that shapes stay fixed. The published score is the attention times the norm of the value; a
+site hears no values, so here it is the attention alone.
+"""
+
+import torch
+
+from batvit.config import BATConfig, Counts
+from batvit.core import Assignment
+from batvit.plans.plan import Evidence
+from batvit.plans.topk import keep
+
+# above every importance
+FIRST = 2.0
+
+
+def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
+    """Those that the levels (2k - 1) / 2K meet, for k = 1 .. K = ``tokens_out``, then the most important; each stays alone."""
+    importance, levels = evidence.importance.float(), counts.tokens_out
+    cumulative = importance.cumsum(dim=1)
+    level = (torch.arange(levels, device=importance.device) + 0.5) / levels * cumulative[:, -1:]
+    # the first token at which the sum reaches the level; rounding must not lead past the last
+    met = (cumulative.unsqueeze(1) < level.unsqueeze(2)).sum(dim=2).clamp(max=counts.tokens_in - 1)
+    taken = torch.zeros_like(importance, dtype=torch.bool).scatter(1, met, True)
+    return keep(torch.where(taken, importance + FIRST, importance), levels)

@@ -1,0 +1,118 @@
+"""DiffRate (Chen et al., ICCV 2023, section 3): in each block prune the least important, then merge the next into the rest.
+
+The class token's attention ranks the tokens. Of those that go the last are lost; the others, more important, each join the most
+similar (cosine) of those that stay. How many, the paper learns for each model and budget: its published counts are
+:data:`SCHEDULES`. At a step that none of them has, the share of merges is their average, about a half.
+"""
+
+from typing import Any
+
+import torch
+
+from batvit.config import BATConfig, Counts
+from batvit.core import Assignment
+from batvit.core.decouple import decouple, take
+from batvit.core.match import cosines
+from batvit.plans.plan import Evidence
+
+PUBLISHED: dict[str, Any] = {"weight": "size", "size_aware": True}
+PATCHES = 196
+# image tokens after pruning, then after merging, in each of 12 blocks, by published G MACs
+SCHEDULES: dict[str, dict[float, tuple[tuple[int, ...], tuple[int, ...]]]] = {
+    "deit_tiny": {
+        0.6: ((196, 195, 179, 156, 129, 106, 85, 72, 62, 50, 39, 2), (196, 186, 166, 138, 113, 89, 75, 65, 56, 44, 36, 2)),
+        0.7: ((196, 195, 193, 179, 149, 122, 97, 81, 67, 59, 51, 2), (196, 195, 191, 157, 132, 102, 87, 71, 63, 57, 48, 2)),
+        0.8: ((196, 196, 195, 185, 165, 146, 116, 102, 91, 79, 73, 2), (196, 195, 189, 171, 153, 124, 106, 95, 83, 77, 69, 2)),
+        0.9: (
+            (196, 196, 195, 189, 181, 165, 140, 124, 112, 104, 98, 2),
+            (196, 195, 193, 187, 171, 146, 128, 114, 106, 102, 95, 2),
+        ),
+        1.0: (
+            (196, 196, 195, 193, 187, 183, 177, 163, 155, 136, 128, 20),
+            (196, 196, 195, 189, 185, 153, 147, 155, 144, 134, 124, 20),
+        ),
+    },
+    "deit_small": {
+        2.3: ((196, 191, 167, 142, 120, 104, 91, 73, 61, 44, 32, 2), (196, 179, 155, 126, 108, 97, 79, 65, 51, 36, 30, 2)),
+        2.5: ((196, 191, 173, 155, 130, 114, 110, 98, 75, 49, 38, 2), (196, 185, 159, 132, 118, 106, 95, 81, 65, 42, 36, 2)),
+        2.7: ((196, 195, 181, 159, 140, 126, 114, 104, 87, 65, 48, 2), (196, 187, 169, 146, 130, 118, 108, 95, 75, 53, 44, 2)),
+        2.9: ((196, 195, 189, 167, 149, 138, 128, 116, 98, 77, 57, 2), (196, 193, 175, 155, 140, 132, 120, 106, 87, 63, 55, 2)),
+        3.1: (
+            (196, 196, 193, 179, 159, 146, 136, 128, 114, 91, 75, 2),
+            (196, 195, 185, 163, 149, 140, 132, 120, 102, 77, 67, 2),
+        ),
+    },
+    "deit_base": {
+        8.7: ((196, 191, 171, 155, 130, 106, 89, 71, 55, 32, 16, 2), (196, 177, 161, 140, 114, 95, 77, 59, 46, 20, 12, 2)),
+        10.0: ((196, 193, 181, 167, 147, 128, 112, 100, 81, 48, 24, 2), (196, 185, 173, 155, 136, 116, 104, 89, 65, 30, 18, 2)),
+        10.4: ((196, 195, 187, 173, 155, 140, 120, 102, 89, 57, 24, 2), (196, 189, 183, 163, 144, 130, 106, 93, 73, 30, 20, 2)),
+        11.5: (
+            (196, 196, 196, 187, 169, 153, 138, 122, 106, 71, 42, 2),
+            (196, 196, 191, 177, 157, 144, 126, 110, 93, 49, 34, 2),
+        ),
+        12.5: (
+            (196, 196, 195, 191, 183, 169, 153, 138, 128, 93, 57, 2),
+            (196, 195, 193, 189, 175, 159, 144, 130, 114, 67, 46, 2),
+        ),
+    },
+}
+
+
+def schedule(architecture: str, gmacs: float) -> BATConfig:
+    """A published schedule as a configuration, for the 196 patches and 12 blocks of a DeiT.
+
+    Its MACs, counted by :func:`batvit.info`, are within 1.5 % of the published ones; deit_tiny's of 0.6 and 0.7 take 0.66 and
+    0.73 G.
+
+    Args:
+        architecture: deit_tiny, deit_small or deit_base.
+        gmacs: the published budget.
+
+    Raises:
+        ValueError: if there is none, naming those that there are.
+    """
+    after = tokens(architecture, gmacs)
+    return BATConfig(method="diffrate", tokens=after, blocks=tuple(range(len(after))), **PUBLISHED)
+
+
+def tokens(architecture: str, gmacs: float) -> tuple[int, ...]:
+    """Image tokens after each block of a published schedule; arguments and errors as of :func:`schedule`."""
+    known = SCHEDULES.get(architecture, {})
+    if gmacs not in known:
+        names = "; ".join(f"{name}: {', '.join(map(str, found))}" for name, found in SCHEDULES.items())
+        raise ValueError(f"no published schedule of {architecture!r} at {gmacs} G MACs; there are {names}")
+    return tuple(after for _, after, _ in _steps(*known[gmacs]))
+
+
+def _steps(pruned: tuple[int, ...], merged: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    """In each block the tokens before, those after, and the merges; a count above an earlier one takes nothing away."""
+    steps, left = [], PATCHES
+    for after_pruning, after_merging in zip(pruned, merged, strict=True):
+        before, kept = left, min(left, after_pruning)
+        left = min(kept, after_merging)
+        steps.append((before, left, kept - left))
+    return steps
+
+
+# where two schedules take the same step with other merges, the later one counts
+STEPS = [(block, *step) for known in SCHEDULES.values() for of in known.values() for block, step in enumerate(_steps(*of))]
+MERGES = {(block, before, after): merges for block, before, after, merges in STEPS}
+MERGED_SHARE = sum(merges for *_, merges in STEPS) / sum(before - after for _, before, after, _ in STEPS)
+
+
+def merges_of(counts: Counts) -> int:
+    """How many of the tokens that go are merged, as published for this block, or by the average share; the rest is pruned."""
+    gone = counts.tokens_in - counts.tokens_out
+    return MERGES.get((counts.block, counts.tokens_in, counts.tokens_out), round(MERGED_SHARE * gone))
+
+
+def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
+    """The most important ``tokens_out`` stay; of the others the more important join the most similar of these."""
+    batch, kept, merges = len(evidence.importance), counts.tokens_out, merges_of(counts)
+    order = decouple(evidence.importance)
+    group = torch.arange(counts.tokens_in, device=order.device).repeat(batch, 1)
+    group[:, kept:] = -1
+    if merges:
+        ranked = take(evidence.features, order[:, : kept + merges])
+        group[:, kept : kept + merges] = cosines(ranked[:, kept:], ranked[:, :kept]).argmax(dim=2)
+    return Assignment(group.scatter(1, order, group), kept, drops=True)

@@ -1,0 +1,37 @@
+"""Token fusion (Kim et al., "Token Fusion: Bridging the Gap between Token Pruning and Token Merging", WACV 2024, section 3).
+
+The pairs are those of ToMe. Where the model answers to mixed tokens least linearly, in its first blocks, a pair becomes the
+token that was chosen, and the other's feature is lost; later it becomes the mean direction at the largest norm of its members
+(MLERP). The paper sets the boundary by measuring; here it is half of the depth.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from batvit.config import BATConfig, Counts
+from batvit.core import Assignment, match, merge
+from batvit.core.match import NO_LENGTH
+from batvit.plans.plan import Evidence
+
+
+def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
+    """Every second token may join its most similar other one; the most similar of these pairs are merged."""
+    return match(evidence.features, counts.tokens_in - counts.tokens_out)
+
+
+def combine(
+    x: Float[Tensor, "batch tokens channels"], evidence: Evidence, assignment: Assignment
+) -> Float[Tensor, "batch groups channels"]:
+    """The chosen token of each group in the first half of the blocks, MLERP in the second; a token alone stays as it is."""
+    place = torch.arange(x.shape[1], device=x.device)
+    # the chosen lead the first groups, and stand at odd places
+    joins = (place % 2 == 0) & (assignment.index < x.shape[1] // 2)
+    if evidence.block < evidence.depth // 2:
+        return merge(x, assignment, torch.where(joins, 0.0, 1.0))
+    mean: Tensor = merge(x, assignment, evidence.size).float()
+    norm = torch.linalg.vector_norm(x, dim=2, dtype=torch.float32)
+    largest = torch.zeros_like(norm[:, : assignment.groups]).scatter_reduce(1, assignment.index, norm, "amax")
+    length = torch.linalg.vector_norm(mean, dim=2).clamp(min=NO_LENGTH)
+    scaled: Tensor = mean * (largest / length).unsqueeze(2)
+    return scaled.to(x.dtype)
