@@ -11,7 +11,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.progress import track
 from torch import nn
@@ -19,9 +18,8 @@ from torch import nn
 import batvit
 from batvit.checkpoint import create_model
 from batvit.data import image_folder, loader, placed
+from batvit.evaluate import paired_interval
 from batvit.files import check_writable, read_json, write_atomic
-
-REPEATS = 10_000
 
 
 def load(run: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -44,23 +42,15 @@ def load(run: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 @torch.inference_mode()
-def right(models: dict[str, nn.Module], data: str, batch_size: int) -> dict[str, np.ndarray]:
-    """Of each model, which pictures it names right: 0 or 1 each."""
+def right(models: dict[str, nn.Module], data: str, batch_size: int) -> dict[str, torch.Tensor]:
+    """Of each model, which pictures it names right: 0 or 100 each."""
     first = next(iter(models.values()))
     pictures = image_folder(data, num_classes=first.num_classes)
     found: dict[str, list[torch.Tensor]] = {name: [] for name in models}
     for images, labels in track(loader(pictures, first, batch_size=batch_size), "evaluating"):
         for name, model in models.items():
             found[name].append(model(placed(images, model)).argmax(dim=1).cpu() == labels)
-    return {name: torch.cat(parts).double().numpy() for name, parts in found.items()}
-
-
-def interval(difference: np.ndarray) -> tuple[float, float]:
-    """Where the mean of a difference a picture lies, in percent, in 95 % of the bootstraps."""
-    draw = np.random.default_rng(0)
-    means = [difference[draw.integers(len(difference), size=len(difference))].mean() for _ in range(REPEATS)]
-    low, high = np.percentile(means, (2.5, 97.5))
-    return 100 * float(low), 100 * float(high)
+    return {name: 100 * torch.cat(parts).double() for name, parts in found.items()}
 
 
 def main() -> None:
@@ -82,9 +72,10 @@ def main() -> None:
     rows = {}
     for name, (model, told) in loaded.items():
         cost = batvit.info(model)
-        row = told | {"gmacs": cost.macs / 1e9, "share": cost.macs / cost.dense_macs - 1, "top1": 100 * hits[name].mean()}
-        row |= {"top1_interval": interval(hits[name]), "difference_interval": interval(hits[name] - base)}
-        row["difference"] = row["top1"] - 100 * base.mean()
+        row = told | {"gmacs": cost.macs / 1e9, "share": cost.macs / cost.dense_macs - 1, "top1": float(hits[name].mean())}
+        row |= {"top1_interval": paired_interval(hits[name])}
+        row |= {"difference_interval": paired_interval(hits[name] - base)}
+        row["difference"] = row["top1"] - float(base.mean())
         rows[name] = row
         own, other = "[{:.1f}, {:.1f}]".format(*row["top1_interval"]), "[{:+.1f}, {:+.1f}]".format(*row["difference_interval"])
         print(

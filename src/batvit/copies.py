@@ -15,6 +15,12 @@ def quiet_copy(module: nn.Module, memo: dict[int, object] | None = None) -> nn.M
     return twin
 
 
+def light_copy(module: nn.Module) -> nn.Module:
+    """A quiet copy that shares the weights of the original: whatever is done to its blocks, no weight is held twice."""
+    memo: dict[int, object] = {id(held): held for held in (*module.parameters(), *module.buffers())}
+    return quiet_copy(module, memo)
+
+
 def on_meta(module: nn.Module) -> nn.Module:
     """A quiet copy whose weights have shapes but no values, made without copying the weights."""
     memo: dict[int, object] = {id(b): b.to("meta") for b in module.buffers()}

@@ -1,6 +1,7 @@
 """What a benchmark found, and what runs logged, as figures: pure functions. :func:`batvit.visualize.save` writes them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
@@ -86,3 +87,55 @@ def plot_curves(curves: Sequence[Curve]) -> Figure:
         text.set_text(label)
         text.set_parse_math(False)
     return figure
+
+
+def plot_pareto(rows: Sequence[Mapping[str, Any]], dense: Mapping[str, Any]) -> Figure:
+    """Top-1 over the measured speed-up, a colour and marker a plan; agreement with the dense model where top-1 is not known.
+
+    Filled at equal MACs, hollow at equal time; bars are the 95 % intervals of the difference to the dense model. The step line
+    joins what nothing beats in both. BAT is drawn last, and larger.
+
+    Args:
+        rows: what :func:`batvit.study.as_result` gives, one for each plan, target and kind of cost.
+        dense: the dense model's.
+
+    Raises:
+        ValueError: if there is no row with a speed-up and an accuracy.
+    """
+    what = "agreement" if dense.get("top1") is None else "top1"
+    shown = [row for row in rows if row.get(what) is not None and row.get("speedup") is not None]
+    if not shown:
+        raise ValueError("rows is empty; give what a comparison found for each plan")
+    figure = Figure(figsize=(9.0, 5.4), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    plans = list(dict.fromkeys(row["plan"] for row in shown))
+    for i, plan in sorted(enumerate(plans), key=lambda one: one[1] == "bat"):
+        style: dict[str, Any] = {"color": CURVE_COLOURS[i % len(CURVE_COLOURS)], "linestyle": "none"}
+        style |= {"marker": CURVE_MARKERS[i % len(CURVE_MARKERS)], "markersize": 10 if plan == "bat" else 6}
+        axes.plot([], [], **style, label=plan)
+        for at, filled in (("macs", True), ("time", False)):
+            points = [row for row in shown if row["plan"] == plan and row["at"] == at]
+            where = [row["speedup"] for row in points], [row[what] for row in points]
+            if what == "top1" and all(row.get("difference_low") is not None for row in points):
+                bars = [dense[what] + row[limit] for limit in ("difference_low", "difference_high") for row in points]
+                half = len(points)
+                axes.vlines(where[0], bars[:half], bars[half:], colors=style["color"], linewidth=1, alpha=0.4)
+            face = style["color"] if filled else "white"
+            axes.plot(*where, **style, markerfacecolor=face)
+    front = _front([(1.0, dense[what]), *((row["speedup"], row[what]) for row in shown)])
+    axes.step(*zip(*front, strict=True), where="pre", color="grey", linewidth=1, alpha=0.7, zorder=0)
+    axes.plot(1.0, dense[what], color="black", marker="*", markersize=13, linestyle="none", label="dense")
+    name = "top-1 (%)" if what == "top1" else "same class as dense (%)"
+    axes.set(xlabel="times as fast as dense, measured; filled: at equal MACs, hollow: at equal time", ylabel=name)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper")
+    return figure
+
+
+def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those that no other beats in both coordinates, by rising first one."""
+    front: list[tuple[float, float]] = []
+    for point in sorted(points, reverse=True):
+        if not front or point[1] > front[-1][1]:
+            front.append(point)
+    return front[::-1]

@@ -10,7 +10,7 @@ import torch
 
 from batvit import __version__
 
-COMMANDS = ("demo", "info", "eval", "bench", "export", "draw", "train", "plot")
+COMMANDS = ("demo", "info", "eval", "bench", "export", "draw", "train", "plot", "compare", "tune")
 
 
 class Parser(argparse.ArgumentParser):

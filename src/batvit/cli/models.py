@@ -56,6 +56,14 @@ def load(args: argparse.Namespace, *, pretrained: bool) -> Models:
     if getattr(args, "dense_file", None) is not None:
         raise ValueError(f"--dense goes with an exported MODEL, a .onnx, .xml or .pt2 file; got {args.model}")
     wanted = options.config(args)
+    dense = load_dense(args, pretrained=pretrained)
+    return Models(dense, patch(copy.deepcopy(dense), wanted), wanted.to_dict())
+
+
+def load_dense(args: argparse.Namespace, *, pretrained: bool) -> nn.Module:
+    """The dense model alone, on its device and in its precision."""
+    if getattr(args, "threads", None) is not None:
+        torch.set_num_threads(args.threads)
     device = options.torch_device(args.device) if hasattr(args, "device") else torch.device("cpu")
     dtype = options.PRECISIONS[getattr(args, "precision", "fp32")]
     dense = create_model(
@@ -65,9 +73,7 @@ def load(args: argparse.Namespace, *, pretrained: bool) -> Models:
         num_classes=args.num_classes,
         image_size=options.image_size(args),
     )
-    dense = dense.to(device=device, dtype=dtype).eval()
-    unpatch(dense)
-    return Models(dense, patch(copy.deepcopy(dense), wanted), wanted.to_dict())
+    return unpatch(dense.to(device=device, dtype=dtype).eval())
 
 
 def _engines(args: argparse.Namespace) -> Models:

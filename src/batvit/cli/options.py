@@ -140,6 +140,13 @@ def table(*columns: str) -> Table:
     return plain
 
 
+def evenly(things: list[Any], number: int | None) -> list[Any]:
+    """So many of them, at equal distances; all if there are no more."""
+    if number is None or number >= len(things):
+        return things
+    return [things[i * len(things) // number] for i in range(number)]
+
+
 def field_help(kind: type) -> dict[str, str]:
     """The sentence under each field of a dataclass."""
     body = ast.parse(inspect.getsource(kind)).body[0]

@@ -1,0 +1,159 @@
+"""Configurations that fit a budget: each plan as one family, from nothing taken away to almost everything."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from batvit.backbones.patch import anatomy_of, patch, unpatch
+from batvit.config import BATConfig
+from batvit.copies import on_meta
+from batvit.macs import count_macs
+from batvit.plans import PLANS, diffrate
+
+HALVINGS = 12
+LEAST_SHARE = 0.01
+LEAST_STEP = 1e-3
+CLOSE = 0.004
+FITS = 0.015
+ATTEMPTS = 4
+
+
+class OutOfReachError(ValueError):
+    """A budget that no configuration of a plan meets. The message names the nearest that can be had."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """The configurations of one plan for one model, ordered by the share of the tokens that goes on, in (0, 1].
+
+    As published: at three sites, the same keep rate at each; in every block, the same number of tokens less; or the shape of
+    published counts. BAT's are those of the ``training_free`` preset. Counts are not aligned, so that any budget can be met.
+    """
+
+    method: str
+    depth: int
+    patches: int
+
+    @classmethod
+    def of(cls, method: str, model: nn.Module) -> "Family":
+        """The family of a plan for a supported model."""
+        if method not in PLANS:
+            raise ValueError(f"unknown plan {method!r}; there are {', '.join(PLANS)}")
+        anatomy = anatomy_of(model)
+        return cls(method, anatomy.depth, anatomy.patches)
+
+    def at(self, keep: float) -> BATConfig:
+        """One configuration; the larger ``keep``, the more tokens go on at every site."""
+        if self.method == "bat":
+            return BATConfig.preset("training_free", keep_rate=keep, align=1)
+        plan = PLANS[self.method]
+        fields = {"method": self.method, **plan.published}
+        if plan.spread == "sites":
+            return BATConfig(keep_rate=keep, **fields)
+        tokens, left = [], self.patches
+        for wanted in self._wanted(keep):
+            left = min(left, max(1, math.ceil(left * (1 - plan.most)), round(wanted)))
+            tokens.append(left)
+        return BATConfig(tokens=tuple(tokens), blocks=tuple(range(self.depth)), **fields)
+
+    def _wanted(self, keep: float) -> list[float]:
+        """The tokens after each block, before they are rounded."""
+        if PLANS[self.method].spread == "blocks":
+            return [self.patches * (1 - (1 - keep) * (block + 1)) for block in range(self.depth)]
+        # at every depth the published share of tokens, to a power
+        shares = _published_shares()
+        power = (1 - keep) / keep
+        place = [round((block + 1) * len(shares) / self.depth) - 1 for block in range(self.depth)]
+        return [self.patches * shares[max(at, 0)] ** power for at in place]
+
+
+def macs_of(model: nn.Module, config: BATConfig | None) -> int:
+    """MACs of a model for one image of its own size, patched with a configuration, or dense. The model is left alone."""
+    shadow = on_meta(model)
+    known = unpatch(shadow) if config is None else patch(shadow, config)
+    anatomy = anatomy_of(known)
+    return count_macs(anatomy.tower, (3, *anatomy.image_size), **anatomy.arguments)[""]
+
+
+def at_macs(model: nn.Module, family: Family, share: float) -> BATConfig:
+    """The most generous configuration of a family that costs no more than a share of the dense model's MACs.
+
+    Args:
+        model: a supported model; it is left alone.
+        family: for this model.
+        share: of the dense MACs, in (0, 1).
+
+    Raises:
+        OutOfReachError: if even the leanest costs more.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"a target is a share of the dense model's cost, in (0, 1), got {share}")
+    dense = macs_of(model, None)
+    low, high = LEAST_SHARE, 1.0
+    best = family.at(low)
+    least, most = macs_of(model, best) / dense, 1.0
+    if least > share:
+        raise OutOfReachError(f"{family.method} cannot go down to {share:g} of the MACs; the nearest is {least:.3f}")
+    for halving in range(HALVINGS):
+        # where a line meets the share, and every third time in the middle, so that a bend does not hold it up
+        part = (share - least) / (most - least) if halving % 3 < 2 else 0.5
+        middle = low + min(max(part, 0.02), 0.98) * (high - low)
+        config = family.at(middle)
+        cost = macs_of(model, config) / dense
+        if cost <= share:
+            low, least, best = middle, cost, config
+        else:
+            high, most = middle, cost
+        if 0 <= share - least <= CLOSE * share or high - low < LEAST_STEP:
+            break
+    return best
+
+
+def at_time(
+    model: nn.Module, family: Family, share: float, time_share: Callable[[BATConfig], float]
+) -> tuple[BATConfig, float]:
+    """The configuration of a family that takes a share of the dense model's time, within 1.5 % or as near as four tries come.
+
+    Args:
+        model, family, share: as in :func:`at_macs`, of time.
+        time_share: measures a configuration: its time over that of the dense model, in one interleaved run.
+
+    Returns:
+        The configuration and its measured share of the time.
+
+    Raises:
+        OutOfReachError: if none comes near, naming the nearest.
+    """
+    # time is nearly linear in MACs; what all tokens take is known without measuring
+    known, wanted = [(1.0, 1.0)], share
+    found: list[tuple[float, BATConfig, float]] = []
+    for _ in range(ATTEMPTS):
+        try:
+            config = at_macs(model, family, wanted)
+        except OutOfReachError:
+            break
+        taken = time_share(config)
+        found.append((abs(taken - share), config, taken))
+        if found[-1][0] <= FITS * share:
+            break
+        (cost_before, time_before), cost = known[-1], wanted
+        known.append((cost, taken))
+        slope = (taken - time_before) / (cost - cost_before) if cost != cost_before else 0.0
+        # a slope that noise has turned around leads nowhere
+        slope = slope if slope > LEAST_SHARE else 1.0
+        wanted = min(max(cost + (share - taken) / slope, 2 * LEAST_SHARE), 1 - LEAST_SHARE)
+    if not found:
+        raise OutOfReachError(f"{family.method} cannot go down to {share:g} of the time of the dense model")
+    off, config, taken = min(found, key=lambda one: one[0])
+    if off > 5 * FITS * share:
+        raise OutOfReachError(
+            f"{family.method} was not brought to {share:g} of the time of the dense model; nearest {taken:.3f}"
+        )
+    return config, taken
+
+
+def _published_shares() -> list[float]:
+    """The share of the image tokens that DiffRate's DeiT-S of 2.9 G has after each block."""
+    return [count / diffrate.PATCHES for count in diffrate.tokens("deit_small", 2.9)]
