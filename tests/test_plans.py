@@ -1,5 +1,8 @@
 """Every plan decides what becomes of every token."""
 
+import copy
+import pickle
+
 import pytest
 import timm
 import torch
@@ -9,9 +12,9 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 import batvit
-from batvit.config import BATConfig
+from batvit.config import PRESETS, BATConfig
 from batvit.core import assign
-from batvit.plans import PLANS, Evidence
+from batvit.plans import PLANS, Evidence, diffrate, mctf, tofu
 from batvit.plans.evit import combine
 from batvit.plans.pitome import energy
 
@@ -28,11 +31,31 @@ def decide(evidence, config):
     return counts, PLANS[config.method].decide(evidence, counts, config)
 
 
+ALONE = ("topk", "random", "ats")
+
+
 def test_the_plans_have_these_names():
-    merging = ("bat", "evit", "tome", "pitome", "dpcknn", "kmedoids", "atc")
-    assert {name: plan.drops for name, plan in PLANS.items()} == dict.fromkeys(("topk", "random"), True) | dict.fromkeys(
-        merging, False
+    merging = ("bat", "evit", "tome", "pitome", "tofu", "mctf", "dpcknn", "kmedoids", "atc", "atc_complete", "atc_single")
+    expected = dict.fromkeys((*ALONE, "diffrate"), True) | dict.fromkeys(merging, False)
+    assert {name: plan.drops for name, plan in PLANS.items()} == expected
+
+
+@pytest.mark.parametrize("method", PLANS)
+def test_a_plan_says_how_its_paper_uses_it(method):
+    plan = PLANS[method]
+    config = BATConfig(method=method, **plan.published)
+    assert {"weight", "size_aware"} <= set(plan.published) <= set(config.to_dict())
+    assert plan.spread == {"tome": "blocks", "pitome": "blocks", "tofu": "blocks", "mctf": "blocks", "diffrate": "list"}.get(
+        method, "sites"
     )
+    with pytest.raises(TypeError):
+        plan.published["align"] = 8
+    for twin in (copy.deepcopy(plan), pickle.loads(pickle.dumps(plan))):
+        assert (twin.published, twin.spread, twin.drops, twin.most) == (plan.published, plan.spread, plan.drops, plan.most)
+
+
+def test_bat_is_published_as_its_training_free_preset_without_alignment():
+    assert PLANS["bat"].published | {"align": 16} == PRESETS["training_free"]
 
 
 @pytest.mark.parametrize("method", PLANS)
@@ -44,8 +67,10 @@ def test_a_plan_keeps_its_counts(method, seed, tokens, keep_rate, centres, pairs
     counts, a = decide(evidence, config)
     assert (a.batch, a.tokens, a.groups) == (2, tokens, counts.tokens_out)
     assert a.is_onto
-    # who drops loses all but one token a group; who does not loses none
-    assert a.kept.sum(dim=1).tolist() == [counts.tokens_out if PLANS[method].drops else tokens] * 2
+    # who drops loses all but one token a group, or some of them; who does not loses none
+    merges = 0 if method in ALONE else diffrate.merges_of(counts)
+    kept = counts.tokens_out + merges if PLANS[method].drops else tokens
+    assert a.kept.sum(dim=1).tolist() == [kept] * 2
     assert torch.equal(decide(evidence, config)[1].index, a.index)
 
 
@@ -100,6 +125,139 @@ def test_tome_by_hand():
     assert a.index.tolist() == [[0, 0, 1, 1, 2]]
 
 
+def test_ats_by_hand():
+    importance = torch.tensor([[0.1, 0.6, 0.1, 0.05, 0.15]])
+    evidence = Evidence(torch.zeros(1, 5, 1), importance, torch.ones(1, 5), 12)
+    # sums 0.1, 0.7, 0.8, 0.85, 1.0 reach 1/6 and 3/6 at token 1, and 5/6 at token 3; the place left goes to 4
+    _, a = decide(evidence, BATConfig(method="ats", blocks=(1,), tokens=(3,)))
+    assert a.index.tolist() == [[-1, 0, -1, 1, 2]]
+
+
+def at_angles(*degrees):
+    turned = torch.tensor(degrees).deg2rad()
+    return torch.stack((turned.cos(), turned.sin()), dim=1).unsqueeze(0)
+
+
+def test_diffrate_by_hand():
+    # 3 of 5 go, of which a rounded 0.49 * 3 = 1 is merged: 1 and 3 stay, 2 joins 3, the less important 0 and 4 are lost
+    evidence = Evidence(at_angles(0.0, 10.0, 80.0, 70.0, 0.0), torch.tensor([[0.1, 0.4, 0.2, 0.3, 0.05]]), torch.ones(1, 5), 12)
+    _, a = decide(evidence, BATConfig(method="diffrate", blocks=(1,), tokens=(2,)))
+    assert a.index.tolist() == [[-1, 0, 1, 1, -1]]
+
+
+def test_diffrate_merges_as_many_as_published():
+    # deit_small at 2.9: of 193 patches the third block prunes 4 and merges 14
+    config = diffrate.schedule("deit_small", 2.9)
+    counts = config.schedule(depth=12, patches=196, prefix=1)
+    assert counts[2][1] == 193
+    a = PLANS["diffrate"].decide(random_evidence(0, 193), counts[2], config)
+    assert (a.groups, a.kept.sum(dim=1).tolist()) == (175, [189, 189])
+    # a count above an earlier one takes nothing away
+    config = diffrate.schedule("deit_tiny", 1.0)
+    assert config.tokens == (196, 196, 195, 189, 185, 153, 147, 147, 144, 134, 124, 20)
+    assert diffrate.merges_of(config.schedule(depth=12, patches=196)[7]) == 0
+
+
+def test_an_unknown_schedule_is_refused():
+    with pytest.raises(ValueError, match=r"no published schedule of 'deit_small' at 2.4 G MACs; .* deit_small: 2.3, 2.5, 2.7"):
+        diffrate.schedule("deit_small", 2.4)
+    with pytest.raises(ValueError, match="no published schedule of 'vit'"):
+        diffrate.schedule("vit", 2.3)
+
+
+def gmacs(architecture, config):
+    with torch.device("meta"):
+        model = timm.create_model(f"{architecture}_patch16_224")
+    return batvit.info(batvit.patch(model, config)).macs / 1e9
+
+
+MISSED = {("deit_tiny", 0.6): 0.657, ("deit_tiny", 0.7): 0.729}
+
+
+@pytest.mark.parametrize(("architecture", "published"), [(a, g) for a, known in diffrate.SCHEDULES.items() for g in known])
+def test_diffrates_schedules_take_what_is_published(architecture, published):
+    # two of them were published under a budget that they do not meet
+    expected = MISSED.get((architecture, published), published)
+    assert gmacs(architecture, diffrate.schedule(architecture, published)) == pytest.approx(expected, rel=0.015)
+
+
+@pytest.mark.parametrize(("r", "published"), [(13, 2.7), (16, 2.3)])
+def test_tomes_schedules_take_what_is_published(r, published):
+    tokens, left = [], 196
+    for _ in range(12):
+        left -= min(r, left // 2)
+        tokens.append(left)
+    config = BATConfig(method="tome", tokens=tuple(tokens), blocks=tuple(range(12)), **PLANS["tome"].published)
+    assert gmacs("deit_small", config) == pytest.approx(published, rel=0.03)
+
+
+@pytest.mark.parametrize(("keep_rate", "published"), [(0.7, 3.0), (0.5, 2.3)])
+def test_evits_keep_rates_take_what_is_published(keep_rate, published):
+    config = BATConfig(method="evit", keep_rate=keep_rate, **PLANS["evit"].published)
+    assert gmacs("deit_small", config) == pytest.approx(published, rel=0.03)
+
+
+def test_attraction_by_hand():
+    evidence = Evidence(at_angles(0.0, 90.0), torch.tensor([[0.5, 0.1]]), torch.tensor([[2.0, 3.0]]), 12)
+    found = mctf.attractions(evidence, slice(0, 1), slice(1, 2))
+    torch.testing.assert_close(found, torch.tensor([[[0.5 * 0.05 ** (-1 / 20) * 6 ** (-1 / 40)]]]))
+
+
+def test_mctf_by_hand():
+    features, ones = at_angles(0.0, 5.0, 90.0, 80.0, 180.0, 200.0), torch.ones(1, 6)
+    config = BATConfig(method="mctf", blocks=(1,), tokens=(4,))
+    # alike alone: first 0 joins 5 degrees; then, of 2.5, 80 and 200, 80 joins 90
+    _, a = decide(Evidence(features, torch.full((1, 6), 0.1), ones, 12), config)
+    assert a.index.tolist() == [[3, 3, 0, 0, 1, 2]]
+    # where 0 and 5 are important, 90 joins 80 and then 200 joins 180
+    _, a = decide(Evidence(features, torch.tensor([[0.4, 0.4, 0.01, 0.01, 0.01, 0.01]]), ones, 12), config)
+    assert a.index.tolist() == [[1, 2, 3, 3, 0, 0]]
+    # what was fused may go on: 0 joins 1, and both join 3
+    features, ones = at_angles(0.0, 1.0, 3.0, 100.0), torch.ones(1, 4)
+    _, a = decide(Evidence(features, 0.1 * ones, ones, 12), BATConfig(method="mctf", blocks=(1,), tokens=(2,)))
+    assert a.index.tolist() == [[0, 0, 0, 1]]
+
+
+def test_tofu_by_hand():
+    # 0 and 2 choose among 1 and 3: 0 is most like 1 (cosine 0.6), 2 is at right angles to both
+    x = torch.tensor([[[3.0, 4.0], [1.0, 0.0], [0.0, -1.0], [-1.0, 0.0]]])
+    evidence = Evidence(x, torch.zeros(1, 4), torch.tensor([[1.0, 3.0, 1.0, 1.0]]), depth=12, block=5)
+    _, a = decide(evidence, BATConfig(method="tofu", blocks=(1,), tokens=(3,)))
+    assert a.index.tolist() == [[0, 0, 2, 1]]
+    alone = [[-1.0, 0.0], [0.0, -1.0]]
+    # in the first half of the blocks the chosen stays as it is
+    torch.testing.assert_close(tofu.combine(x, evidence, a), torch.tensor([[[1.0, 0.0], *alone]]))
+    # in the second the mean, (6, 4) / 4, is as long as the longer, 5
+    mean = [5 * 6 / 52**0.5, 5 * 4 / 52**0.5]
+    torch.testing.assert_close(tofu.combine(x, evidence._replace(block=6), a), torch.tensor([[mean, *alone]]))
+
+
+@pytest.mark.parametrize("block", [0, 6])
+def test_tofu_takes_nothing_of_padding(block):
+    # two tokens, of which the second, which is chosen, or the first is padding
+    x = torch.tensor([[[3.0, 4.0], [1e4, 1e4]], [[1e4, 1e4], [3.0, 4.0]]])
+    evidence = Evidence(x, torch.zeros(2, 2), torch.tensor([[2.0, 0.0], [0.0, 2.0]]), depth=12, block=block)
+    _, a = decide(evidence, BATConfig(method="tofu", blocks=(1,), tokens=(1,)))
+    torch.testing.assert_close(tofu.combine(x, evidence, a), torch.tensor([[[3.0, 4.0]], [[3.0, 4.0]]]))
+
+
+def test_tofu_knows_in_which_block_it_is():
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=4).eval()
+    batvit.patch(model, method="tofu", blocks=(1, 2), tokens=(10, 6), **PLANS["tofu"].published)
+    heard = []
+    for block in (1, 2):
+        model.blocks[block].reduce.register_forward_hook(lambda module, args, tokens: heard.append((args[0].x, tokens.x)))
+    with torch.no_grad():
+        model(torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    unchanged = [(after[:, :, None] == before[:, None]).all(dim=-1).any(dim=-1) for before, after in heard]
+    assert unchanged[0].all()
+    # ten tokens: at least two stay alone, and at least one of six groups has several members
+    assert not unchanged[1].all(dim=1).any()
+    norms = [x.norm(dim=-1) for x in heard[1]]
+    assert (norms[1].unsqueeze(2) - norms[0].unsqueeze(1)).abs().amin(dim=2).max() < 1e-4
+
+
 LINE = torch.tensor([0.0, 0.1, 0.3, 1.0, 1.2]).view(1, 5, 1)
 
 
@@ -143,23 +301,29 @@ def test_kmedoids_by_hand():
 
 def test_atc_by_hand():
     # degrees: 0 and 10 are nearest; then their cluster and 25 (15 and 25 apart) are nearer than 25 and 60 (35)
-    degrees = torch.tensor([0.0, 60.0, 10.0, 25.0, 170.0]).deg2rad()
-    evidence = Evidence(
-        torch.stack((degrees.cos(), degrees.sin()), dim=1).unsqueeze(0), torch.zeros(1, 5), torch.ones(1, 5), 12
-    )
+    evidence = Evidence(at_angles(0.0, 60.0, 10.0, 25.0, 170.0), torch.zeros(1, 5), torch.ones(1, 5), 12)
     for tokens, expected in ((4, [0, 1, 0, 2, 3]), (3, [0, 1, 0, 0, 2]), (2, [0, 0, 0, 0, 1])):
         _, a = decide(evidence, BATConfig(method="atc", blocks=(1,), tokens=(tokens,)))
         assert a.index.tolist() == [expected]
 
 
+@pytest.mark.parametrize(("method", "expected"), [("atc_single", [0, 0, 0, 1]), ("atc_complete", [0, 0, 1, 1])])
+def test_linkages_by_hand(method, expected):
+    # degrees: 0 and 20 join; then 50 is 30 from the near end of that pair, 50 from the far one, and 40 from 90
+    evidence = Evidence(at_angles(0.0, 20.0, 50.0, 90.0), torch.zeros(1, 4), torch.ones(1, 4), 12)
+    _, a = decide(evidence, BATConfig(method=method, blocks=(1,), tokens=(2,)))
+    assert a.index.tolist() == [expected]
+
+
+@pytest.mark.parametrize(("method", "name"), [("atc", "average"), ("atc_complete", "complete"), ("atc_single", "single")])
 @given(st.integers(0, 2**32), st.integers(2, 12), st.data())
-def test_atc_is_average_linkage(seed, tokens, data):
+def test_the_linkages_are_the_known_ones(method, name, seed, tokens, data):
     evidence = random_evidence(seed, tokens, batch=1)
     left = data.draw(st.integers(1, tokens - 1))
-    _, a = decide(evidence, BATConfig(method="atc", blocks=(1,), tokens=(left,)))
+    _, a = decide(evidence, BATConfig(method=method, blocks=(1,), tokens=(left,)))
     unit = torch.nn.functional.normalize(evidence.features[0], dim=1)
     distance = (1 - unit @ unit.T).double().clamp(min=0).fill_diagonal_(0)
-    tree = linkage(squareform(distance.numpy(), checks=False), "average")
+    tree = linkage(squareform(distance.numpy(), checks=False), name)
     expected = fcluster(tree, left, "maxclust")
     together = a.index[0].unsqueeze(0) == a.index[0].unsqueeze(1)
     assert together.tolist() == (expected[None] == expected[:, None]).tolist()

@@ -1,7 +1,8 @@
 """Density peaks over all tokens (Zeng et al., "Not All Tokens Are Equal", TCFormer, CVPR 2022, equations 1 to 3).
 
 Like the clustering of BAT, but of every token, and the density over the 5 nearest unless the configuration says otherwise.
-There random noise breaks ties; here the lower position comes first.
+There random noise breaks ties; here the lower position comes first. There a learned score weights the members of a cluster;
+here it is their importance.
 """
 
 from batvit.config import BATConfig, Counts

@@ -2,7 +2,7 @@
 
 Begins with the tokens of highest importance; in each of three rounds every token joins its nearest medoid, and of each cluster
 the member that is nearest to all others becomes the medoid. Marin et al. weight the distances by importance; here they
-are equal.
+are equal, and a cluster goes on as the mean of its members by importance, not as its medoid.
 """
 
 import torch

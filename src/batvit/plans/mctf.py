@@ -27,6 +27,8 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     batch, tokens = evidence.importance.shape
     merges, others = tokens - counts.tokens_out, tokens // 2
     back = merges // 2
+    if merges == 0:
+        return Assignment.identity(batch, tokens, evidence.importance.device)
     index = (torch.arange(tokens, device=evidence.importance.device) // 2).repeat(batch, 1)
     index[:, 0::2] = _send(attractions(evidence, slice(0, None, 2), slice(1, None, 2)), merges - back)
     forth = Assignment(index, tokens - merges + back, drops=False)

@@ -1,8 +1,8 @@
 """Token fusion (Kim et al., "Token Fusion: Bridging the Gap between Token Pruning and Token Merging", WACV 2024, section 3).
 
 The pairs are those of ToMe. Where the model answers to mixed tokens least linearly, in its first blocks, a pair becomes the
-token that was chosen, and the other's feature is lost; later it becomes the mean direction at the largest norm of its members
-(MLERP). The paper sets the boundary by measuring; here it is half of the depth.
+token that was chosen, and the feature of the other is lost (pruned merging); later it takes the direction of the mean of its
+members and the largest of their norms (MLERP). The paper sets the boundary for each model; here it is half of the depth.
 """
 
 import torch
@@ -13,6 +13,9 @@ from batvit.config import BATConfig, Counts
 from batvit.core import Assignment, match, merge
 from batvit.core.match import NO_LENGTH
 from batvit.plans.plan import Evidence
+
+# a share that float32 does not see, and yet more than that of padding, which has size 0
+LOST = 1e-20
 
 
 def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
@@ -28,10 +31,11 @@ def combine(
     # the chosen lead the first groups, and stand at odd places
     joins = (place % 2 == 0) & (assignment.index < x.shape[1] // 2)
     if evidence.block < evidence.depth // 2:
-        return merge(x, assignment, torch.where(joins, 0.0, 1.0))
-    mean: Tensor = merge(x, assignment, evidence.size).float()
-    norm = torch.linalg.vector_norm(x, dim=2, dtype=torch.float32)
-    largest = torch.zeros_like(norm[:, : assignment.groups]).scatter_reduce(1, assignment.index, norm, "amax")
+        return merge(x, assignment, torch.where(joins, LOST, 1.0) * evidence.size)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    mean: Tensor = merge(x, assignment, evidence.size).to(wide)
+    norm = torch.where(evidence.size > 0, torch.linalg.vector_norm(x, dim=2, dtype=wide), 0)
+    largest = torch.zeros_like(mean[:, :, 0]).scatter_reduce(1, assignment.index, norm, "amax")
     length = torch.linalg.vector_norm(mean, dim=2).clamp(min=NO_LENGTH)
     scaled: Tensor = mean * (largest / length).unsqueeze(2)
     return scaled.to(x.dtype)
