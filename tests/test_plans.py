@@ -403,3 +403,33 @@ def test_a_plan_is_one_graph(method):
     with torch.no_grad():
         found = torch.compile(model, fullgraph=True, backend="aot_eager")(images)
         torch.testing.assert_close(found, model(images), atol=1e-5, rtol=1e-5)
+
+
+class Applied(torch.nn.Module):
+    """A plan at a site of 20 tokens, of which 12 go on, and what it makes of their features."""
+
+    def __init__(self, method):
+        super().__init__()
+        self.plan, self.config = PLANS[method], BATConfig(method=method, blocks=(1,), tokens=(12,))
+        (self.counts,) = self.config.schedule(depth=12, patches=20)
+
+    def forward(self, features, importance, size):
+        evidence = Evidence(features, importance, size, 12, 1)
+        a = self.plan.decide(evidence, self.counts, self.config)
+        return a.index, (merge if self.plan.combine is None else self.plan.combine)(features, evidence, a)
+
+
+def merge(features, evidence, assignment):
+    return batvit.core.merge(features, assignment, evidence.size)
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize("method", PLANS)
+def test_a_plan_is_exported_for_any_number_of_images(method):
+    applied, known = Applied(method), random_evidence(0, 20, batch=3)[:3]
+    batch = torch.export.Dim("batch")
+    with torch.no_grad():
+        program = torch.export.export(applied, known, dynamic_shapes=({0: batch},) * 3)
+        fewer = tuple(part[:2] for part in known)
+        for found, expected in zip(program.module()(*fewer), applied(*fewer), strict=True):
+            torch.testing.assert_close(found, expected)

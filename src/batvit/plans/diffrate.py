@@ -108,7 +108,7 @@ def merges_of(counts: Counts) -> int:
 
 def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     """The most important ``tokens_out`` stay; of the others the more important join the most similar of these."""
-    batch, kept, merges = len(evidence.importance), counts.tokens_out, merges_of(counts)
+    batch, kept, merges = evidence.importance.shape[0], counts.tokens_out, merges_of(counts)
     order = decouple(evidence.importance)
     group = torch.arange(counts.tokens_in, device=order.device).repeat(batch, 1)
     group[:, kept:] = -1
