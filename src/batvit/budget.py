@@ -16,7 +16,7 @@ HALVINGS = 12
 LEAST_SHARE = 0.01
 LEAST_STEP = 1e-3
 CLOSE = 0.004
-FITS = 0.015
+FITS, NEAR = 0.015, 0.075
 ATTEMPTS = 4
 
 
@@ -126,28 +126,25 @@ def at_time(
     Raises:
         OutOfReachError: if none comes near, naming the nearest.
     """
-    # time is nearly linear in MACs; what all tokens take is known without measuring
-    known, wanted = [(1.0, 1.0)], share
-    found: list[tuple[float, BATConfig, float]] = []
+    wanted, found = share, list[tuple[float, float, BATConfig]]()
     for _ in range(ATTEMPTS):
         try:
             config = at_macs(model, family, wanted)
         except OutOfReachError:
             break
-        taken = time_share(config)
-        found.append((abs(taken - share), config, taken))
-        if found[-1][0] <= FITS * share:
+        found.append((wanted, time_share(config), config))
+        cost, taken, _ = found[-1]
+        if abs(taken - share) <= FITS * share:
             break
-        (cost_before, time_before), cost = known[-1], wanted
-        known.append((cost, taken))
-        slope = (taken - time_before) / (cost - cost_before) if cost != cost_before else 0.0
+        # the line through the last two; before that, as if each part of the MACs took its part of the time
+        before = found[-2] if len(found) > 1 else (cost - 1, taken - 1, config)
+        slope = (taken - before[1]) / (cost - before[0]) if cost != before[0] else 0.0
         # a slope that noise has turned around leads nowhere
-        slope = slope if slope > LEAST_SHARE else 1.0
-        wanted = min(max(cost + (share - taken) / slope, 2 * LEAST_SHARE), 1 - LEAST_SHARE)
+        wanted = min(max(cost + (share - taken) / (slope if slope > 0.1 else 1.0), 2 * LEAST_SHARE), 1 - LEAST_SHARE)
     if not found:
         raise OutOfReachError(f"{family.method} cannot go down to {share:g} of the time of the dense model")
-    off, config, taken = min(found, key=lambda one: one[0])
-    if off > 5 * FITS * share:
+    _, taken, config = min(found, key=lambda one: abs(one[1] - share))
+    if abs(taken - share) > NEAR * share:
         raise OutOfReachError(
             f"{family.method} was not brought to {share:g} of the time of the dense model; nearest {taken:.3f}"
         )

@@ -116,12 +116,15 @@ def watch(
     names = [_name(key) for key in models]
     outcomes = Outcomes.load(study.folder / OUTCOMES, names, samples)
     saved = time.monotonic()
-    for seen in outcomes.watch(dense, dict(zip(names, models.values(), strict=True)), batches):
-        progress(seen)
-        if time.monotonic() - saved > SAVE_SECONDS:
-            outcomes.save(study.folder / OUTCOMES)
-            saved = time.monotonic()
-    outcomes.save(study.folder / OUTCOMES)
+    try:
+        for seen in outcomes.watch(dense, dict(zip(names, models.values(), strict=True)), batches):
+            progress(seen)
+            if time.monotonic() - saved > SAVE_SECONDS:
+                outcomes.save(study.folder / OUTCOMES)
+                saved = time.monotonic()
+    finally:
+        # also when it is interrupted
+        outcomes.save(study.folder / OUTCOMES)
     for key, name in zip(models, names, strict=True):
         if name in outcomes.failed:
             study.fail(key, outcomes.failed[name])

@@ -1,11 +1,10 @@
-"""What a configuration of BAT costs: MACs by arithmetic, or time by a model of blocks and sites fitted to this machine."""
+"""What a configuration of BAT costs, in MACs or in time: a model of blocks and sites, fitted to a few configurations."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,58 +18,53 @@ from batvit.copies import light_copy
 from batvit.files import read_json, write_atomic
 from batvit.timing import in_turns, quartiles
 
+Cost = Callable[[BATConfig], float]
+"""what a configuration costs, as a share of the dense model"""
+
 FEATURES = ("once", "attention, a token", "attention, a pair", "mlp, a token", "a site", "a site, a token", "a site, a pair")
 
 
-class Cost(Protocol):
-    """What a configuration costs."""
-
-    def __call__(self, config: BATConfig) -> float:
-        """As a share of the dense model."""
-
-
 @dataclass(frozen=True)
-class MacModel:
-    """MACs, counted once for each configuration."""
-
-    model: nn.Module
-
-    def __call__(self, config: BATConfig) -> float:
-        """As a share of the dense model's."""
-        return macs_of(self.model, config) / macs_of(self.model, None)
-
-
-@dataclass(frozen=True)
-class TimeModel:
-    """Time, as a sum over blocks and sites of terms in the numbers of tokens, none negative."""
+class CostModel:
+    """MACs or time, as a sum over blocks and sites of terms in the numbers of tokens, none negative."""
 
     depth: int
     patches: int
     prefix: int
     weights: tuple[float, ...]
-    """one for each of ``FEATURES``, as shares of the dense model's time"""
+    """one for each of ``FEATURES``, as shares of the dense model's cost"""
 
     def __call__(self, config: BATConfig) -> float:
         """As a share of the dense model's."""
-        return float(np.dot(self.weights, self.features(config)))
-
-    def features(self, config: BATConfig) -> list[float]:
-        """How often each of ``FEATURES`` occurs, in units of the dense model's."""
-        return features(config, self.depth, self.patches, self.prefix)
+        return float(np.dot(self.weights, features(config, self.depth, self.patches, self.prefix)))
 
     def save(self, path: Path) -> None:
         """Keep it for this machine."""
         write_atomic(path, json.dumps(dict(zip(FEATURES, self.weights, strict=True)), indent=2) + "\n")
 
     @classmethod
-    def load(cls, path: Path, model: nn.Module) -> "TimeModel":
+    def load(cls, path: Path, model: nn.Module) -> "CostModel":
         """What :meth:`save` kept, for the same model."""
         anatomy, kept = anatomy_of(model), read_json(path)
         try:
             weights = tuple(float(kept[name]) for name in FEATURES)
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: not a time model ({error}); remove it, and it is fitted again") from error
+            raise ValueError(f"{path}: not a cost model ({error}); remove it, and it is fitted again") from error
         return cls(anatomy.depth, anatomy.patches, anatomy.prefix, weights)
+
+    @classmethod
+    def fit(cls, model: nn.Module, configs: Sequence[BATConfig], costs: Sequence[float]) -> "CostModel":
+        """To what the dense model, and then each configuration, costs, in any unit; by relative error.
+
+        Raises:
+            ValueError: if there are fewer configurations than ``FEATURES``.
+        """
+        if len(configs) < len(FEATURES):
+            raise ValueError(f"a cost model needs {len(FEATURES)} configurations or more, got {len(configs)}")
+        anatomy, shares = anatomy_of(model), np.array(costs) / costs[0]
+        table = np.array([features(each, anatomy.depth, anatomy.patches, anatomy.prefix) for each in (None, *configs)])
+        weights, _ = nnls(table / shares[:, None], np.ones(len(shares)))
+        return cls(anatomy.depth, anatomy.patches, anatomy.prefix, tuple(map(float, weights)))
 
 
 def features(config: BATConfig | None, depth: int, patches: int, prefix: int) -> list[float]:
@@ -91,9 +85,14 @@ def features(config: BATConfig | None, depth: int, patches: int, prefix: int) ->
     return [1.0, attention, pairs, mlp, site, at_site, site_pairs]
 
 
+def fit_macs(dense: nn.Module, configs: Sequence[BATConfig]) -> CostModel:
+    """Count the MACs of some configurations; those of all others follow, but for rounding."""
+    return CostModel.fit(dense, configs, [float(macs_of(dense, config)) for config in (None, *configs)])
+
+
 @torch.inference_mode()
-def fit_time(dense: nn.Module, configs: Sequence[BATConfig], images: Tensor, *, rounds: int = 7) -> TimeModel:
-    """Time whole models in turns with the dense one, and fit the terms to their times, by relative error.
+def fit_time(dense: nn.Module, configs: Sequence[BATConfig], images: Tensor, *, rounds: int = 7) -> CostModel:
+    """Time whole models in turns with the dense one.
 
     Args:
         dense: a supported model.
@@ -101,13 +100,8 @@ def fit_time(dense: nn.Module, configs: Sequence[BATConfig], images: Tensor, *, 
         images: (B, 3, H, W), on the model's device and in its precision.
         rounds: measurements of each.
     """
-    if len(configs) < len(FEATURES):
-        raise ValueError(f"a time model needs {len(FEATURES)} configurations or more to be fitted to, got {len(configs)}")
-    anatomy = anatomy_of(dense)
     models = [dense, *(patch(light_copy(dense), config) for config in configs)]
     times = in_turns([partial(model.eval(), images) for model in models], images, rounds=rounds, warmup=1)
     # each round on its own, as the machine may slow down from round to round
     ratios = [quartiles([own / base for own, base in zip(found, times[0], strict=True)])[1] for found in times]
-    table = np.array([features(config, anatomy.depth, anatomy.patches, anatomy.prefix) for config in (None, *configs)])
-    weights, _ = nnls(table / np.array(ratios)[:, None], np.ones(len(ratios)))
-    return TimeModel(anatomy.depth, anatomy.patches, anatomy.prefix, tuple(map(float, weights)))
+    return CostModel.fit(dense, configs, ratios)

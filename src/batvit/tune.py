@@ -113,72 +113,72 @@ class Goal:
     """points that may be lost"""
 
 
-def search(
-    dense: nn.Module,
-    data: Calibration,
-    cost: Cost,
-    goal: Goal,
-    *,
-    folder: Path,
-    trials: int | None = None,
-    seconds: float | None = None,
-    seed: int = 0,
-    progress: Callable[[Any], None] = lambda study: None,
-) -> Any:
-    """Try shapes, each with as many tokens as the budget allows, and keep every trial in a journal in ``folder``.
+@dataclass(frozen=True)
+class Search:
+    """Tries shapes, each with as many tokens as the budget allows; every trial is kept in a journal, from which it goes on."""
 
-    A search goes on where the journal ends. Hopeless trials are left after a part of the pictures.
+    dense: nn.Module
+    """a supported model; it is left alone"""
+    data: Calibration
+    cost: Cost
+    """what a configuration costs, as a share of the dense model"""
+    goal: Goal
+    folder: Path
+    """for the journal"""
+    seed: int = 0
 
-    Args:
-        dense: a supported model; it is left alone.
-        data: pictures to compare on.
-        cost: what a configuration costs, as a share of the dense model.
-        goal: budget or largest drop.
-        folder: for the journal.
-        trials: how many there are to be in all.
-        seconds: how long to go on at most.
-        seed: of the sampler.
-        progress: called after each trial.
+    def run(
+        self,
+        *,
+        trials: int | None = None,
+        seconds: float | None = None,
+        progress: Callable[[Any], None] = lambda study: None,
+    ) -> Any:
+        """Search until there are so many trials in all, or for so long.
 
-    Returns:
-        Optuna's study; each complete trial holds its ``config``, ``cost``, ``loss`` and ``drop`` as user attributes.
-    """
-    anatomy = anatomy_of(dense)
-    study = open_study(folder, seed=seed)
-    pruned = optuna_part("optuna").TrialPruned
-    done = len(study.trials)
-    if not done and anatomy.depth == DEPTH:
-        for shape in BEGIN:
-            study.enqueue_trial(asdict(shape) | ({"budget": BEGIN_BUDGET} if goal.budget is None else {}))
+        Args:
+            trials: of this and earlier runs together; no limit when None.
+            seconds: of this run; no limit when None.
+            progress: called with the study after each trial.
 
-    def objective(trial: Any) -> float:
+        Returns:
+            Optuna's study; each complete trial holds its ``config``, ``cost``, ``loss`` and ``drop`` as user attributes.
+        """
+        study = open_study(self.folder, seed=self.seed)
+        depth, done = anatomy_of(self.dense).depth, len(study.trials)
+        if not done and depth == DEPTH:
+            for shape in BEGIN:
+                study.enqueue_trial(asdict(shape) | ({"budget": BEGIN_BUDGET} if self.goal.budget is None else {}))
+        left = None if trials is None else max(0, trials - done)
+        if left != 0:
+            study.optimize(self.objective, n_trials=left, timeout=seconds, callbacks=[lambda study, trial: progress(study)])
+        return study
+
+    def objective(self, trial: Any) -> float:
+        """What one trial comes to: the loss, or with a largest drop the cost, and a penalty for what is lost beyond."""
+        pruned, anatomy = optuna_part("optuna").TrialPruned, anatomy_of(self.dense)
         shape = Shape.suggest(trial, anatomy.depth)
-        budget = trial.suggest_float("budget", 0.2, 0.95) if goal.budget is None else goal.budget
+        budget = trial.suggest_float("budget", 0.2, 0.95) if self.goal.budget is None else self.goal.budget
         try:
-            config = shape.within(budget, cost, anatomy)
+            config = shape.within(budget, self.cost, anatomy)
         except ValueError as error:
             raise pruned(str(error)) from error
         if config is None:
+            trial.set_user_attr("leanest", self.cost(shape.at(1.0, anatomy)))
             raise pruned("no count of tokens is within the budget")
 
         def report(step: int, loss: float) -> None:
             trial.report(loss, step)
-            if goal.budget is not None and trial.should_prune():
+            # hopeless trials are left after a part of the pictures
+            if self.goal.budget is not None and trial.should_prune():
                 raise pruned
 
-        found = judge(patch(light_copy(dense), config), data, report)
-        for name, value in (("config", config.to_dict()), ("cost", cost(config)), *found._asdict().items()):
-            trial.set_user_attr(name, value)
+        found, cost = judge(patch(light_copy(self.dense), config), self.data, report), self.cost(config)
         if not math.isfinite(found.loss):
             raise pruned("the loss is not finite")
-        if goal.max_drop is None:
-            return found.loss
-        return cost(config) + DROP_WEIGHT * max(0.0, found.drop - goal.max_drop)
-
-    left = None if trials is None else max(0, trials - done)
-    if left != 0:
-        study.optimize(objective, n_trials=left, timeout=seconds, callbacks=[lambda study, trial: progress(study)])
-    return study
+        for name, value in (("config", config.to_dict()), ("cost", cost), *found._asdict().items()):
+            trial.set_user_attr(name, value)
+        return found.loss if self.goal.max_drop is None else cost + DROP_WEIGHT * max(0.0, found.drop - self.goal.max_drop)
 
 
 def optuna_part(name: str) -> Any:
@@ -213,7 +213,9 @@ def best_of(study: Any, goal: Goal) -> dict[str, Any]:
     """
     done = front_of(study, everything=True)
     if not done:
-        raise ValueError("no trial was complete; allow more trials or minutes, or a larger budget")
+        leanest = [trial.user_attrs["leanest"] for trial in study.trials if "leanest" in trial.user_attrs]
+        found = f"; the leanest costs {min(leanest):.3f} of the dense model" if leanest else ""
+        raise ValueError(f"no configuration tried is within the budget{found}; allow more trials, minutes, or cost")
     if goal.max_drop is None:
         return min(done, key=lambda trial: float(trial["loss"]))
     within = [trial for trial in done if trial["drop"] <= goal.max_drop]

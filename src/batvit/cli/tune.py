@@ -1,10 +1,9 @@
 """Search for the configuration that keeps most within a budget."""
 
 import argparse
-import functools
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ from batvit.calibration import Calibration, Judgement, judge
 from batvit.cli import models, options
 from batvit.config import BATConfig
 from batvit.copies import light_copy
-from batvit.cost import FEATURES, Cost, MacModel, TimeModel, fit_time
+from batvit.cost import FEATURES, Cost, CostModel, fit_macs, fit_time
 from batvit.data import data_config, image_folder, loader, placed
 from batvit.files import check_folder, read_json, write_atomic
-from batvit.tune import JOURNAL, Goal, Shape, best_of, front_of, search
+from batvit.tune import JOURNAL, Goal, Search, Shape, best_of, front_of
 
 CONFIG, FRONT, RESULT, TIME, ABOUT = "config.json", "front.csv", "result.json", "time.json", "about.json"
 FITTED_TO = 2 * len(FEATURES)
@@ -70,14 +69,9 @@ def run(args: argparse.Namespace) -> None:
     images = placed(torch.randn(args.batch_size, *size, generator=torch.Generator().manual_seed(0)), dense)
     cost, goal = _cost(args, folder, dense, images), _goal(args, dense)
     with Progress(console=options.progress_console, transient=True) as bar:
-        study = search(
-            *(dense, calibration, cost, goal),
-            folder=folder,
-            trials=args.trials,
-            seconds=60 * args.minutes,
-            seed=args.seed,
-            progress=_shown(bar, bar.add_task("searching", total=args.trials)),
-        )
+        progress = _shown(bar, bar.add_task("searching", total=args.trials))
+        found = Search(dense, calibration, cost, goal, folder, args.seed)
+        study = found.run(trials=args.trials, seconds=60 * args.minutes, progress=progress)
     best = best_of(study, goal)
     config = BATConfig.from_dict(best["config"])
     config.save(folder / CONFIG)
@@ -115,13 +109,13 @@ def _pictures(args: argparse.Namespace, dense: nn.Module) -> tuple[Calibration, 
             f"{args.samples + apart}; lower them"
         )
     pictures.samples = pictures.samples[: args.samples + apart]
-    batches: list[tuple[Tensor, Tensor]] = list(loader(pictures, dense, batch_size=1, workers=args.workers))
+    batches: list[Sequence[Tensor]] = list(loader(pictures, dense, batch_size=1, workers=args.workers))
     parts = batches[: args.samples], batches[args.samples :]
     first, second = (Calibration.of(dense, _batched(part, args.batch_size), labelled=args.labels) for part in parts)
     return first, second
 
 
-def _batched(ones: list[tuple[Tensor, Tensor]], size: int) -> list[tuple[Tensor, Tensor]]:
+def _batched(ones: Sequence[Sequence[Tensor]], size: int) -> list[tuple[Tensor, Tensor]]:
     """Pictures in batches."""
     cut = [ones[i : i + size] for i in range(0, len(ones), size)]
     return [(torch.cat([image for image, _ in part]), torch.cat([label for _, label in part])) for part in cut]
@@ -156,23 +150,29 @@ def _goal(args: argparse.Namespace, dense: nn.Module) -> Goal:
 def _cost(args: argparse.Namespace, folder: Path, dense: nn.Module, images: Tensor) -> Cost:
     """MACs, or the time as this machine takes it, fitted once."""
     if args.target_macs is not None:
-        return functools.cache(MacModel(dense))
+        return fit_macs(dense, _varied(dense))
     if (folder / TIME).exists():
-        return TimeModel.load(folder / TIME, dense)
-    anatomy, draw = anatomy_of(dense), random.Random(0)  # noqa: S311 - no secret
-    configs: list[BATConfig] = []
-    while len(configs) < FITTED_TO:
-        sites = draw.randint(1, anatomy.depth - 2)
-        first, last = draw.randint(0, anatomy.depth // 2), draw.randint(anatomy.depth // 2, anatomy.depth - 1)
-        shape = Shape(sites, first, last, draw.uniform(0.5, 1.5), draw.uniform(0.2, 0.9), 0.1, 2, "tokens", "size", True)
-        try:
-            configs.append(shape.at(draw.uniform(1, anatomy.patches * 0.8), anatomy))
-            configs[-1].schedule(depth=anatomy.depth, patches=anatomy.patches, prefix=anatomy.prefix)
-        except ValueError:
-            configs = configs[:-1]
+        return CostModel.load(folder / TIME, dense)
     with options.progress_console.status("timing whole models, to learn what blocks and sites cost here"):
-        found = fit_time(dense, configs, images)
+        found = fit_time(dense, _varied(dense), images)
     found.save(folder / TIME)
+    return found
+
+
+def _varied(dense: nn.Module) -> list[BATConfig]:
+    """Some configurations that are unlike one another, always the same."""
+    anatomy, draw = anatomy_of(dense), random.Random(0)  # noqa: S311 - no secret
+    found: list[BATConfig] = []
+    while len(found) < FITTED_TO:
+        sites, last = draw.randint(1, anatomy.depth - 2), draw.randint(anatomy.depth // 2, anatomy.depth - 1)
+        curve, centres = draw.uniform(0.5, 1.5), draw.uniform(0.2, 0.9)
+        shape = Shape(sites, draw.randint(0, anatomy.depth // 2), last, curve, centres, 0.1, 2, "tokens", "size", True)
+        config = shape.at(draw.uniform(1, anatomy.patches * 0.8), anatomy)
+        try:
+            config.schedule(depth=anatomy.depth, patches=anatomy.patches, prefix=anatomy.prefix)
+        except ValueError:
+            continue
+        found.append(config)
     return found
 
 

@@ -1,0 +1,95 @@
+"""Every plan, brought to a budget of MACs and of time."""
+
+import re
+
+import pytest
+import timm
+import torch
+
+import batvit
+from batvit.budget import Family, OutOfReachError, at_macs, at_time, macs_of
+from batvit.config import BATConfig
+from batvit.plans import PLANS
+
+
+@pytest.fixture(scope="module")
+def model():
+    with torch.device("meta"):
+        return timm.create_model("vit_tiny_patch16_224", img_size=160, depth=6, embed_dim=48, num_heads=3)
+
+
+@pytest.mark.parametrize("method", PLANS)
+def test_a_family_falls_from_everything_to_almost_nothing(method, model):
+    family = Family.of(method, model)
+    schedules = [family.at(keep).schedule(depth=6, patches=100, prefix=1) for keep in (1.0, 0.9, 0.6, 0.3, 0.05)]
+    totals = [sum(counts.tokens_out for counts in schedule) for schedule in schedules]
+    assert totals == sorted(totals, reverse=True)
+    assert all(counts.tokens_out == 100 for counts in schedules[0])
+    assert totals[-1] < totals[0] / 2
+    # the plan can do each step
+    for schedule in schedules:
+        for counts in schedule:
+            assert counts.tokens_in - counts.tokens_out <= PLANS[method].most * counts.tokens_in
+
+
+# the others spread as one of these does
+@pytest.mark.parametrize("method", ["bat", "tome", "diffrate"])
+def test_macs_are_met_from_below(method, model):
+    config = at_macs(model, Family.of(method, model), 0.6)
+    share = macs_of(model, config) / macs_of(model, None)
+    assert 0.57 < share <= 0.6
+    assert config.method == method
+    assert {name: getattr(config, name) for name in PLANS[method].published} == PLANS[method].published
+    assert batvit.config_of(model) is None
+
+
+def test_bat_is_the_preset(model):
+    config = at_macs(model, Family.of("bat", model), 0.6)
+    assert config == BATConfig.preset("training_free", keep_rate=config.keep_rate, align=1)
+
+
+def test_tome_takes_the_same_number_in_every_block_and_half_at_most(model):
+    assert Family.of("tome", model).at(0.9).tokens == (90, 80, 70, 60, 50, 40)
+    assert Family.of("tome", model).at(0.1).tokens == (50, 25, 13, 7, 4, 2)
+
+
+def test_diffrate_has_its_published_shape(model):
+    deit = Family("diffrate", depth=12, patches=196)
+    # the published counts less the class token
+    assert deit.at(0.5).tokens == (196, 193, 175, 155, 140, 132, 120, 106, 87, 63, 55, 2)
+    assert deit.at(1.0).tokens == (196,) * 12
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, 1.5, -0.1])
+def test_a_share_of_nothing_or_everything_is_refused(share, model):
+    with pytest.raises(ValueError, match=re.escape(f"in (0, 1), got {share}")):
+        at_macs(model, Family.of("bat", model), share)
+
+
+def test_what_cannot_be_reached_names_the_nearest(model):
+    with pytest.raises(OutOfReachError, match=r"bat cannot go down to 0.05 of the MACs; the nearest is 0\.\d+"):
+        at_macs(model, Family.of("bat", model), 0.05)
+
+
+def test_an_unknown_plan_is_refused(model):
+    with pytest.raises(ValueError, match="unknown plan 'bta'; there are bat, topk"):
+        Family.of("bta", model)
+
+
+@pytest.mark.parametrize("overhead", [0.0, 0.15])
+def test_time_is_met_whatever_a_plan_costs_beside_its_macs(overhead, model):
+    dense, asked = macs_of(model, None), []
+
+    def time_share(config):
+        asked.append(config)
+        return (macs_of(model, config) / dense) ** 0.8 + overhead
+
+    config, taken = at_time(model, Family.of("bat", model), 0.7, time_share)
+    assert taken == pytest.approx(0.7, rel=0.03)
+    assert taken == time_share(config)
+    assert len(asked) <= 5
+
+
+def test_a_plan_that_is_slower_than_dense_cannot_be_brought_to_a_time(model):
+    with pytest.raises(OutOfReachError, match=r"bat was not brought to 0.5 of the time of the dense model; nearest 1\.20"):
+        at_time(model, Family.of("bat", model), 0.5, lambda config: 1.2)
