@@ -289,7 +289,7 @@ def test_a_bad_value_is_refused_with_the_value_and_a_remedy(fields, kind, value,
 
 
 def test_an_unknown_mode_is_refused():
-    with pytest.raises(ValueError, match=r"mode must be one of paper, training_free, got 'fast'"):
+    with pytest.raises(ValueError, match=r"mode must be one of paper, training_free, gradual, got 'fast'"):
         BATConfig.preset("fast")
 
 
@@ -421,3 +421,40 @@ def test_aligned_counts_go_on_falling_at_many_sites():
     config = BATConfig(keep_rate=0.9, align=16, blocks=tuple(range(1, 12)))
     counts = [site.tokens_out for site in config.schedule(depth=12, patches=196, prefix=1)]
     assert all(late < early for early, late in itertools.pairwise(counts))
+
+
+def test_gradual_takes_the_same_number_in_every_block_and_leaves_what_three_sites_would():
+    config = BATConfig(keep_rate=0.5, gradual=True)
+    assert config.sites(12) == (2, 3, 4, 5, 6, 7)
+    assert config.sites(24) == tuple(range(4, 16))
+    tokens = [counts.tokens_out for counts in config.schedule(depth=12, patches=192)]
+    assert tokens == [164, 136, 108, 80, 52, 24]
+    given = [counts.tokens_out for counts in config.with_fields(blocks=(3, 6, 9)).schedule(depth=12, patches=192)]
+    assert given == [136, 80, 24]
+    aligned = BATConfig.preset("gradual", keep_rate=0.5).schedule(depth=12, patches=196, prefix=1)
+    assert all((1 + counts.tokens_out) % 8 == 0 for counts in aligned)
+    assert [c.tokens_out for c in BATConfig(keep_rate=1.0, gradual=True).schedule(depth=12, patches=196)] == [196] * 6
+
+
+def test_counts_that_are_given_are_not_made_gradual():
+    config = BATConfig(tokens=(100, 50), gradual=True)
+    assert [counts.tokens_out for counts in config.schedule(depth=12, patches=196)] == [100, 50]
+    assert config.sites(12) == (4, 8)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"keep_rate": (0.7, 0.5), "gradual": True}, "gradual takes one keep rate, got"),
+        ({"gradual": 1}, "gradual must be True or False, got 1"),
+    ],
+)
+@pytest.mark.unchecked
+def test_gradual_refuses(fields, reason):
+    with pytest.raises((ValueError, TypeError), match=reason):
+        BATConfig(**fields)
+
+
+def test_gradual_needs_some_depth():
+    with pytest.raises(ValueError, match="gradual needs 3 blocks or more, the model has 2"):
+        BATConfig(gradual=True).sites(2)

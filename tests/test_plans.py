@@ -12,11 +12,12 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 import batvit
-from batvit.config import PRESETS, BATConfig
+from batvit.config import BATConfig
 from batvit.core import assign
 from batvit.plans import PLANS, Evidence, diffrate, mctf, tofu
 from batvit.plans.evit import combine
 from batvit.plans.pitome import energy
+from batvit.presets import PRESETS
 
 
 def random_evidence(seed, tokens, batch=2):

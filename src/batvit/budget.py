@@ -13,6 +13,9 @@ from batvit.macs import count_macs
 from batvit.plans import PLANS, diffrate
 
 HALVINGS = 12
+# BAT as each of its presets for a pretrained model, then the peers as published
+OF_BAT = {"bat": "training_free", "bat_gradual": "gradual"}
+CONTENDERS = (*OF_BAT, *(name for name in PLANS if name not in OF_BAT))
 LEAST_SHARE = 0.01
 LEAST_STEP = 1e-3
 CLOSE = 0.004
@@ -29,7 +32,7 @@ class Family:
     """The configurations of one plan for one model, ordered by the share of the tokens that goes on, in (0, 1].
 
     As published: at three sites, the same keep rate at each; in every block, the same number of tokens less; or the shape of
-    published counts. BAT's are those of the ``training_free`` preset. Counts are not aligned, so that any budget can be met.
+    published counts. BAT's are those of its presets. Counts are not aligned, so that any budget can be met.
     """
 
     method: str
@@ -39,15 +42,15 @@ class Family:
     @classmethod
     def of(cls, method: str, model: nn.Module) -> "Family":
         """The family of a plan for a supported model."""
-        if method not in PLANS:
-            raise ValueError(f"unknown plan {method!r}; there are {', '.join(PLANS)}")
+        if method not in CONTENDERS:
+            raise ValueError(f"unknown plan {method!r}; there are {', '.join(CONTENDERS)}")
         anatomy = anatomy_of(model)
         return cls(method, anatomy.depth, anatomy.patches)
 
     def at(self, keep: float) -> BATConfig:
         """One configuration; the larger ``keep``, the more tokens go on at every site."""
-        if self.method == "bat":
-            return BATConfig.preset("training_free", keep_rate=keep, align=1)
+        if self.method in OF_BAT:
+            return BATConfig.preset(OF_BAT[self.method], keep_rate=keep, align=1)
         plan = PLANS[self.method]
         fields = {"method": self.method, **plan.published}
         if plan.spread == "sites":

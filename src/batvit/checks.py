@@ -40,8 +40,11 @@ def check(config: "BATConfig") -> None:
     _share("pairs", config.pairs, most=0.5)
     _integers("align", (config.align,), least=1, remedy="1 aligns nothing")
     _integers("neighbours", None if config.neighbours is None else (config.neighbours,), least=1, remedy="or None for all")
-    if not isinstance(config.size_aware, bool):
-        raise TypeError(f"size_aware must be True or False, got {config.size_aware!r}")
+    for name in ("size_aware", "gradual"):
+        if not isinstance(getattr(config, name), bool):
+            raise TypeError(f"{name} must be True or False, got {getattr(config, name)!r}")
+    if config.gradual and isinstance(config.keep_rate, tuple):
+        raise ValueError(f"gradual takes one keep rate, got {config.keep_rate}; give one number, or gradual=False")
     for name, allowed in (CHOICES | {"method": tuple(PLANS)}).items():
         value = getattr(config, name)
         if value not in allowed:

@@ -10,25 +10,9 @@ from typing import Any, NamedTuple
 
 from batvit.checks import check
 from batvit.files import read_json, write_atomic
+from batvit.presets import DEFAULT_KEEP_RATE, DEFAULT_MODE, PRESETS, as_in_paper
 
-# Image tokens after blocks 4, 7, 10 at 14 x 14 patches. No source gives them: they were fitted to the MACs in the
-# authors' training logs, and reproduce each within 0.5 % (docs/algorithm.md).
-PAPER_TOKENS: dict[float, tuple[int, ...]] = {
-    0.7: (138, 97, 68),
-    0.6: (116, 69, 41),
-    0.5: (102, 53, 28),
-    0.4: (84, 36, 15),
-    0.3: (61, 19, 6),
-    0.2: (42, 9, 2),
-}
-PAPER_PATCHES = 196
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {"weight": "importance", "size_aware": False},
-    "training_free": {"weight": "importance_size", "size_aware": True, "centres": 0.5, "neighbours": 2, "align": 16},
-}
-DEFAULT_MODE = "training_free"
-DEFAULT_KEEP_RATE = 0.7
+GRADUAL_DEPTH = 3
 PER_SITE = ("keep_rate", "tokens", "blocks")
 CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
@@ -62,6 +46,8 @@ class BATConfig:
     """image tokens after each site, instead of a keep rate"""
     blocks: tuple[int, ...] | None = None
     """the blocks that reduce, counted from 0; by default three sites at the quarters of the depth (3, 6, 9 of 12)"""
+    gradual: bool = False
+    """let a keep rate take the same number of tokens in each of many blocks; what three sites would leave is left in the end"""
     align: int = 1
     """round what a keep rate leaves, with the prefix, to a multiple of this; of half of it, or less, where few are left"""
     method: str = "bat"
@@ -95,9 +81,10 @@ class BATConfig:
         """A named configuration, with any field set otherwise.
 
         ``paper`` is steps 1 to 6 of the paper, for fine-tuning and reproduction. ``training_free`` makes
-        the attention size-aware and takes more clusters, for a pretrained model as it is. In ``paper`` a keep rate of
-        the paper's table stands for the token counts that give the paper's MACs (:data:`PAPER_TOKENS`); any other is
-        taken as it is.
+        the attention size-aware and takes more clusters, for a pretrained model as it is; ``gradual`` spreads that over more
+        sites, which keeps more accuracy for the same MACs and costs time at small batches. In ``paper`` a keep rate of
+        the paper's table stands for the token counts that give the paper's MACs (:data:`batvit.presets.PAPER_TOKENS`);
+        any other is taken as it is.
         """
         name = mode.replace("-", "_") if isinstance(mode, str) else mode
         if name not in PRESETS:
@@ -105,7 +92,7 @@ class BATConfig:
         fields = PRESETS[name] | fields
         if name == "paper" and fields.get("tokens") is None:
             rate = fields.get("keep_rate")
-            fields["keep_rate"] = _as_in_paper(DEFAULT_KEEP_RATE if rate is None else rate, fields.get("blocks"))
+            fields["keep_rate"] = as_in_paper(DEFAULT_KEEP_RATE if rate is None else rate, fields.get("blocks"))
         return cls.from_dict(fields)
 
     def sites(self, depth: int) -> tuple[int, ...]:
@@ -114,6 +101,11 @@ class BATConfig:
         Raises:
             ValueError: if a block is out of range.
         """
+        if self.blocks is None and self.gradual and self._site_count is None:
+            if depth < GRADUAL_DEPTH:
+                raise ValueError(f"gradual needs {GRADUAL_DEPTH} blocks or more, the model has {depth}; give blocks=(…)")
+            # from the second sixth to two thirds of the depth
+            return tuple(range(depth // 6, depth * 2 // 3))
         if self.blocks is None:
             sites = self._site_count or 3
             if depth <= sites:
@@ -132,7 +124,7 @@ class BATConfig:
         counts: list[Counts] = []
         tokens = patches
         for i, block in enumerate(self.sites(depth)):
-            counts.append(self._counts(i, block, tokens, prefix))
+            counts.append(self._counts(block, tokens, self._tokens_out(i, block, tokens, prefix, patches, depth)))
             tokens = counts[-1].tokens_out
         return tuple(counts)
 
@@ -197,8 +189,7 @@ class BATConfig:
                 return len(value)
         return None
 
-    def _counts(self, site: int, block: int, tokens: int, prefix: int) -> Counts:
-        out = self._tokens_out(site, block, tokens, prefix)
+    def _counts(self, block: int, tokens: int, out: int) -> Counts:
         if out == tokens or self.method != "bat":
             return Counts(block, tokens, out, 0, 0, out)
         centres = self.centres if isinstance(self.centres, int) else max(1, round(self.centres * out))
@@ -221,12 +212,15 @@ class BATConfig:
             )
         return Counts(block, tokens, attentive, pairs, centres, out)
 
-    def _tokens_out(self, site: int, block: int, tokens: int, prefix: int) -> int:
+    def _tokens_out(self, site: int, block: int, tokens: int, prefix: int, patches: int, depth: int) -> int:
         if self.tokens is None:
             rate = self.keep_rate[site] if isinstance(self.keep_rate, tuple) else self.keep_rate
             assert rate is not None
+            share, before = rate, tokens
+            if self.gradual and not isinstance(self.keep_rate, tuple):
+                share, before = 1 - (1 - rate**3) * (site + 1) / len(self.sites(depth)), patches
             # a product such as 196 * (138 / 196) must not be rounded up by its last bit
-            out = max(1, math.ceil(rate * tokens - 1e-9))
+            out = min(tokens, max(1, math.ceil(share * before - 1e-9)))
             return out if out == tokens else self._aligned(out, tokens, prefix)
         if self.tokens[site] > tokens:
             raise ValueError(f"block {block}: {self.tokens[site]} tokens cannot go on where {tokens} come in; lower tokens")
@@ -239,11 +233,3 @@ class BATConfig:
             align //= 2
         lower = (prefix + out) // align * align - prefix
         return min((n for n in (lower, lower + align) if 1 <= n < tokens), key=lambda n: abs(n - out), default=out)
-
-
-def _as_in_paper(keep_rate: Any, blocks: Any) -> Any:
-    three_sites = blocks is None or (isinstance(blocks, Sequence) and len(blocks) == 3)
-    if isinstance(keep_rate, float) and keep_rate in PAPER_TOKENS and three_sites:
-        tokens = PAPER_TOKENS[keep_rate]
-        return tuple(after / before for before, after in zip((PAPER_PATCHES, *tokens), tokens, strict=False))
-    return keep_rate

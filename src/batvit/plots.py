@@ -109,9 +109,9 @@ def plot_pareto(rows: Sequence[Mapping[str, Any]], dense: Mapping[str, Any]) -> 
     figure = Figure(figsize=(9.0, 5.4), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     plans = list(dict.fromkeys(row["plan"] for row in shown))
-    for i, plan in sorted(enumerate(plans), key=lambda one: one[1] == "bat"):
+    for i, plan in sorted(enumerate(plans), key=lambda one: one[1].startswith("bat")):
         style: dict[str, Any] = {"color": CURVE_COLOURS[i % len(CURVE_COLOURS)], "linestyle": "none"}
-        style |= {"marker": CURVE_MARKERS[i % len(CURVE_MARKERS)], "markersize": 10 if plan == "bat" else 6}
+        style |= {"marker": CURVE_MARKERS[i % len(CURVE_MARKERS)], "markersize": 10 if plan.startswith("bat") else 6}
         axes.plot([], [], **style, label=plan)
         for at, filled in (("macs", True), ("time", False)):
             points = [row for row in shown if row["plan"] == plan and row["at"] == at]

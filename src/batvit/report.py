@@ -119,7 +119,7 @@ def _line(row: Row, best: Mapping[str, Any]) -> str:
             shown = "" if row["plan"] == "dense" else f"{value:+.1f} … {row['difference_high']:+.1f}"
         bold = row["plan"] != "dense" and value is not None and best.get(name) == value
         cells.append(f"<td>{'<strong>' if bold else ''}{escape(shown)}{'</strong>' if bold else ''}</td>")
-    kind = row["plan"] if row["plan"] in ("dense", "bat") else "peer"
+    kind = "dense" if row["plan"] == "dense" else "bat" if row["plan"].startswith("bat") else "peer"
     return f'<tr class="{kind}"><th scope="row">{escape(str(row["plan"]))}</th>{"".join(cells)}<td>{_tokens(row)}</td></tr>'
 
 

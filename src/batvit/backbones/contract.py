@@ -4,7 +4,6 @@ import copy
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +12,13 @@ from torch.utils._pytree import tree_leaves
 from batvit.backbones.block import ReducedBlock
 from batvit.backbones.patch import anatomy_of, config_of, patch, unpatch
 from batvit.backbones.site import Tokens
-from batvit.config import PRESETS, BATConfig
+from batvit.config import BATConfig
 from batvit.info import info
+from batvit.presets import PRESETS
 from batvit.trace import trace
 
 TOLERANCE = 1e-5
-Images: TypeAlias = Tensor
+Images = Tensor
 
 
 def outputs(model: nn.Module, images: Images) -> list[Tensor]:

@@ -11,8 +11,9 @@ from torch import nn
 from batvit.backbones.anatomy import Adapter, Anatomy
 from batvit.backbones.block import ReducedBlock, become_dense, become_reduced, prove
 from batvit.backbones.site import Reduce
-from batvit.config import DEFAULT_MODE, BATConfig, Counts
+from batvit.config import BATConfig, Counts
 from batvit.plans import PLANS
+from batvit.presets import DEFAULT_MODE
 
 # library -> the files that know it, imported once the library is
 BUILT_IN = {

@@ -18,13 +18,13 @@ from torch import nn
 
 from batvit.backbones.patch import patch
 from batvit.benchmark import as_csv
+from batvit.budget import CONTENDERS
 from batvit.cli import models, options
 from batvit.compare import fit_plans, watch
 from batvit.config import BATConfig
 from batvit.copies import light_copy
 from batvit.data import Pictures, data_config, image_folder, loader, placed
 from batvit.files import check_folder, write_atomic
-from batvit.plans import PLANS
 from batvit.plots import plot_pareto
 from batvit.report import html
 from batvit.study import Row, Study, as_result, flat
@@ -40,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Model, pictures, plans, targets and output."""
     options.add_model(parser)
     options.add_data(parser)
-    plans = f"with commas; by default all: {','.join(PLANS)}"
-    parser.add_argument("--plans", type=_plans, default=list(PLANS), metavar="NAME,…", help=plans)
+    plans = f"with commas; by default all: {','.join(CONTENDERS)}"
+    parser.add_argument("--plans", type=_plans, default=list(CONTENDERS), metavar="NAME,…", help=plans)
     targets = f"shares of the dense model's MACs, and of its time, with commas ({','.join(map(str, TARGETS))})"
     parser.add_argument("--targets", type=_targets, default=TARGETS, metavar="SHARE,…", help=targets)
     parser.add_argument("--samples", type=options.at_least(1), metavar="N", help="pictures, taken evenly; all by default")
@@ -172,9 +172,9 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _plans(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
-    unknown = next((name for name in names if name not in PLANS), None)
+    unknown = next((name for name in names if name not in CONTENDERS), None)
     if unknown is not None:
-        raise argparse.ArgumentTypeError(f"unknown plan {unknown!r}; there are {', '.join(PLANS)}")
+        raise argparse.ArgumentTypeError(f"unknown plan {unknown!r}; there are {', '.join(CONTENDERS)}")
     return list(dict.fromkeys(names))
 
 

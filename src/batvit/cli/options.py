@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from batvit.checks import CHOICES
-from batvit.config import DEFAULT_MODE, PRESETS, BATConfig
+from batvit.config import BATConfig
 from batvit.files import check_writable, write_atomic
 from batvit.plans import PLANS
+from batvit.presets import DEFAULT_MODE, PRESETS
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 console = Console()
@@ -67,7 +68,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     for name, text in field_help(BATConfig).items():
         option = "--" + name.replace("_", "-")
         text += "".join(f" [{mode}: {PRESETS[mode][name]}]" for mode in PRESETS if name in PRESETS[mode])
-        if name == "size_aware":
+        if name in ("size_aware", "gradual"):
             group.add_argument(option, action=argparse.BooleanOptionalAction, default=None, help=text)
         elif name in choices:
             group.add_argument(option, choices=choices[name], help=text)

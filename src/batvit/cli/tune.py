@@ -4,6 +4,7 @@ import argparse
 import json
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from batvit.backbones.patch import anatomy_of, patch
 from batvit.benchmark import as_csv, compare
-from batvit.budget import Family, at_macs, at_time, macs_of
+from batvit.budget import Family, OutOfReachError, at_macs, at_time, macs_of
 from batvit.calibration import Calibration, Judgement, judge
 from batvit.cli import models, options
 from batvit.config import BATConfig
@@ -188,24 +189,25 @@ def _shown(bar: Progress, task: TaskID) -> Callable[[Any], None]:
 def _verify(
     args: argparse.Namespace, dense: nn.Module, images: Tensor, config: BATConfig, data: Calibration, best: dict[str, Any]
 ) -> dict[str, Any]:
-    """The configuration and the preset at the same cost, on the pictures held apart, with a measured time."""
+    """The configuration, and the preset at the same time or else MACs, measured, on the pictures held apart."""
     family = Family.of("bat", dense)
     taken = compare(dense, patch(light_copy(dense), config), images, rounds=ROUNDS)
 
     def share(other: BATConfig) -> float:
         return 1 / compare(dense, patch(light_copy(dense), other), images, rounds=5, warmup=1).speedup
 
-    if args.target_macs is None:
-        preset = at_time(dense, family, 1 / taken.speedup, share)[0]
-    else:
-        preset = at_macs(dense, family, taken.macs / taken.dense_macs)
+    at, preset = "macs", at_macs(dense, family, taken.macs / taken.dense_macs)
+    if args.target_macs is None and taken.speedup > 1:
+        with suppress(OutOfReachError):
+            at, preset = "time", at_time(dense, family, 1 / taken.speedup, share)[0]
     of_preset = compare(dense, patch(light_copy(dense), preset), images, rounds=ROUNDS)
     rows = {}
     for name, one, timing in (("tuned", config, taken), ("preset", preset, of_preset)):
         found: Judgement = judge(patch(light_copy(dense), one), data)
         rows[name] = {"config": one.to_dict(), **found._asdict(), "speedup": timing.speedup, "gmacs": timing.macs / 1e9}
     error = None if args.target_macs is not None else best["cost"] * taken.speedup - 1
-    return {"model": args.model, "held_apart": data.samples, "predicted": best, "time_error": error, **rows}
+    told = {"model": args.model, "held_apart": data.samples, "predicted": best, "time_error": error, "preset_at_same": at}
+    return told | rows
 
 
 def _show(front: list[dict[str, Any]], result: dict[str, Any], goal: Goal, folder: Path) -> None:

@@ -17,7 +17,8 @@ from torch import nn
 
 import batvit.models.lvvit  # noqa: F401 - into timm's registry
 from batvit.backbones.patch import patch
-from batvit.config import DEFAULT_MODE, BATConfig
+from batvit.config import BATConfig
+from batvit.presets import DEFAULT_MODE
 
 FAMILIES = ("deit*", "vit_*.augreg*", "vit_*_dinov2", "lvvit*")
 MODULES = ("deit", "vision_transformer", "lvvit")
