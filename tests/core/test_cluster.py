@@ -197,6 +197,20 @@ def test_bfloat16_is_measured_up_to_the_rounding_of_a_product():
     assert (found.diagonal(dim1=1, dim2=2) == 0).all()
 
 
+@pytest.mark.parametrize("offset", [0, 10, 100])
+def test_what_all_tokens_have_in_common_does_not_sway_a_distance_in_bfloat16(offset):
+    # every image has an offset of its own, many times as long as its tokens are far apart
+    x = (random_tokens(0, 30, batch=3, channels=64) + offset * random_tokens(1, 1, batch=3, channels=64)).bfloat16()
+    expected = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist").square().float()
+    found = squared_distances(x)
+    assert (found - expected).abs().max() <= expected.max() / 128
+    assert torch.equal(found, found.transpose(1, 2))
+
+
+def test_bfloat16_tokens_that_are_alike_stay_so():
+    assert cluster(torch.full((1, 6, 2), 300.7).bfloat16(), 3).index.tolist() == [[0, 1, 2, 0, 0, 0]]
+
+
 def test_autocast_does_not_change_a_distance():
     x = random_tokens(0, 20, channels=64) + 3
     expected = squared_distances(x)

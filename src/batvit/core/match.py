@@ -36,7 +36,10 @@ def match(features: Float[Tensor, "batch tokens channels"], pairs: int, *, metho
 def cosines(
     a: Float[Tensor, "batch first channels"], b: Float[Tensor, "batch second channels"]
 ) -> Float[Tensor, "batch first second"]:
-    """The cosine of each token of a with each of b, in float32; a token without length is like no other."""
+    """The cosine of each token of a with each of b; a token without length is like no other.
+
+    In float32; of bfloat16 tokens, whose products are rounded, with the digits of bfloat16 alone.
+    """
     wide = torch.promote_types(a.dtype, torch.float32)
     of_a, of_b = (torch.linalg.vector_norm(x, dim=2, dtype=wide).clamp_(min=NO_LENGTH).float() for x in (a, b))
     return products(a, b).div_(of_a.unsqueeze(2)).div_(of_b.unsqueeze(1))

@@ -17,10 +17,10 @@ def full_precision(x: Tensor) -> AbstractContextManager[object]:
 def products(
     a: Float[Tensor, "batch first channels"], b: Float[Tensor, "batch second channels"]
 ) -> Float[Tensor, "batch first second"]:
-    """The scalar product of each token of a with each of b, in float32.
+    """The scalar product of each token of a with each of b; float32, of bfloat16 with the digits of bfloat16 alone.
 
-    bfloat16 is multiplied as it is: the tokens were rounded to it already, and the matrix units of a CPU or GPU take it
-    many times faster. float16 would overflow.
+    bfloat16 is multiplied as it is, added up in float32 and rounded once: the matrix units of a CPU or GPU take it many times
+    faster. So a product is off by up to 1/512 of itself, which is much where products almost cancel. float16 would overflow.
     """
     if a.dtype != torch.bfloat16:
         a, b = a.float(), b.float()
