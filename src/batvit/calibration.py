@@ -21,8 +21,8 @@ class Calibration(NamedTuple):
     """log-probabilities of the dense model, (B, classes) each"""
 
     @classmethod
-    def of(cls, dense: nn.Module, batches: Sequence[tuple[Tensor, Tensor]], *, labelled: bool) -> "Calibration":
-        """Ask the dense model once."""
+    def of(cls, dense: nn.Module, batches: Sequence[Sequence[Tensor]], *, labelled: bool) -> "Calibration":
+        """Ask the dense model once; a batch is pictures and labels."""
         truth = [log_probabilities(dense, images) for images, _ in batches]
         return cls([images for images, _ in batches], [labels for _, labels in batches] if labelled else None, truth)
 

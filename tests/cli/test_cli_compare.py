@@ -16,6 +16,7 @@ from batvit.cli import compare as command
 from batvit.cli import main
 from batvit.cost import fit_macs
 from batvit.plans import Plan
+from batvit.training.record import claimed
 
 NAME = "test_vit"
 
@@ -164,6 +165,16 @@ def test_compare_refuses(given, tmp_path, capsys, arguments, reason):
     assert left.value.code == 2
     assert reason in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["compare", "tune"])
+def test_a_folder_that_another_writes_into_is_left_alone(given, tmp_path, capsys, command):
+    out = tmp_path / "out"
+    with claimed(out):
+        ended = compare(given, out) if command == "compare" else tune(given, out, "--target-macs", "0.7", "--trials", 1)
+    assert ended == 2
+    assert "another run is writing into it; wait for it, or name another folder" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == [".lock"]
 
 
 def tune(given, output, *arguments):

@@ -29,7 +29,7 @@ from batvit.plots import plot_pareto
 from batvit.report import html
 from batvit.study import Row, Study, as_result, flat
 from batvit.trace import trace
-from batvit.training.record import git_commit, versions
+from batvit.training.record import claimed, git_commit, versions
 from batvit.visualize import draw, from_tensor, save
 
 TARGETS = [0.65, 0.5]
@@ -62,7 +62,15 @@ def run(args: argparse.Namespace) -> None:
     classes: Any = dense.num_classes
     pictures = image_folder(args.data, class_map=args.class_map, num_classes=classes, skip_unreadable=args.skip_unreadable)
     pictures.samples = options.evenly(pictures.samples, args.samples)
-    study = Study.open(folder, _about(args, dense, pictures), resume=args.resume)
+    about = _about(args, dense, pictures)
+    with claimed(folder):
+        study = Study.open(folder, about, resume=args.resume)
+        _compare(args, study, dense, pictures)
+        _write(args, study, dense, pictures)
+
+
+def _compare(args: argparse.Namespace, study: Study, dense: nn.Module, pictures: Pictures) -> None:
+    """Fit every plan, then show all of them the pictures."""
     size = data_config(dense)["input_size"]
     images = placed(torch.randn(args.batch_size, *size, generator=torch.Generator().manual_seed(0)), dense)
     with Progress(console=options.progress_console, transient=True) as bar:
@@ -79,7 +87,6 @@ def run(args: argparse.Namespace) -> None:
         bar.update(task, description="pictures", total=len(pictures))
         batches = loader(pictures, dense, batch_size=args.batch_size, workers=args.workers)
         watch(study, dense, batches, samples=len(pictures), progress=lambda seen: bar.update(task, completed=seen))
-    _write(args, study, dense, pictures)
 
 
 def _about(args: argparse.Namespace, dense: nn.Module, pictures: Pictures) -> dict[str, Any]:

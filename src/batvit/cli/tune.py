@@ -3,8 +3,9 @@
 import argparse
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from batvit.copies import light_copy
 from batvit.cost import FEATURES, Cost, CostModel, fit_macs, fit_time
 from batvit.data import data_config, image_folder, loader, placed
 from batvit.files import check_folder, read_json, write_atomic
+from batvit.training.record import claimed
 from batvit.tune import JOURNAL, Goal, Search, Shape, best_of, front_of
 
 CONFIG, FRONT, RESULT, TIME, ABOUT = "config.json", "front.csv", "result.json", "time.json", "about.json"
@@ -65,10 +67,19 @@ def run(args: argparse.Namespace) -> None:
         raise FileExistsError(f"{folder}: already holds a search; go on with it by --resume, or name another folder")
     dense = models.load_dense(args, pretrained=True)
     calibration, held_apart = _pictures(args, dense)
+    goal = _goal(args, dense)
+    with claimed(folder):
+        _tune(args, folder, dense, calibration, held_apart, goal)
+
+
+def _tune(
+    args: argparse.Namespace, folder: Path, dense: nn.Module, calibration: Calibration, held_apart: Calibration, goal: Goal
+) -> None:
+    """Search in a folder of its own, and write what was found."""
     _begin(args, folder, dense)
     size = data_config(dense)["input_size"]
     images = placed(torch.randn(args.batch_size, *size, generator=torch.Generator().manual_seed(0)), dense)
-    cost, goal = _cost(args, folder, dense, images), _goal(args, dense)
+    cost = _cost(args, folder, dense, images)
     with Progress(console=options.progress_console, transient=True) as bar:
         progress = _shown(bar, bar.add_task("searching", total=args.trials))
         found = Search(dense, calibration, cost, goal, folder, args.seed)
@@ -81,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
     result = _verify(args, dense, images, config, held_apart, best)
     options.write_json(folder / RESULT, result)
     options.write_json(args.json, result)
-    _show(front, result, goal, folder)
+    _show(front, result, folder)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -109,17 +120,12 @@ def _pictures(args: argparse.Namespace, dense: nn.Module) -> tuple[Calibration, 
             f"{args.data}: has {len(pictures)} pictures, --samples {args.samples} and --held-apart {apart} need "
             f"{args.samples + apart}; lower them"
         )
-    pictures.samples = pictures.samples[: args.samples + apart]
-    batches: list[Sequence[Tensor]] = list(loader(pictures, dense, batch_size=1, workers=args.workers))
-    parts = batches[: args.samples], batches[args.samples :]
-    first, second = (Calibration.of(dense, _batched(part, args.batch_size), labelled=args.labels) for part in parts)
+    parts = pictures.samples[: args.samples], pictures.samples[args.samples : args.samples + apart]
+    loaders = [
+        loader(replace(pictures, samples=part), dense, batch_size=args.batch_size, workers=args.workers) for part in parts
+    ]
+    first, second = (Calibration.of(dense, list(batches), labelled=args.labels) for batches in loaders)
     return first, second
-
-
-def _batched(ones: Sequence[Sequence[Tensor]], size: int) -> list[tuple[Tensor, Tensor]]:
-    """Pictures in batches."""
-    cut = [ones[i : i + size] for i in range(0, len(ones), size)]
-    return [(torch.cat([image for image, _ in part]), torch.cat([label for _, label in part])) for part in cut]
 
 
 def _begin(args: argparse.Namespace, folder: Path, dense: nn.Module) -> None:
@@ -133,7 +139,6 @@ def _begin(args: argparse.Namespace, folder: Path, dense: nn.Module) -> None:
                     f"{folder}: begun with {name} = {before.get(name)}, and cannot go on with {value}; give what it was begun "
                     "with, or name another folder"
                 )
-    folder.mkdir(exist_ok=True)
     options.write_json(folder / ABOUT, about)
 
 
@@ -210,7 +215,7 @@ def _verify(
     return told | rows
 
 
-def _show(front: list[dict[str, Any]], result: dict[str, Any], goal: Goal, folder: Path) -> None:
+def _show(front: list[dict[str, Any]], result: dict[str, Any], folder: Path) -> None:
     options.say("the front: cost as a share of the dense model's, loss and drop on the calibration pictures")
     table = options.table("cost", "loss", "drop", "sites", "tokens at the end")
     for one in front:
