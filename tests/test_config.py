@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batvit.config import BATConfig
+from batvit.plans import PLANS
 
 PAPER = {
     0.7: (138, 97, 68),
@@ -409,6 +410,23 @@ def test_a_missing_file_is_named(tmp_path):
 def test_counts_are_rounded_to_the_nearest_multiple(keep_rate, align, prefix, expected):
     config = BATConfig(keep_rate=keep_rate, align=align)
     assert [counts.tokens_out for counts in config.schedule(depth=12, patches=196, prefix=prefix)] == expected
+
+
+@pytest.mark.parametrize("method", [name for name, plan in PLANS.items() if plan.most == 0.5])
+def test_alignment_takes_no_more_away_than_a_method_can(method):
+    # 100 of 200 would be rounded to 95, 10 of 20 to 7, and of 3 there are 2 without a multiple in between
+    config = BATConfig(keep_rate=0.5, align=16, method=method, blocks=(0,))
+    for patches, expected in ((200, 111), (20, 11), (3, 2)):
+        (counts,) = config.schedule(depth=12, patches=patches, prefix=1)
+        assert counts.tokens_out == expected
+    for patches in range(2, 400):
+        assert all(2 * c.tokens_out >= c.tokens_in for c in config.schedule(depth=12, patches=patches, prefix=1))
+
+
+def test_a_rate_that_a_method_cannot_keep_stays_as_it_is():
+    # for batvit.patch to refuse it
+    config = BATConfig(keep_rate=0.3, align=16, method="tome", blocks=(0,))
+    assert [counts.tokens_out for counts in config.schedule(depth=12, patches=196, prefix=1)] == [59]
 
 
 def test_explicit_counts_are_not_rounded():

@@ -227,9 +227,15 @@ class BATConfig:
         return self.tokens[site]
 
     def _aligned(self, out: int, tokens: int, prefix: int) -> int:
-        """The nearest count below ``tokens`` that makes prefix + count a multiple; the count itself if there is none."""
-        align = self.align
+        """The nearest count below ``tokens`` that makes prefix + count a multiple; the count itself if there is none.
+
+        None that asks the method to take more tokens away than it can.
+        """
+        from batvit.plans import PLANS
+
+        most, align = PLANS[self.method].most, self.align
         while align > 1 and 4 * align > prefix + out:
             align //= 2
         lower = (prefix + out) // align * align - prefix
-        return min((n for n in (lower, lower + align) if 1 <= n < tokens), key=lambda n: abs(n - out), default=out)
+        fitting = (n for n in (lower, lower + align) if 1 <= n < tokens and tokens - n <= most * tokens)
+        return min(fitting, key=lambda n: abs(n - out), default=out)
