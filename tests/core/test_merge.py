@@ -7,9 +7,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import one_hot
 
 from batvit.core import Assignment, assign, merge, sum_by_group, unmerge
+from batvit.core.merge import by_product
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SEEDS = st.integers(0, 2**32)
@@ -228,6 +230,24 @@ def test_on_cuda_the_sums_are_the_same_every_time(autocast, seed):
     torch.testing.assert_close(merge(x.cuda(), there, weight.cuda()).cpu(), merge(x, a, weight), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("device", "dtype", "expected"),
+    [
+        ("cpu", torch.float32, False),
+        ("cpu", torch.bfloat16, True),
+        *((device, torch.float32, True) for device in ("cuda", "xpu", "mps")),
+        # where counts are taken
+        ("meta", torch.float32, False),
+        ("meta", torch.bfloat16, False),
+    ],
+    ids=str,
+)
+def test_only_a_cpu_adds_in_a_fixed_order(device, dtype, expected):
+    # tensors without memory, of devices that need not be there
+    with FakeTensorMode():
+        assert by_product(torch.empty(2, 3, dtype=dtype, device=device)) == expected
+
+
 def test_autocast_does_not_shorten_the_product_that_merges(monkeypatch):
     # as on CUDA, and in a graph
     monkeypatch.setattr(sys.modules["batvit.core.merge"], "by_product", lambda x: True)
@@ -240,9 +260,9 @@ def test_autocast_does_not_shorten_the_product_that_merges(monkeypatch):
     assert torch.equal(alone, x)
 
 
-@pytest.mark.parametrize("by_product", [False, True])
-def test_an_empty_batch_stays_empty(monkeypatch, by_product):
-    monkeypatch.setattr(sys.modules["batvit.core.merge"], "by_product", lambda x: by_product)
+@pytest.mark.parametrize("product", [False, True])
+def test_an_empty_batch_stays_empty(monkeypatch, product):
+    monkeypatch.setattr(sys.modules["batvit.core.merge"], "by_product", lambda x: product)
     x = torch.zeros(0, 8, 3)
     a = assign(x, torch.zeros(0, 8), attentive=4, pairs=1, centres=2)
     assert merge(x, a, torch.zeros(0, 8)).shape == (0, 5, 3)

@@ -75,7 +75,10 @@ def sum_by_group(
 
 def by_product(x: Tensor) -> bool:
     """Whether to add up by a matrix product: where adds are atomic, they have no fixed order, and are slower."""
-    return x.is_cuda or torch.compiler.is_compiling() or (x.device.type == "cpu" and x.dtype != torch.float32)
+    if x.is_meta:
+        # where nothing is computed, sums are not counted as products
+        return torch.compiler.is_compiling()
+    return x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling()
 
 
 def _members(assignment: Assignment) -> Bool[Tensor, "batch groups tokens"]:
