@@ -17,6 +17,7 @@ import batvit
 from batvit.backbones.block import ReducedBlock
 from batvit.backbones.patch import anatomy_of, reductions
 from batvit.core import unmerge
+from batvit.macs import count_macs
 from batvit.testing import randomised
 
 TORCHVISION = {"image_size": 48, "patch_size": 8, "num_layers": 4, "hidden_dim": 48, "mlp_dim": 96, "num_classes": 7}
@@ -195,10 +196,10 @@ def test_sizes_count_in_the_attention_and_in_the_importance(name):
     assert tokens.size.max() > 1
     half, _ = by_hand(blocks[1], tokens.x, tokens.size)
     torch.testing.assert_close(out.x, after(blocks[1], half), rtol=1e-4, atol=1e-4)
-    tokens, heard = seen["site"]
+    tokens, heard, _ = seen["site"]
     half, weights = by_hand(blocks[2], seen[2][0].x, tokens.size)
     torch.testing.assert_close(tokens.x, half, rtol=1e-4, atol=1e-4)
-    importance = blocks[2].reduce.importance(tokens, heard)
+    importance = blocks[2].reduce.importance(tokens, heard())
     torch.testing.assert_close(importance, weights[:, :, 0, 1:].mean(dim=1), rtol=1e-4, atol=1e-6)
     tokens, out = seen[3]
     half, _ = by_hand(blocks[3], tokens.x, tokens.size)
@@ -222,7 +223,27 @@ def test_importance_is_the_attention_the_module_itself_reports(name):
     run(model, pictures(model))
     x = seen["x"]
     _, weights = type(attention).forward(attention, x, x, x, need_weights=True, average_attn_weights=False)
-    torch.testing.assert_close(block.reduce.importance(*seen["site"]), weights[:, :, 0, 1:].mean(dim=1), rtol=1e-4, atol=1e-6)
+    tokens, heard, _ = seen["site"]
+    importance = block.reduce.importance(tokens, heard())
+    torch.testing.assert_close(importance, weights[:, :, 0, 1:].mean(dim=1), rtol=1e-4, atol=1e-6)
+
+
+@every_model
+def test_what_is_projected_once_more_is_a_part_of_the_reduction(name):
+    model = batvit.patch(small(name), tokens=(12,), blocks=(1,))
+    anatomy = anatomy_of(model)
+    tokens, width = anatomy.prefix + anatomy.patches, anatomy.width
+    macs = count_macs(anatomy.tower, (3, *anatomy.image_size))
+    # the keys of all tokens and the query of the class token; the clustering comes on top
+    assert macs[f"{anatomy.name_of(1)}.reduce"] > (tokens + 1) * width * width
+
+
+@every_model
+@torch.no_grad()
+def test_nothing_is_projected_once_more_where_nothing_is_reduced(monkeypatch, name):
+    model = batvit.patch(small(name), keep_rate=1.0, blocks=(1,))
+    monkeypatch.setattr("batvit.backbones.multihead.heard", lambda *a, **k: pytest.fail("projected"))
+    run(model, pictures(model))
 
 
 @every_model

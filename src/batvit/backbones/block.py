@@ -1,6 +1,7 @@
 """A block from the first site on, whatever library it comes from."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -45,7 +46,9 @@ class ReducedBlock(nn.Module):
     leave_as: str
     reduce: Reduce | None
 
-    def attend(self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]) -> tuple[Tensor, Heard | None]:
+    def attend(
+        self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]
+    ) -> tuple[Tensor, Heard | Callable[[], Heard] | None]:
         """Run the block's own attention, untouched, and hear the queries and keys that it makes.
 
         Args:
@@ -54,12 +57,17 @@ class ReducedBlock(nn.Module):
             arguments: what else the block was called with.
 
         Returns:
-            What the attention gives (B, prefix + M, C), and what was heard; None will do if the block is no site.
+            What the attention gives (B, prefix + M, C), and what was heard, or what a call would make once more; None will do
+            if the block is no site.
         """
         raise NotImplementedError
 
-    def moved(self, arguments: dict[str, Any], tokens: Tokens) -> dict[str, Any]:
-        """The arguments of the block for the tokens that are left: positions, if they are given to every block."""
+    def tables(self, arguments: dict[str, Any]) -> tuple[Tensor, ...]:
+        """The rotary tables among the arguments of the block, a row a patch; none as a rule."""
+        return ()
+
+    def moved(self, arguments: dict[str, Any], rows: tuple[Tensor, ...]) -> dict[str, Any]:
+        """The arguments of the block with other tables, a row a token that is left; called only if there are any."""
         return arguments
 
     def trial(self, x: Tensor) -> dict[str, Any]:
@@ -75,26 +83,28 @@ class ReducedBlock(nn.Module):
             real: (B, N), False where a patch is padding; read with a tensor only, as tokens know it.
             arguments: of the block's forward.
         """
+        tables = self.tables(arguments)
         if isinstance(x, Tokens):
-            tokens, arguments = x, self.moved(arguments, x)
+            tokens = x.placed(tables)
+            arguments = self.moved(arguments, tokens.rows) if tables else arguments
         else:
             tokens = Tokens.start(x, self.prefix, real)
         bias = tokens.bias
         if self.reduce is not None or (bias is not None and self.mask is None):
-            tokens = self._opened(tokens, arguments)
+            tokens = self._opened(tokens, arguments, tables)
         else:
             known = arguments if bias is None or self.mask is None else arguments | {self.mask: bias}
             tokens = replace(tokens, x=super().forward(tokens.x, **known))
         way = leave_as or self.leave_as
         return tokens if way == "tokens" else tokens.grid() if way == "grid" else tokens.x
 
-    def _opened(self, tokens: Tokens, arguments: dict[str, Any]) -> Tokens:
+    def _opened(self, tokens: Tokens, arguments: dict[str, Any], tables: tuple[Tensor, ...]) -> Tokens:
         # the block's own forward, opened between its two lines; patch proves that it still has just these
         parts = self.parts
         attended, heard = self.attend(self._through((parts.attention_norm,), tokens.x), tokens.bias, arguments)
         tokens = replace(tokens, x=tokens.x + self._through(parts.after_attention, attended))
         if self.reduce is not None and heard is not None:
-            tokens = self.reduce(tokens, heard)
+            tokens = self.reduce(tokens, heard, tables)
         return replace(tokens, x=tokens.x + self._through((parts.mlp_norm, parts.mlp, *parts.after_mlp), tokens.x))
 
     def _through(self, names: tuple[str, ...], x: Tensor) -> Tensor:

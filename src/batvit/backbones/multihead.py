@@ -1,5 +1,7 @@
 """What the blocks built on ``torch.nn.MultiheadAttention`` have in common: torchvision's and open_clip's."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,15 +16,15 @@ class MultiheadBlock(ReducedBlock):
     attentions = (nn.MultiheadAttention,)
     mask = None
 
-    def attend(self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]) -> tuple[Tensor, Heard | None]:
-        """Run the attention module itself, then hear it: in its fast path, what it makes never comes to light."""
+    def attend(self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]) -> tuple[Tensor, Callable[[], Heard] | None]:
+        """Run the attention module itself, to be heard at the reduction: of its fast path, nothing comes to light."""
         attention = getattr(self, self.parts.attention)
         # a padding mask of numbers is the same for all heads and queries, as sizes are
         sizes = None if bias is None else bias[:, 0, 0]
         attended = attention(x, x, x, key_padding_mask=sizes, need_weights=False)[0]
         if self.reduce is None:
             return attended, None
-        return attended, heard(attention, x, queries=1 if self.reduce.class_token else None)
+        return attended, partial(heard, attention, x, queries=1 if self.reduce.class_token else None)
 
 
 def heard(attention: nn.MultiheadAttention, x: Tensor, queries: int | None = None) -> Heard:

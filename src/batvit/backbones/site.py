@@ -1,5 +1,6 @@
 """What happens at a site, whatever library the block comes from: importance, plan, merge."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -27,6 +28,10 @@ class Tokens:
     """whether some patches are padding: they have size 0, weigh nothing in any group, and are attended to by none"""
     bias: Float[Tensor, "batch 1 1 tokens"] | None = None
     """what is added to the attention logits, in the type of ``x``; see :meth:`weighed`"""
+    tables: tuple[Tensor, ...] = ()
+    """the rotary tables, a row a patch, that :attr:`rows` were made of"""
+    rows: tuple[Tensor, ...] = ()
+    """the same tables, a row a group; see :meth:`placed`"""
 
     @classmethod
     def start(
@@ -49,6 +54,16 @@ class Tokens:
         size = self.size if size_aware else (self.size > 0).float()
         bias = nn.functional.pad(size.log(), (self.x.shape[1] - size.shape[1], 0))[:, None, None]
         return replace(self, bias=bias.to(self.x.dtype))
+
+    def placed(self, tables: tuple[Tensor, ...]) -> "Tokens":
+        """The same with the rows of these rotary tables for each group.
+
+        They are merged only where they are not the very tables that were merged last: as groups change at sites alone, once
+        a site, if all blocks are given the same tables.
+        """
+        if len(tables) == len(self.tables) and all(new is old for new, old in zip(tables, self.tables, strict=True)):
+            return self
+        return replace(self, tables=tables, rows=tuple(self.positions(table) for table in tables))
 
     def positions(self, table: Float[Tensor, "*batch_and_heads patches width"]) -> Float[Tensor, "batch _ groups width"]:
         """The rows of a rotary table for each group: the mean of the rows of its patches.
@@ -102,16 +117,20 @@ class Reduce(nn.Module):
             c for c in self.config.schedule(depth=self.depth, patches=patches, prefix=self.prefix) if c.block == self.block
         )
 
-    def forward(self, tokens: Tokens, heard: Heard) -> Tokens:
+    def forward(self, tokens: Tokens, heard: Heard | Callable[[], Heard], tables: tuple[Tensor, ...] = ()) -> Tokens:
         """Between attention and MLP: M tokens in, fewer out. Prefix tokens pass by.
+
+        All that a reduction costs is done in here, so that it is timed as a part of it.
 
         Args:
             tokens: after the attention of this block and its residual.
-            heard: what that attention made.
+            heard: what that attention made; or what makes it once more, if that is needed.
+            tables: the rotary tables that the block was given, a row a patch.
         """
         counts = self.counts(tokens.origin.tokens)
         if counts.tokens_out == tokens.size.shape[1]:
             return tokens
+        heard = heard if isinstance(heard, Heard) else heard()
         prefix, image = tokens.x[:, : self.prefix], tokens.x[:, self.prefix :].contiguous()
         importance = self.importance(tokens, heard)
         features = image if self.config.similarity == "tokens" else self.keys(heard)
@@ -127,8 +146,10 @@ class Reduce(nn.Module):
         else:
             image = method.combine(image, evidence, plan)
         x, size = torch.cat([prefix, image], dim=1), sum_by_group(tokens.size, plan)
-        reduced = replace(tokens, x=x, size=size, origin=tokens.origin.then(plan), bias=None)
-        return reduced.weighed(self.config.size_aware)
+        reduced = replace(tokens, x=x, size=size, origin=tokens.origin.then(plan), bias=None, tables=(), rows=())
+        # after the last block nobody reads them
+        read = tables if self.block < self.depth - 1 else ()
+        return reduced.weighed(self.config.size_aware).placed(read)
 
     def importance(self, tokens: Tokens, heard: Heard) -> Float[Tensor, "batch groups"]:
         """Class attention; the mean attention received where there is no class token."""

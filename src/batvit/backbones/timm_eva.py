@@ -34,9 +34,11 @@ class ReducedEvaBlock(ReducedBlock, EvaBlock):
         refuse_reentrant(reentrant(self))
         return self.run(x, leave_as=leave_as, rope=rope)
 
-    def moved(self, arguments: dict[str, Any], tokens: Tokens) -> dict[str, Any]:
-        rope = arguments["rope"]
-        return arguments if rope is None else {"rope": tokens.positions(rope)}
+    def tables(self, arguments: dict[str, Any]) -> tuple[Tensor, ...]:
+        return () if arguments["rope"] is None else (arguments["rope"],)
+
+    def moved(self, arguments: dict[str, Any], rows: tuple[Tensor, ...]) -> dict[str, Any]:
+        return {"rope": rows[0]}
 
     def attend(self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]) -> tuple[Tensor, Heard]:
         hear = NormEar(self.attn)

@@ -13,7 +13,6 @@ from transformers.models.vit import modeling_vit as vit
 from transformers.models.vit_mae import modeling_vit_mae as mae
 
 from batvit.backbones.block import Parts
-from batvit.backbones.site import Tokens
 from batvit.backbones.transformers_layer import ReducedLayer
 
 VIT = Parts("layernorm_before", "attention", ("dropout",), "layernorm_after", "mlp", ("dropout",))
@@ -61,9 +60,11 @@ class ReducedDINOv3ViTLayer(ReducedLayer, dinov3.DINOv3ViTLayer):
     ) -> Any:
         return super().forward(hidden_states, attention_mask, position_embeddings=position_embeddings, **arguments)
 
-    def moved(self, arguments: dict[str, Any], tokens: Tokens) -> dict[str, Any]:
-        tables = tuple(tokens.positions(table) for table in arguments["position_embeddings"])
-        return arguments | {"position_embeddings": tables}
+    def tables(self, arguments: dict[str, Any]) -> tuple[Tensor, ...]:
+        return tuple(arguments["position_embeddings"])
+
+    def moved(self, arguments: dict[str, Any], rows: tuple[Tensor, ...]) -> dict[str, Any]:
+        return arguments | {"position_embeddings": rows}
 
     def trial(self, x: Tensor) -> dict[str, Any]:
         table = x.new_ones(x.shape[1] - 1, self.attention.head_dim)
