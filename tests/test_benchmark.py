@@ -8,6 +8,7 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import batvit
 from batvit.benchmark import Comparison, Timing, as_csv, compare, time_block, token_counts
@@ -165,6 +166,18 @@ def test_more_pictures_hold_more_memory():
     assert peaks == sorted(set(peaks))
 
 
+class Noted(nn.Module):
+    """Notes that it runs, and gives back what it is given."""
+
+    def __init__(self, log):
+        super().__init__()
+        self.log = log
+
+    def forward(self, x):
+        self.log.append("run")
+        return x
+
+
 class OtherEngine(nn.Module):
     """Runs outside torch, as an exported file does: it has no parameters, and cannot run on the meta device."""
 
@@ -175,7 +188,8 @@ class OtherEngine(nn.Module):
 def test_what_cannot_be_counted_is_compared_by_the_counts_given():
     found = compare(OtherEngine(), OtherEngine(), images(), rounds=2, warmup=0, macs=(300, 100), param_count=7)
     assert (found.dense_macs, found.macs, found.param_count, found.mac_ratio) == (300, 100, 7, 3)
-    assert found.reduced.peak_memory_mb >= 0
+    # numpy's memory is not torch's
+    assert found.dense.peak_memory_mb == found.reduced.peak_memory_mb == 0
     assert compare(OtherEngine(), OtherEngine(), images(), rounds=1, macs=(1, 1)).param_count == 0
     with pytest.raises(ValueError, match=r"macs must be two counts of 1 or more, \(dense, reduced\), got \(300, 0\)"):
         compare(OtherEngine(), OtherEngine(), images(), macs=(300, 0))
@@ -192,7 +206,11 @@ def test_compiled_models_are_compared_beside_the_eager_ones():
     assert found.when_compiled.when_compiled is None
     assert found.when_compiled.mac_ratio == found.mac_ratio == 2
     assert found.when_compiled.dense.step_time != found.dense.step_time
-    assert found.when_compiled.dense.peak_memory_mb == found.dense.peak_memory_mb
+    # what was not measured compiled is not said of it
+    fields, eager = found.when_compiled.to_dict(), found.to_dict()
+    for name in ("peak_memory_mb", "dense_peak_memory_mb", "reduction_share"):
+        assert fields[name] is None
+        assert eager[name] is not None
 
 
 class Turn(nn.Module):
@@ -231,10 +249,19 @@ def noted(monkeypatch):
 @pytest.mark.unchecked
 def test_all_four_models_take_turns(noted):
     log, modes = noted
-    compare(Turn(log, 3), Turn(log, 2), torch.randn(2, 4), rounds=3, warmup=2, compiled=True, compile_mode="max-autotune")
+    compare(Turn(log, 3), Turn(log, 2), torch.randn(2, 4), rounds=3, warmup=2, compiled=True)
     turns = ["eager 3", "eager 2", "compiled 3", "compiled 2"]
     assert log[-20:] == [turn for turn in turns for _ in range(2)] + turns * 3
-    assert modes == ["max-autotune"] * 2
+    assert modes == ["default"] * 2
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize(("mode", "given", "runs"), [("default", 1, 1), ("reduce-overhead", 1, 3), ("max-autotune", 5, 5)])
+def test_graphs_are_recorded_before_the_clock_runs(noted, mode, given, runs):
+    log, modes = noted
+    compare(Turn(log, 3), Turn(log, 2), torch.randn(2, 4), rounds=1, warmup=given, compiled=True, compile_mode=mode)
+    assert log.count("compiled 3") == log.count("compiled 2") == runs + 1
+    assert modes == [mode] * 2
 
 
 @pytest.mark.unchecked
@@ -294,7 +321,8 @@ def test_a_compiled_block_has_a_graph_for_each_number_of_tokens(noted):
     with torch._dynamo.config.patch(recompile_limit=2):
         time_block(Taking([]), inputs(counts), rounds=2, warmup=1, compile_mode="reduce-overhead")
     assert modes == ["reduce-overhead"] * len(counts)
-    assert log == ["compiled 4"] * 3 * len(counts)
+    # three to record a graph, then the rounds
+    assert log == ["compiled 4"] * 5 * len(counts)
 
 
 @pytest.mark.unchecked
@@ -302,6 +330,7 @@ def test_a_compiled_block_has_a_graph_for_each_number_of_tokens(noted):
 def test_a_block_is_compiled():
     found = time_block(vit().blocks[1], [(torch.randn(2, count, 24), {}) for count in (5, 8)], rounds=2, compile_mode="default")
     assert all(timing.step_time > 0 for timing in found)
+    assert [timing.peak_memory_mb for timing in found] == [None, None]
 
 
 def test_a_block_needs_inputs_and_rounds():
@@ -330,12 +359,33 @@ def test_rows_become_a_table_that_reads_back():
     assert read == [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]
 
 
+@torch.inference_mode()
+def test_on_a_gpu_memory_is_taken_warm(monkeypatch):
+    # a stand-in for a device that need not be there: it notes what it is asked, and the run before counts for nothing
+    asked = []
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: asked.append("before") or 5_000_000)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: asked.append("reset"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: asked.append("peak") or 7_000_000)
+    with FakeTensorMode():
+        x = torch.empty(2, 4, device="cuda")
+    assert peak_memory(Noted(asked), x) == 2
+    assert asked == ["run", "before", "reset", "run", "peak"]
+
+
 @no_cuda
 def test_on_a_gpu_the_clock_waits_for_it():
     dense, reduced = vit().cuda(), batvit.patch(vit(), tokens=(4,), blocks=(1,)).cuda()
     found = compare(dense, reduced, images(8).cuda(), parts=["blocks.1.reduce"], rounds=3)
     assert 0 < found.reduction_share < 1
     assert found.reduced.peak_memory_mb > 0
+
+
+@no_cuda
+@torch.inference_mode()
+def test_on_a_gpu_the_first_run_takes_no_more_memory_than_the_second():
+    model, x = nn.Linear(512, 512).cuda(), torch.randn(8, 512, device="cuda")
+    peaks = [peak_memory(model, x) for _ in range(2)]
+    assert peaks[0] == peaks[1] > 0
 
 
 @no_cuda

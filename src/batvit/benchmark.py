@@ -14,6 +14,8 @@ from batvit.macs import count_macs, count_parameters
 from batvit.timing import compiled_alone, in_turns, peak_memory, quartiles, time_share
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
+# all but the first record CUDA graphs in the second run, and play them from the third
+GRAPH_WARMUP = 3
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class Timing:
     step_time_iqr: float
     """distance of the quartiles, milliseconds"""
     samples_per_sec: float
-    peak_memory_mb: float
-    """what one forward pass allocates at most, eager, beyond the weights and the input, in 1e6 bytes"""
+    peak_memory_mb: float | None
+    """what one forward pass allocates at most, beyond the weights and the input, in 1e6 bytes; None if it ran compiled"""
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class Comparison:
     rounds: int
     speedup_quartiles: tuple[float, float]
     """of the speed-ups of single rounds, the lower first"""
-    reduction_share: float
-    """share of the time of the reduced model spent in the named modules, eager, 0 to 1"""
+    reduction_share: float | None
+    """share of the time of the reduced model spent in the named modules, 0 to 1; None if it ran compiled"""
     compile_mode: str | None = None
     """of ``torch.compile``; None if both models ran eagerly"""
     when_compiled: "Comparison | None" = None
@@ -80,7 +82,10 @@ class Comparison:
         return self.speedup / self.mac_ratio
 
     def to_dict(self) -> dict[str, Any]:
-        """Flat, with timm's names for the reduced model and ``dense_`` before those of the dense one; of this mode alone."""
+        """Flat, with timm's names for the reduced model and ``dense_`` before those of the dense one; of this mode alone.
+
+        Of compiled models the memory and the share of the reduction are None: they are measured eagerly alone.
+        """
         dense = {f"dense_{name}": value for name, value in asdict(self.dense).items() if name != "batch_size"}
         return {
             **asdict(self.reduced),
@@ -120,9 +125,10 @@ def compare(
     Args:
         dense, reduced: on one device, in one precision; put into eval mode.
         images: (B, 3, H, W) on that device, in that precision.
-        parts: names of modules of ``reduced`` whose share of the time is reported.
+        parts: names of modules of ``reduced`` whose share of the time is reported. In a reduction's module lies all that is
+            done at its site; not what gives a grid back at the end, nor what blocks with rotary tables of their own merge.
         rounds: measurements of each model.
-        warmup: unmeasured runs of each model before.
+        warmup: unmeasured runs of each model before; 3 at least where the compile mode records CUDA graphs.
         compiled: time both under ``torch.compile`` too, for this very shape, as :attr:`Comparison.when_compiled`: in every
             round dense and reduced run eagerly, then compiled. Forgets what was compiled before.
         compile_mode: of ``torch.compile``.
@@ -148,13 +154,15 @@ def compare(
         # graphs of other shapes count against torch's limit of recompilations, and past it a model would run eagerly
         torch.compiler.reset()
         run += [torch.compile(model, dynamic=False, mode=compile_mode) for model in models]
+    warmup = _enough(warmup, compile_mode if compiled else None)
     times = in_turns([partial(model, images) for model in run], images, rounds=rounds, warmup=warmup)
 
     def found(first: list[float], second: list[float], mode: str | None, other: Comparison | None = None) -> Comparison:
         low, _, high = quartiles([one / two for one, two in zip(first, second, strict=True)])
-        timings = _timing(len(images), first, peaks[0]), _timing(len(images), second, peaks[1])
+        memory, part = (peaks, share) if mode is None else ((None, None), None)
+        timings = _timing(len(images), first, memory[0]), _timing(len(images), second, memory[1])
         counts = dense_macs, reduced_macs, params, rounds
-        return Comparison(timings[0], timings[1], *counts, (low, high), share, mode, other)
+        return Comparison(timings[0], timings[1], *counts, (low, high), part, mode, other)
 
     return found(times[0], times[1], None, found(times[2], times[3], compile_mode) if compiled else None)
 
@@ -174,7 +182,7 @@ def time_block(
         block: put into eval mode.
         inputs: x (B, tokens, C) and the other arguments of the block's forward by name, for each number of tokens.
         rounds: measurements of each.
-        warmup: unmeasured runs of each before.
+        warmup: unmeasured runs of each before; 3 at least where the compile mode records CUDA graphs.
         compile_mode: of ``torch.compile``, for each input on its own; None runs the block eagerly. Forgets what was
             compiled before.
 
@@ -188,14 +196,15 @@ def time_block(
     if not inputs:
         raise ValueError("inputs is empty; give a tensor (B, tokens, C) and the block's arguments for each number of tokens")
     block.eval()
-    peaks = [peak_memory(block, x, **arguments) for x, arguments in inputs]
+    peaks: list[float | None] = [None] * len(inputs)
     runs: list[Callable[[], Any]]
     if compile_mode is None:
+        peaks = [peak_memory(block, x, **arguments) for x, arguments in inputs]
         runs = [partial(block, x, **arguments) for x, arguments in inputs]
     else:
         torch.compiler.reset()
         runs = [compiled_alone(block, x, arguments, compile_mode) for x, arguments in inputs]
-    times = in_turns(runs, inputs[0][0], rounds=rounds, warmup=warmup)
+    times = in_turns(runs, inputs[0][0], rounds=rounds, warmup=_enough(warmup, compile_mode))
     return tuple(_timing(len(x), measured, peak) for (x, _), measured, peak in zip(inputs, times, peaks, strict=True))
 
 
@@ -230,6 +239,11 @@ def _check(rounds: int, warmup: int, compiled: bool) -> None:
         raise ValueError(f"warmup must be 0 or more, got {warmup}")
 
 
-def _timing(batch: int, measured: list[float], peak: float) -> Timing:
+def _enough(warmup: int, compile_mode: str | None) -> int:
+    """How often to run unmeasured, for all that comes before a graph is played to lie there."""
+    return warmup if compile_mode in (None, COMPILE_MODES[0]) else max(warmup, GRAPH_WARMUP)
+
+
+def _timing(batch: int, measured: list[float], peak: float | None) -> Timing:
     low, median, high = quartiles(measured)
     return Timing(batch, median, high - low, 1e3 * batch / median, peak)

@@ -66,7 +66,8 @@ def time_share(model: nn.Module, images: Tensor, parts: Iterable[str], *, rounds
 def peak_memory(model: nn.Module, x: Tensor, **arguments: Any) -> float:
     """The most that torch holds at once in one forward pass, beyond what was there before, in 1e6 bytes.
 
-    What a module allocates elsewhere, in numpy or in another engine, is not seen.
+    What a module allocates elsewhere, in numpy or in another engine, is not seen. On a GPU the module runs twice: what its
+    libraries allocate in their first run, and keep, does not count.
 
     Args:
         model: any module, with parameters or without.
@@ -74,6 +75,7 @@ def peak_memory(model: nn.Module, x: Tensor, **arguments: Any) -> float:
         arguments: what else its forward needs, by name.
     """
     if x.is_cuda:
+        model(x, **arguments)
         before = torch.cuda.memory_allocated(x.device)
         torch.cuda.reset_peak_memory_stats(x.device)
         model(x, **arguments)

@@ -84,6 +84,10 @@ def test_compiled_models_are_beside_the_eager_ones(tmp_path, capsys):
         (2, "compiled", True, "default"),
     ]
     assert table(rows) == written(found["results"])
+    eager, compiled = found["results"]
+    for name in ("peak_memory_mb", "dense_peak_memory_mb", "reduction_share"):
+        assert eager[name] > 0
+        assert compiled[name] is None
     out = capsys.readouterr().out
     for name in ("dense eager", "reduced eager", "dense compiled", "reduced compiled"):
         assert f"    2  {name} " in out
