@@ -198,7 +198,7 @@ def test_what_timms_scripts_make_of_their_options_can_be_built():
     ("settings", "error", "message"),
     [
         ({"keep_rate": 1.5}, ValueError, r"keep_rate must lie in \(0, 1\], got 1.5"),
-        ({"mode": "fast"}, ValueError, "mode must be one of paper, training_free, got 'fast'"),
+        ({"mode": "fast"}, ValueError, "mode must be one of paper, training_free, gradual, got 'fast'"),
         ({"blocks": (1, 9)}, ValueError, "blocks must lie in 0 .. 2 for a model of 3 blocks, got 9"),
         ({"keeprate": 0.7}, TypeError, "unexpected keyword argument 'keeprate'"),
         ({"features_only": True, "feature_cls": "hook"}, ValueError, "feature_cls must be 'getter', got 'hook'"),
