@@ -3,12 +3,27 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from batvit.benchmark import Comparison
 from batvit.curves import Curve
 from batvit.visualize import CURVE_COLOURS, CURVE_MARKERS
+
+# of each cost: the field that holds how often it goes into the dense model's, and what the axis says
+SAVED = {
+    "step_time": ("speedup", "times as fast as dense, in batches"),
+    "latency_ms": ("latency_speedup", "times as fast as dense, one picture alone"),
+    "gmacs": ("mac_ratio", "MACs of dense over its own"),
+}
+# the star is the dense model's; eight markers, seven colours: 56 plans are all different
+PLAN_MARKERS = CURVE_MARKERS.replace("*", "<")
+# points: up to here the axis is all but linear; and where it has ticks
+LINEAR, LOST = 2.0, (20, 10, 5, 2, 1, 0, -1, -2, -5, -10, -20, -50)
 
 
 def plot_speedup(found: Sequence[Comparison]) -> Figure:
@@ -82,54 +97,118 @@ def plot_curves(curves: Sequence[Curve]) -> Figure:
         axes.grid(alpha=0.3)
     columns = max(1, min(4, len(labels), 100 // (1 + max(map(len, labels)))))
     legend = figure.legend(left.lines, map(str, range(len(labels))), loc="outside upper center", ncols=columns)
-    for text, label in zip(legend.get_texts(), labels, strict=True):
-        # set here, because a label may start with an underscore, and no name is a formula
-        text.set_text(label)
-        text.set_parse_math(False)
+    _name(legend, labels)
     return figure
 
 
-def plot_pareto(rows: Sequence[Mapping[str, Any]], dense: Mapping[str, Any]) -> Figure:
-    """Top-1 over the measured speed-up, a colour and marker a plan; agreement with the dense model where top-1 is not known.
+def plot_pareto(rows: Sequence[Mapping[str, Any]], dense: Mapping[str, Any], *, by: str = "step_time") -> Figure:
+    """Top-1 over what was saved, a colour and marker a plan; agreement with the dense model where top-1 is not known.
 
     Filled at equal MACs, hollow at equal time; bars are the 95 % intervals of the difference to the dense model. The step line
-    joins what nothing beats in both. BAT is drawn last, and larger.
+    joins what nothing beats in both. BAT is drawn above the others, and larger. A row without one of its two values is left
+    out. The upright axis is finer near the dense model's value, so that one plan that loses much does not hide the others.
 
     Args:
         rows: what :func:`batvit.study.as_result` gives, one for each plan, target and kind of cost.
         dense: the dense model's.
+        by: the cost: "step_time" (time of a batch), "latency_ms" (of one picture alone) or "gmacs".
 
     Raises:
-        ValueError: if there is no row with a speed-up and an accuracy.
+        ValueError: if the cost is none of these, or there is no row with both values.
     """
-    what = "agreement" if dense.get("top1") is None else "top1"
-    shown = [row for row in rows if row.get(what) is not None and row.get("speedup") is not None]
-    if not shown:
+    if by not in SAVED:
+        raise ValueError(f"unknown cost {by!r}; there are {', '.join(SAVED)}")
+    known = dense.get("top1") is not None and any(row.get("top1") is not None for row in rows)
+    what, name = ("top1", "top-1 (%)") if known else ("agreement", "same class as dense (%)")
+    # without it the dense model agrees with itself
+    whole = 100.0 if dense.get(what) is None else float(dense[what])
+    seen = [(x, row) for row in rows if (x := _saved(row, dense, by)) is not None and row.get(what) is not None]
+    points = [(x, float(row[what]), row) for x, row in seen]
+    if not points:
         raise ValueError("rows is empty; give what a comparison found for each plan")
-    figure = Figure(figsize=(9.0, 5.4), dpi=150, layout="constrained")
+    figure = Figure(figsize=(9.6, 5.6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    plans = list(dict.fromkeys(row["plan"] for row in shown))
-    for i, plan in sorted(enumerate(plans), key=lambda one: one[1].startswith("bat")):
-        style: dict[str, Any] = {"color": CURVE_COLOURS[i % len(CURVE_COLOURS)], "linestyle": "none"}
-        style |= {"marker": CURVE_MARKERS[i % len(CURVE_MARKERS)], "markersize": 10 if plan.startswith("bat") else 6}
-        axes.plot([], [], **style, label=plan)
-        for at, filled in (("macs", True), ("time", False)):
-            points = [row for row in shown if row["plan"] == plan and row["at"] == at]
-            where = [row["speedup"] for row in points], [row[what] for row in points]
-            if what == "top1" and all(row.get("difference_low") is not None for row in points):
-                bars = [dense[what] + row[limit] for limit in ("difference_low", "difference_high") for row in points]
-                half = len(points)
-                axes.vlines(where[0], bars[:half], bars[half:], colors=style["color"], linewidth=1, alpha=0.4)
-            face = style["color"] if filled else "white"
-            axes.plot(*where, **style, markerfacecolor=face)
-    front = _front([(1.0, dense[what]), *((row["speedup"], row[what]) for row in shown)])
-    axes.step(*zip(*front, strict=True), where="pre", color="grey", linewidth=1, alpha=0.7, zorder=0)
-    axes.plot(1.0, dense[what], color="black", marker="*", markersize=13, linestyle="none", label="dense")
-    name = "top-1 (%)" if what == "top1" else "same class as dense (%)"
-    axes.set(xlabel="times as fast as dense, measured; filled: at equal MACs, hollow: at equal time", ylabel=name)
+    for i, plan in enumerate(dict.fromkeys(row["plan"] for *_, row in points)):
+        _plan(axes, i, _is_bat(plan), [point for point in points if point[2]["plan"] == plan], whole if known else None)
+    front = _front([(1.0, whole), *((x, y) for x, y, _ in points)])
+    axes.step(*zip(*front, strict=True), where="pre", color="grey", linewidth=1, zorder=1)
+    axes.axhline(whole, color="black", linewidth=0.8, linestyle=":", zorder=1)
+    axes.plot(1.0, whole, color="black", marker="*", markersize=15, linestyle="none", zorder=5)
+    _finer_near(axes, whole)
+    axes.set(xlabel=SAVED[by][1], ylabel=name)
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper")
+    _legend(figure, list(dict.fromkeys(str(row["plan"]) for *_, row in points)))
     return figure
+
+
+def _saved(row: Mapping[str, Any], dense: Mapping[str, Any], by: str) -> float | None:
+    """How often the cost of a row goes into the dense model's: as measured in turns, or else of the two costs."""
+    if (ratio := row.get(SAVED[by][0])) is not None:
+        return float(ratio)
+    whole, part = dense.get(by), row.get(by)
+    return whole / part if whole is not None and part else None
+
+
+def _plan(
+    axes: Axes, i: int, first: bool, points: Sequence[tuple[float, float, Mapping[str, Any]]], whole: float | None
+) -> None:
+    """The points of one plan on a faint line, with bars where the dense model's top-1 is known."""
+    style, above = _style(i, first), 4 if first else 2
+    line = sorted((x, y) for x, y, _ in points)
+    axes.plot(*zip(*line, strict=True), color=style["color"], linewidth=2.2 if first else 0.8, alpha=0.5, zorder=above - 0.5)
+    for x, y, row in points:
+        low, high = row.get("difference_low"), row.get("difference_high")
+        if whole is not None and low is not None and high is not None:
+            axes.vlines(x, whole + low, whole + high, colors=style["color"], linewidth=1, alpha=0.35, zorder=above - 1)
+        face = style["color"] if row.get("at") == "macs" else "white"
+        axes.plot(x, y, **style, markerfacecolor=face, zorder=above)
+
+
+def _finer_near(axes: Axes, whole: float) -> None:
+    """Linear for some points around the dense model's value, logarithmic beyond; a tick says the value and what is lost."""
+
+    def forward(values: Any) -> Any:
+        return np.arcsinh((np.asarray(values) - whole) / LINEAR)
+
+    def back(places: Any) -> Any:
+        # margins of the figure may lie far out
+        return whole + LINEAR * np.sinh(np.clip(places, -50, 50))
+
+    axes.set_yscale("function", functions=(forward, back))
+    axes.yaxis.set_major_locator(FixedLocator([whole + lost for lost in LOST if 0 <= whole + lost <= 100]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.1f}" if y == whole else f"({y - whole:+.0f})  {y:.1f}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _is_bat(plan: str) -> bool:
+    return plan.partition("_")[0] == "bat"
+
+
+def _style(i: int, first: bool) -> dict[str, Any]:
+    colour, marker = CURVE_COLOURS[i % len(CURVE_COLOURS)], PLAN_MARKERS[i % len(PLAN_MARKERS)]
+    size, edge = (10, 2.2) if first else (6.5, 1.3)
+    return {"color": colour, "marker": marker, "markersize": size, "markeredgewidth": edge, "linestyle": "none"}
+
+
+def _legend(figure: Figure, plans: Sequence[str]) -> None:
+    """Beside the axes: the plans, then what holds for all of them."""
+    grey: dict[str, Any] = {"color": "grey", "marker": "o", "markersize": 6.5, "markeredgewidth": 1.3, "linestyle": "none"}
+    others = {
+        "dense": Line2D([], [], color="black", marker="*", markersize=12, linestyle="none"),
+        "equal MACs": Line2D([], [], **grey),
+        "equal time": Line2D([], [], **grey, markerfacecolor="white"),
+        "nothing is better in both": Line2D([], [], color="grey", linewidth=1),
+    }
+    handles = [Line2D([], [], **_style(i, _is_bat(plan))) for i, plan in enumerate(plans)] + list(others.values())
+    legend = figure.legend(handles, map(str, range(len(handles))), loc="outside right upper", fontsize="small")
+    _name(legend, [*plans, *others])
+
+
+def _name(legend: Legend, labels: Sequence[str]) -> None:
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        # set here, because a label may start with an underscore, and no name is a formula
+        text.set_text(label)
+        text.set_parse_math(False)
 
 
 def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
