@@ -256,7 +256,10 @@ def test_info_at_another_size_of_image_and_head(writes):
         ([NAME, "--centres", "900"], "900 centres do not fit into"),
         ([NAME, "--pairs", "0.9"], "pairs as a share must lie in 0.0 .. 0.5, got 0.9; a count is an int"),
         ([NAME, "--neighbours", "0"], "neighbours must be 1 or more, got 0"),
-        ([NAME, "--mode", "fast"], "--mode: invalid choice: 'fast' (choose from 'paper', 'training-free', 'gradual'); see batvit info"),
+        (
+            [NAME, "--mode", "fast"],
+            "--mode: invalid choice: 'fast' (choose from 'paper', 'training-free', 'gradual'); see batvit info",
+        ),
         ([NAME, "--method", "best"], "--method: invalid choice: 'best' (choose from 'bat'"),
         ([NAME, "--img-size", "0"], "--img-size: expected an integer of 1 or more, got '0'"),
         ([NAME, "--img-size", "64.5"], "--img-size: expected an integer of 1 or more, got '64.5'"),
