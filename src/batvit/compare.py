@@ -5,14 +5,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from batvit.backbones.patch import patch, schedule
+from batvit.backbones.patch import reduced_copy, schedule
 from batvit.benchmark import compare
-from batvit.budget import Family, OutOfReachError, at_macs, at_time
+from batvit.budget import Family, at_macs, at_time
 from batvit.config import BATConfig
-from batvit.copies import light_copy
 from batvit.evaluate import paired_interval
 from batvit.outcomes import DENSE, Outcomes
 from batvit.study import Row, Study
@@ -33,15 +31,11 @@ class Clock:
 
     def share(self, config: BATConfig) -> float:
         """Time over the dense model's, in a few rounds."""
-        return 1 / compare(self.dense, self.reduced(config), self.images, rounds=QUICK_ROUNDS, warmup=1).speedup
-
-    def reduced(self, config: BATConfig) -> nn.Module:
-        """A patched copy that shares the weights."""
-        return patch(light_copy(self.dense), config)
+        return 1 / compare(self.dense, reduced_copy(self.dense, config), self.images, rounds=QUICK_ROUNDS, warmup=1).speedup
 
     def row(self, plan: str, target: float, at: str, config: BATConfig) -> tuple[Row, Row]:
         """The dense model's measured side, and the plan's."""
-        reduced = self.reduced(config)
+        reduced = reduced_copy(self.dense, config)
         many = compare(self.dense, reduced, self.images, rounds=self.rounds)
         one = compare(self.dense, reduced, self.images[:1], rounds=2 * self.rounds)
         counts = schedule(reduced)
@@ -70,7 +64,7 @@ def fit_plans(
     Args:
         study: gets a row for each, or the reason why there is none, and is saved after each.
         dense, images, rounds: see :class:`Clock`.
-        plans: names of :data:`batvit.plans.PLANS`.
+        plans: names of :data:`batvit.budget.CONTENDERS`.
         targets: shares of the dense model's MACs and time, in (0, 1).
         progress: told what is done next.
     """
@@ -82,7 +76,7 @@ def fit_plans(
             family = Family.of(plan, dense)
             config = at_macs(dense, family, target) if at == "macs" else at_time(dense, family, target, clock.share)[0]
             own, row = clock.row(plan, target, at, config)
-        except (OutOfReachError, ValueError, TypeError, RuntimeError) as error:
+        except (ValueError, TypeError, RuntimeError) as error:
             study.fail((plan, target, at), error)
         else:
             study.rows.append(row)
@@ -111,8 +105,8 @@ def watch(
         samples: how many pictures there are.
         progress: told how many were seen.
     """
-    clock = Clock(dense, torch.empty(0), 1)
-    models = {row.key: clock.reduced(BATConfig.from_dict(row.config)) for row in study.rows if row.config is not None}
+    configs = {row.key: BATConfig.from_dict(row.config) for row in study.rows if row.config is not None}
+    models = {key: reduced_copy(dense, config) for key, config in configs.items()}
     names = [_name(key) for key in models]
     outcomes = Outcomes.load(study.folder / OUTCOMES, names, samples)
     saved = time.monotonic()

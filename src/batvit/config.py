@@ -122,9 +122,10 @@ class BATConfig:
             ValueError: if a count does not fit the number of tokens.
         """
         counts: list[Counts] = []
-        tokens = patches
-        for i, block in enumerate(self.sites(depth)):
-            counts.append(self._counts(block, tokens, self._tokens_out(i, block, tokens, prefix, patches, depth)))
+        tokens, sites = patches, self.sites(depth)
+        for i, block in enumerate(sites):
+            fallen = (i + 1) / len(sites)
+            counts.append(self._counts(block, tokens, self._tokens_out(i, block, tokens, prefix, patches, fallen)))
             tokens = counts[-1].tokens_out
         return tuple(counts)
 
@@ -212,13 +213,13 @@ class BATConfig:
             )
         return Counts(block, tokens, attentive, pairs, centres, out)
 
-    def _tokens_out(self, site: int, block: int, tokens: int, prefix: int, patches: int, depth: int) -> int:
+    def _tokens_out(self, site: int, block: int, tokens: int, prefix: int, patches: int, fallen: float) -> int:
         if self.tokens is None:
             rate = self.keep_rate[site] if isinstance(self.keep_rate, tuple) else self.keep_rate
             assert rate is not None
             share, before = rate, tokens
             if self.gradual and not isinstance(self.keep_rate, tuple):
-                share, before = 1 - (1 - rate**3) * (site + 1) / len(self.sites(depth)), patches
+                share, before = 1 - (1 - rate**3) * fallen, patches
             # a product such as 196 * (138 / 196) must not be rounded up by its last bit
             out = min(tokens, max(1, math.ceil(share * before - 1e-9)))
             return out if out == tokens else self._aligned(out, tokens, prefix)

@@ -1,11 +1,14 @@
 """Copies of modules that can be run without anyone hearing it."""
 
 import copy
+from typing import TypeVar
 
 from torch import nn
 
+Module = TypeVar("Module", bound=nn.Module)
 
-def quiet_copy(module: nn.Module, memo: dict[int, object] | None = None) -> nn.Module:
+
+def quiet_copy(module: Module, memo: dict[int, object] | None = None) -> Module:
     """A deep copy in eval mode on which no hook of the user's fires."""
     twin = copy.deepcopy(module, {} if memo is None else memo).eval()
     for part in twin.modules():
@@ -15,7 +18,7 @@ def quiet_copy(module: nn.Module, memo: dict[int, object] | None = None) -> nn.M
     return twin
 
 
-def light_copy(module: nn.Module) -> nn.Module:
+def light_copy(module: Module) -> Module:
     """A quiet copy that shares the weights of the original: whatever is done to its blocks, no weight is held twice."""
     memo: dict[int, object] = {id(held): held for held in (*module.parameters(), *module.buffers())}
     return quiet_copy(module, memo)

@@ -11,10 +11,9 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
-from batvit.backbones.patch import anatomy_of, patch
+from batvit.backbones.patch import anatomy_of, reduced_copy
 from batvit.budget import macs_of
 from batvit.config import BATConfig
-from batvit.copies import light_copy
 from batvit.files import read_json, write_atomic
 from batvit.timing import in_turns, quartiles
 
@@ -100,7 +99,7 @@ def fit_time(dense: nn.Module, configs: Sequence[BATConfig], images: Tensor, *, 
         images: (B, 3, H, W), on the model's device and in its precision.
         rounds: measurements of each.
     """
-    models = [dense, *(patch(light_copy(dense), config) for config in configs)]
+    models = [dense, *(reduced_copy(dense, config) for config in configs)]
     times = in_turns([partial(model.eval(), images) for model in models], images, rounds=rounds, warmup=1)
     # each round on its own, as the machine may slow down from round to round
     ratios = [quartiles([own / base for own, base in zip(found, times[0], strict=True)])[1] for found in times]

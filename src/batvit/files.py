@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,21 @@ def check_folder(path: str | Path) -> Path:
         raise NotADirectoryError(f"cannot write into {folder}: it is a file; name a folder")
     check_writable(folder / "file" if folder.is_dir() else folder)
     return folder
+
+
+def check_same(folder: str | Path, before: Any, now: Mapping[str, Any]) -> None:
+    """Refuse to go on in a folder with anything else than was begun there.
+
+    Raises:
+        ValueError: naming the first difference.
+    """
+    for name, value in now.items():
+        begun = before.get(name) if isinstance(before, dict) else None
+        if begun != value:
+            raise ValueError(
+                f"{folder}: begun with {name} = {begun}, and cannot go on with {value}; give what it was begun with, or name "
+                "another folder"
+            )
 
 
 def read_json(path: str | Path) -> Any:

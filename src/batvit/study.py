@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from batvit.files import read_json, write_atomic
+from batvit.files import check_same, read_json, write_atomic
 from batvit.outcomes import DENSE
 
 PROGRESS = "progress.json"
@@ -87,12 +87,7 @@ class Study:
             study = cls(folder, kept["about"], [Row(**row) for row in kept["rows"]], list(kept["failed"]))
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path}: not what a comparison leaves ({error}); name another folder") from error
-        for name, value in wanted.items():
-            if study.about.get(name) != value:
-                raise ValueError(
-                    f"{folder}: begun with {name} = {study.about.get(name)}, and cannot go on with {value}; "
-                    "give what it was begun with, or name another folder"
-                )
+        check_same(folder, study.about, wanted)
         return study
 
     def save(self) -> None:

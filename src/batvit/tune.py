@@ -10,10 +10,9 @@ from typing import Any
 from torch import nn
 
 from batvit.backbones.anatomy import Anatomy
-from batvit.backbones.patch import anatomy_of, patch
+from batvit.backbones.patch import anatomy_of, reduced_copy
 from batvit.calibration import Calibration, judge
 from batvit.config import BATConfig
-from batvit.copies import light_copy
 from batvit.cost import Cost
 
 HALVINGS = 20
@@ -80,7 +79,7 @@ class Shape:
         fields = {name: value for name, value in asdict(self).items() if name not in ("sites", "first", "last", "curve")}
         return BATConfig(blocks=tuple(blocks), tokens=tuple(tokens), **(fields | {"neighbours": self.neighbours or None}))
 
-    def within(self, budget: float, cost: Callable[[BATConfig], float], anatomy: Anatomy) -> BATConfig | None:
+    def within(self, budget: float, cost: Cost, anatomy: Anatomy) -> BATConfig | None:
         """The one that leaves most tokens within a budget; None if none does."""
         low, high, best = 1.0, float(anatomy.patches), None
         for _ in range(HALVINGS):
@@ -95,7 +94,7 @@ class Shape:
         return best
 
 
-# where a search begins: the preset's sites, the best that an early search found, and every block
+# where a search begins: three sites as in the preset, six, and nearly every block
 BEGIN = (
     Shape(3, 3, 9, 1.0, 0.5, 0.1, 2, "tokens", "importance_size", True),
     Shape(6, 1, 10, 0.9, 0.5, 0.1, 3, "tokens", "size", True),
@@ -173,7 +172,7 @@ class Search:
             if self.goal.budget is not None and trial.should_prune():
                 raise pruned
 
-        found, cost = judge(patch(light_copy(self.dense), config), self.data, report), self.cost(config)
+        found, cost = judge(reduced_copy(self.dense, config), self.data, report), self.cost(config)
         if not math.isfinite(found.loss):
             raise pruned("the loss is not finite")
         for name, value in (("config", config.to_dict()), ("cost", cost), *found._asdict().items()):

@@ -12,6 +12,7 @@ from batvit.backbones.anatomy import Adapter, Anatomy
 from batvit.backbones.block import ReducedBlock, become_dense, become_reduced, prove
 from batvit.backbones.site import Reduce
 from batvit.config import BATConfig, Counts
+from batvit.copies import light_copy
 from batvit.plans import PLANS
 from batvit.presets import DEFAULT_MODE
 
@@ -73,6 +74,11 @@ def patch(model: Model, config: BATConfig | None = None, *, mode: str | None = N
     _reduce(anatomy, classes, config)
     adapter.patched(model, config)
     return model
+
+
+def reduced_copy(model: Model, config: BATConfig) -> Model:
+    """A patched copy that shares the weights; the model itself is left alone."""
+    return patch(light_copy(model), config)
 
 
 def unpatch(model: Model) -> Model:

@@ -1,7 +1,6 @@
 """Measure speed, dense and reduced in turns."""
 
 import argparse
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.table import Table
 from batvit.backbones.patch import anatomy_of, reductions
 from batvit.benchmark import COMPILE_MODES, Comparison, as_csv, compare
 from batvit.cli import models, options, per_block
-from batvit.data import data_config, placed
+from batvit.data import data_config
 from batvit.engines import Engine, is_exported
 from batvit.files import write_atomic
 from batvit.plots import plot_speedup
@@ -46,8 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Time random pictures: speed does not depend on what they show."""
     _check(args)
-    # torch's profiler, which measures the memory, would write notes of its own to standard error
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    options.silence_profiler()
     pair = models.load(args, pretrained=False)
     measure, report = (_time_block, _report_blocks) if args.per_block else (_compare, _report)
     found: list[Any] = []
@@ -105,8 +103,7 @@ def _mode(args: argparse.Namespace) -> str | None:
 
 
 def _compare(args: argparse.Namespace, pair: models.Models, batch: int) -> Comparison:
-    size = data_config(pair.dense)["input_size"]
-    images = placed(torch.randn(batch, *size, generator=torch.Generator().manual_seed(0)), pair.dense)
+    images = models.noise(pair.dense, batch)
     return compare(
         pair.dense,
         pair.reduced,

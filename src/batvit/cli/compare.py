@@ -2,7 +2,6 @@
 
 import argparse
 import io
-import os
 import platform
 import shlex
 import sys
@@ -16,13 +15,12 @@ from PIL import Image
 from rich.progress import Progress
 from torch import nn
 
-from batvit.backbones.patch import patch
+from batvit.backbones.patch import reduced_copy
 from batvit.benchmark import as_csv
 from batvit.budget import CONTENDERS
 from batvit.cli import models, options
 from batvit.compare import fit_plans, watch
 from batvit.config import BATConfig
-from batvit.copies import light_copy
 from batvit.data import Pictures, data_config, image_folder, loader, placed
 from batvit.files import check_folder, write_atomic
 from batvit.plots import plot_pareto
@@ -56,8 +54,7 @@ def run(args: argparse.Namespace) -> None:
     """Fit, watch, report."""
     folder = check_folder(args.output)
     options.check_outputs(args.json)
-    # torch's profiler, which measures the memory, would write notes of its own to standard error
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    options.silence_profiler()
     dense = models.load_dense(args, pretrained=True)
     classes: Any = dense.num_classes
     pictures = image_folder(args.data, class_map=args.class_map, num_classes=classes, skip_unreadable=args.skip_unreadable)
@@ -71,8 +68,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _compare(args: argparse.Namespace, study: Study, dense: nn.Module, pictures: Pictures) -> None:
     """Fit every plan, then show all of them the pictures."""
-    size = data_config(dense)["input_size"]
-    images = placed(torch.randn(args.batch_size, *size, generator=torch.Generator().manual_seed(0)), dense)
+    images = models.noise(dense, args.batch_size)
     with Progress(console=options.progress_console, transient=True) as bar:
         task = bar.add_task("", total=None)
         fit_plans(
@@ -139,7 +135,7 @@ def _drawn(study: Study, dense: nn.Module, pictures: Pictures, number: int, targ
     rows = [row for row in study.rows if row.at == "macs" and row.target == target]
     for i, image in enumerate(loaded):
         for row in rows:
-            model = patch(light_copy(dense), BATConfig.from_dict(row.config or {}))
+            model = reduced_copy(dense, BATConfig.from_dict(row.config or {}))
             with trace(model) as found:
                 model(placed(image, dense))
             # of many sites the last shows what the others led to

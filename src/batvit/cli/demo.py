@@ -2,7 +2,6 @@
 
 import argparse
 import copy
-import os
 import statistics
 import time
 from dataclasses import asdict, dataclass, replace
@@ -81,8 +80,7 @@ def run(args: argparse.Namespace) -> None:
     folder = check_folder(args.output)
     folder.mkdir(exist_ok=True)
     torch.set_num_threads(args.threads)
-    # torch's profiler, which measures the memory, would write notes of its own to standard error
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    options.silence_profiler()
     train, val = digits((ARCHITECTURE["img_size"],) * 2, mean=MEAN, std=STD)
     data = Data(train, DataLoader(val, TIMED_BATCH))
     dense = _train(data, args.epochs)

@@ -6,12 +6,13 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from batvit.backbones.patch import patch, unpatch
 from batvit.checkpoint import create_model
 from batvit.cli import options
 from batvit.config import BATConfig
+from batvit.data import data_config, placed
 from batvit.engines import Engine, is_exported, load_engine
 from batvit.info import info
 
@@ -74,6 +75,12 @@ def load_dense(args: argparse.Namespace, *, pretrained: bool) -> nn.Module:
         image_size=options.image_size(args),
     )
     return unpatch(dense.to(device=device, dtype=dtype).eval())
+
+
+def noise(model: nn.Module, batch: int) -> Tensor:
+    """A batch of noise, always the same, as a model takes pictures: speed does not depend on what they show."""
+    size = data_config(model)["input_size"]
+    return placed(torch.randn(batch, *size, generator=torch.Generator().manual_seed(0)), model)
 
 
 def _engines(args: argparse.Namespace) -> Models:

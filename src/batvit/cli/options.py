@@ -5,6 +5,7 @@ import ast
 import dataclasses
 import inspect
 import json
+import os
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -139,6 +140,11 @@ def table(*columns: str) -> Table:
     for column in columns:
         plain.add_column(column, justify="right" if column else "left", no_wrap=True)
     return plain
+
+
+def silence_profiler() -> None:
+    """Keep torch's profiler, which measures the memory, from writing notes of its own to standard error."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
 def evenly(things: list[Any], number: int | None) -> list[Any]:

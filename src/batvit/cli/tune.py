@@ -9,22 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.progress import Progress, TaskID
 from torch import Tensor, nn
 
-from batvit.backbones.patch import anatomy_of, patch
+from batvit.backbones.patch import anatomy_of, reduced_copy
 from batvit.benchmark import as_csv, compare
 from batvit.budget import Family, OutOfReachError, at_macs, at_time, macs_of
 from batvit.calibration import Calibration, Judgement, judge
 from batvit.cli import models, options
+from batvit.compare import Clock
 from batvit.config import BATConfig
-from batvit.copies import light_copy
 from batvit.cost import FEATURES, Cost, CostModel, fit_macs, fit_time
-from batvit.data import data_config, image_folder, loader, placed
-from batvit.files import check_folder, read_json, write_atomic
+from batvit.data import data_config, image_folder, loader
+from batvit.files import check_folder, check_same, read_json, write_atomic
 from batvit.training.record import claimed
-from batvit.tune import JOURNAL, Goal, Search, Shape, best_of, front_of
+from batvit.tune import JOURNAL, Goal, Search, Shape, best_of, front_of, optuna_part
 
 CONFIG, FRONT, RESULT, TIME, ABOUT = "config.json", "front.csv", "result.json", "time.json", "about.json"
 FITTED_TO = 2 * len(FEATURES)
@@ -62,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Calibrate, fit the time, search, verify."""
     _check(args)
+    options.silence_profiler()
     folder = check_folder(args.output)
     if (folder / JOURNAL).exists() and not args.resume:
         raise FileExistsError(f"{folder}: already holds a search; go on with it by --resume, or name another folder")
@@ -77,8 +77,7 @@ def _tune(
 ) -> None:
     """Search in a folder of its own, and write what was found."""
     _begin(args, folder, dense)
-    size = data_config(dense)["input_size"]
-    images = placed(torch.randn(args.batch_size, *size, generator=torch.Generator().manual_seed(0)), dense)
+    images = models.noise(dense, args.batch_size)
     cost = _cost(args, folder, dense, images)
     with Progress(console=options.progress_console, transient=True) as bar:
         progress = _shown(bar, bar.add_task("searching", total=args.trials))
@@ -107,6 +106,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--max-drop is in points of top-1, 0 to 100, got {args.max_drop}")
     if not 0 < args.minutes < 1e6:
         raise ValueError(f"--minutes must be above 0, got {args.minutes}")
+    # before minutes go into what it alone can use
+    optuna_part("optuna")
 
 
 def _pictures(args: argparse.Namespace, dense: nn.Module) -> tuple[Calibration, Calibration]:
@@ -132,13 +133,7 @@ def _begin(args: argparse.Namespace, folder: Path, dense: nn.Module) -> None:
     """Write down what the search is about, or refuse to go on with anything else."""
     about = {name: getattr(args, name) for name in SAME} | {"img_size": list(data_config(dense)["input_size"][1:])}
     if (folder / ABOUT).exists():
-        before = read_json(folder / ABOUT)
-        for name, value in about.items():
-            if before.get(name) != value:
-                raise ValueError(
-                    f"{folder}: begun with {name} = {before.get(name)}, and cannot go on with {value}; give what it was begun "
-                    "with, or name another folder"
-                )
+        check_same(folder, read_json(folder / ABOUT), about)
     options.write_json(folder / ABOUT, about)
 
 
@@ -147,9 +142,10 @@ def _goal(args: argparse.Namespace, dense: nn.Module) -> Goal:
         return Goal(max_drop=args.max_drop)
     if args.target_speedup is not None:
         return Goal(budget=1 / args.target_speedup)
-    share = args.target_macs / macs_of(dense, None) if args.target_macs > 1 else args.target_macs
+    macs = macs_of(dense, None)
+    share = args.target_macs / macs if args.target_macs > 1 else args.target_macs
     if not 0 < share < 1:
-        raise ValueError(f"--target-macs must be below the {macs_of(dense, None) / 1e9:.3f}G of the dense model")
+        raise ValueError(f"--target-macs must be below the {macs / 1e9:.3f}G of the dense model")
     return Goal(budget=share)
 
 
@@ -196,19 +192,15 @@ def _verify(
 ) -> dict[str, Any]:
     """The configuration, and the preset at the same time or else MACs, measured, on the pictures held apart."""
     family = Family.of("bat", dense)
-    taken = compare(dense, patch(light_copy(dense), config), images, rounds=ROUNDS)
-
-    def share(other: BATConfig) -> float:
-        return 1 / compare(dense, patch(light_copy(dense), other), images, rounds=5, warmup=1).speedup
-
+    taken = compare(dense, reduced_copy(dense, config), images, rounds=ROUNDS)
     at, preset = "macs", at_macs(dense, family, taken.macs / taken.dense_macs)
     if args.target_macs is None and taken.speedup > 1:
         with suppress(OutOfReachError):
-            at, preset = "time", at_time(dense, family, 1 / taken.speedup, share)[0]
-    of_preset = compare(dense, patch(light_copy(dense), preset), images, rounds=ROUNDS)
+            at, preset = "time", at_time(dense, family, 1 / taken.speedup, Clock(dense, images, ROUNDS).share)[0]
+    of_preset = compare(dense, reduced_copy(dense, preset), images, rounds=ROUNDS)
     rows = {}
     for name, one, timing in (("tuned", config, taken), ("preset", preset, of_preset)):
-        found: Judgement = judge(patch(light_copy(dense), one), data)
+        found: Judgement = judge(reduced_copy(dense, one), data)
         rows[name] = {"config": one.to_dict(), **found._asdict(), "speedup": timing.speedup, "gmacs": timing.macs / 1e9}
     error = None if args.target_macs is not None else best["cost"] * taken.speedup - 1
     told = {"model": args.model, "held_apart": data.samples, "predicted": best, "time_error": error, "preset_at_same": at}
