@@ -272,7 +272,7 @@ REFUSED = [
     ({"neighbours": 0}, ValueError, "got 0", "None for all"),
     ({"neighbours": 2.5}, TypeError, "2.5 (float)", "integers"),
     ({"size_aware": 1}, TypeError, "got 1", "True or False"),
-    ({"method": "sinkhorn"}, ValueError, "'sinkhorn'", "bat, topk, evit, random, tome"),
+    ({"method": "sinkhorn"}, ValueError, "'sinkhorn'", "bat, topk, evit, random, ats"),
     ({"similarity": "values"}, ValueError, "'values'", "tokens, keys"),
     ({"matching": ""}, ValueError, "''", "bipartite, greedy"),
     ({"weight": "sizes"}, ValueError, "'sizes'", "importance, size, importance_size"),
