@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import batvit
 from batvit.checkpoint import create_model
-from batvit.cli import main, options
+from batvit.cli import fitting, main, options
 
 MODEL = "test_vit"
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
@@ -119,13 +119,21 @@ def test_a_terminal_sees_a_bar_that_makes_way(folder, weights, tmp_path, monkeyp
     assert len(out.splitlines()) == 3
 
 
+def test_a_process_without_progress_shows_no_bar(monkeypatch, capsys):
+    monkeypatch.setattr(options, "progress_console", type(options.console)(stderr=True, force_terminal=True, width=80))
+    monkeypatch.setattr(fitting, "fit", lambda **arguments: [])
+    assert fitting.fit_shown(title="training") == []
+    assert "training" not in capsys.readouterr().err
+
+
 def test_what_cannot_be_trained_is_refused_in_one_line(folder, weights, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "log.jsonl").write_text("mine")
     (tmp_path / "half" / "train" / "red").mkdir(parents=True)
     for part in ("train", "val"):
-        (tmp_path / "single" / part / "red").mkdir(parents=True)
-        Image.new("RGB", (40, 40)).save(tmp_path / "single" / part / "red" / "0.png")
+        for name in ("blue", "red"):
+            (tmp_path / "single" / part / name).mkdir(parents=True)
+            Image.new("RGB", (40, 40)).save(tmp_path / "single" / part / name / "0.png")
     cases = [
         ((folder, tmp_path / "run"), "already holds a run"),
         ((folder, tmp_path / "new", "--dense", "--keep-rate", "0.5"), "--dense trains without reduction, but --keep-rate"),
@@ -133,7 +141,7 @@ def test_what_cannot_be_trained_is_refused_in_one_line(folder, weights, tmp_path
         ((folder, tmp_path / "new", "--json", tmp_path / "nowhere" / "a.json"), "the folder"),
         ((tmp_path / "half", tmp_path / "new"), "holds no pictures"),
         ((folder, tmp_path / "new", "--batch-size", "25"), "batch_size 25 is more than the 24 training pictures"),
-        ((tmp_path / "single", tmp_path / "new"), "batch_size 8 is more than the 1 training pictures; lower it to 1 or less"),
+        ((tmp_path / "single", tmp_path / "new"), "batch_size 8 is more than the 2 training pictures; lower it to 2 or less"),
         ((tmp_path / "single", folder / "train" / "red" / "0.png"), "it is a file; name a folder"),
         ((folder, tmp_path / "new", "--checkpoint", tmp_path / "none.pth"), "none.pth: no such file"),
     ]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from batvit.cli import main
 from batvit.digits import digits
 from batvit.training import TrainConfig, fit, reducer
 from batvit.training.checkpoints import CheckpointError, written
+from batvit.training.depth import DealtPath
 
 GREY = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 CONFIG = TrainConfig(epochs=3, batch_size=16, lr=3e-3, min_lr=0.0, mixup=0.8, drop_path=0.1, ema=0.9, log_every=1, save_every=2)
@@ -89,8 +91,11 @@ def test_what_a_killed_process_began_to_write_is_swept_away(data, tmp_path):
     with pytest.raises(Interrupted):
         fit(vit(), *data, CONFIG, output=tmp_path, progress=stop_at(5))
     (tmp_path / "checkpoints" / ".update-00000005").mkdir()
+    for name in (".last.safetensors.x1y2", ".best.safetensors.x1y2"):
+        (tmp_path / name).write_text("half of it")
     fit(vit(), *data, CONFIG, output=tmp_path, resume=True)
     assert not list((tmp_path / "checkpoints").glob(".*"))
+    assert [path.name for path in tmp_path.glob(".*")] == [".lock"]
 
 
 def test_a_run_without_a_checkpoint_begins_anew(data, tmp_path):
@@ -122,10 +127,14 @@ def test_a_run_cannot_go_on_as_another(data, tmp_path):
             about | {"config": REDUCTION.with_fields(keep_rate=0.6).to_dict()},
             r"config.keep_rate = .*, and cannot go on with 0.6; give what it was started with, or name another folder",
         ),
+        # reduced before, dense now
+        (dataclasses.replace(CONFIG, epochs=1), about | {"config": None}, r"config\.\w+ = .*, and cannot go on with None"),
     ]
     for config, told, message in cases:
         with pytest.raises(ValueError, match=message):
-            fit(vit(), *data, config, output=tmp_path, resume=True, about=told)
+            fit(model := vit(), *data, config, output=tmp_path, resume=True, about=told)
+        # the model is as it came
+        assert not any(isinstance(module, DealtPath) for module in model.modules())
     with pytest.raises(ValueError, match=r"pictures = 96, and cannot go on with 64"):
         fit(
             vit(),
@@ -195,9 +204,15 @@ def folder(tmp_path):
     return tmp_path
 
 
-def start_and_wait(folder, update):
+def start_and_wait(folder, update, *more, **options):
     """A training process, when it has logged an update."""
-    process = subprocess.Popen([sys.executable, *command(folder)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        [sys.executable, *command(folder, *more)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        **options,
+    )
     log = folder / "run" / "log.jsonl"
     while process.poll() is None and not (log.is_file() and f'"update": {update},' in log.read_text()):
         time.sleep(0.01)
@@ -240,6 +255,14 @@ def test_asked_to_stop_it_saves_and_leaves(folder, uninterrupted):
     assert f"after update {max(done)};" in err
     finish(folder)
     assert losses(folder / "run") == uninterrupted
+
+
+def test_it_saves_too_when_its_workers_are_asked_to_stop_with_it(folder):
+    process = start_and_wait(folder, 7, "--workers", "1", start_new_session=True)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 143, err
+    assert "asked to stop (SIGTERM) after update" in err.splitlines()[-1]
 
 
 def no_room():

@@ -206,6 +206,9 @@ def test_labels_that_do_not_fit_are_refused(data):
     strange = TensorDataset(torch.zeros(16, 3, 16, 16), torch.full((16,), 10))
     with pytest.raises(ValueError, match="label 10 does not fit a model of 10 classes"):
         fit(vit(), strange, data[1], SHORT)
+    unknown = TensorDataset(torch.zeros(16, 3, 16, 16), torch.full((16,), -1))
+    with pytest.raises(ValueError, match="label -1 does not fit a model of 10 classes; labels count from 0"):
+        fit(vit(), unknown, data[1], SHORT)
 
 
 @pytest.mark.parametrize(("module", "found"), [(nn.Identity(), r"\(1, 3, 16, 16\)"), (nn.Flatten(0), r"\(768,\)")])

@@ -1,6 +1,7 @@
 """From --data to what a loop takes."""
 
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -59,6 +60,13 @@ def test_a_class_that_is_empty_in_both_is_refused(folder):
     for part in ("train", "val"):
         (folder / part / "green").mkdir()
     with pytest.raises(ValueError, match="train/green: holds no pictures"):
+        find(str(folder))
+
+
+def test_pictures_of_one_class_are_refused(folder):
+    for part in ("train", "val"):
+        shutil.rmtree(folder / part / "red")
+    with pytest.raises(ValueError, match=r"all pictures are of one class \(blue\); give two classes or more"):
         find(str(folder))
 
 

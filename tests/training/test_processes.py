@@ -17,18 +17,8 @@ from batvit.checkpoint import save_weights
 COMMON = (
     *("train", "--model", "test_vit", "--device", "cpu", "--img-size", "32", "--data", "digits", "--mode", "paper"),
     *("--keep-rate", "0.5", "--batch-size", "64", "--epochs", "2", "--lr", "1e-3", "--log-every", "1"),
-    *(
-        "--mixup",
-        "0.8",
-        "--cutmix",
-        "1",
-        "--distill",
-        "soft",
-        "--ema",
-        "0.9",
-        "--keep-warmup-epochs",
-        "1",
-    ),
+    *("--mixup", "0.8", "--cutmix", "1", "--distill", "soft", "--ema", "0.9", "--keep-warmup-epochs", "1"),
+    *("--drop-path", "0.2"),
 )
 
 
@@ -39,7 +29,9 @@ def free_port():
 
 
 def run(*command, folder, **more):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    # the address that the machine's own name stands for may be out of reach
+    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "GLOO_SOCKET_IFNAME": loopback}
     done = subprocess.run(
         [sys.executable, *command], env=environment, capture_output=True, text=True, check=False, cwd=folder, **more
     )

@@ -9,6 +9,7 @@ import warnings
 import pytest
 import torch
 from PIL import Image
+from timm.models import VisionTransformer
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -138,6 +139,16 @@ def test_shards_are_counted_once_by_all_processes_together(shards):
     ]
     assert sorted(i for part in parts for i in part) == list(range(7))
     assert all(parts)
+
+
+@LEAVES_FILES_OPEN
+@pytest.mark.parametrize(("processes", "shares"), [(2, [4, 3]), (7, [1] * 7), (8, [7] * 8)])
+def test_every_process_counts_something_of_few_shards(shards, processes, shares):
+    found = with_shades(find(f"wds/{shards}"))
+    config = TrainConfig(batch_size=8 * processes)
+    model = VisionTransformer(img_size=16, patch_size=8, embed_dim=8, depth=1, num_heads=1, num_classes=3)
+    parts = [found.prepare(model, config, Part(rank, processes))[1] for rank in range(processes)]
+    assert [sum(len(labels) for _, labels in part) for part in parts] == shares
 
 
 def test_shards_that_are_not_there_or_not_counted_are_refused(shards, tmp_path):

@@ -21,7 +21,8 @@ def fit_shown(*of_fit: Any, title: str, on_epoch: Callable[[Epoch], None] | None
     )
     console = options.progress_console
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None, loss=0.0, speed=0.0)
+        # of several processes the first alone tells of its progress
+        task = bar.add_task(title, total=None, loss=0.0, speed=0.0, visible=False)
 
         def make_way(epoch: Epoch) -> None:
             if on_epoch is not None:
@@ -30,6 +31,7 @@ def fit_shown(*of_fit: Any, title: str, on_epoch: Callable[[Epoch], None] | None
                 bar.start()
 
         def progress(step: Step) -> None:
-            bar.update(task, completed=step.update, total=step.updates, loss=step.loss, speed=step.samples_per_sec)
+            bar.update(task, completed=step.update, total=step.updates, visible=True)
+            bar.update(task, loss=step.loss, speed=step.samples_per_sec)
 
         return fit(*of_fit, on_epoch=make_way, progress=progress, **arguments)

@@ -1,10 +1,11 @@
 """Which pictures go into which update: a function of seed and epoch alone, however many processes share the work."""
 
 import random
+import signal
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from batvit.training.config import TrainConfig
 Batches = Iterator[tuple[Tensor, Tensor]]
 Key = tuple[int, int, int]
 """epoch, picture, and which of its views in this epoch"""
+Each = TypeVar("Each")
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Batching:
         # memory from which a GPU can read while it computes
         pinned = torch.cuda.is_available()
         if isinstance(self.train, Stream):
-            seed = torch.Generator().manual_seed(_seed(self.config.seed, number))
+            seed = torch.Generator().manual_seed(seed_of(self.config.seed, number))
             stream = self.train.open(int(torch.randint(2**31, (), generator=seed)))
             loader: Any = DataLoader(
                 *(stream, self.config.batch_size // self.parts),
@@ -99,12 +101,14 @@ class Batching:
                 num_workers=workers,
                 generator=seed,
                 pin_memory=pinned,
+                worker_init_fn=_deaf,
             )
             # what cannot be skipped is read again
             batches = islice(loader, self.updates * steps)
             return _readable(islice(batches, done * steps, None))
         dealt = Dealt(self, number, done)
-        loader = DataLoader(Views(self.train, self.config.seed), batch_sampler=dealt, num_workers=workers, pin_memory=pinned)
+        views = Views(self.train, self.config.seed)
+        loader = DataLoader(views, batch_sampler=dealt, num_workers=workers, pin_memory=pinned, worker_init_fn=_deaf)
         return _readable(iter(loader))
 
 
@@ -130,7 +134,7 @@ class Dealt(Sampler[list[Key]]):
         return (self.batching.updates - self.done) * self.batching.config.grad_accum_steps
 
 
-def deal(whole: list[Key], part: int, parts: int) -> list[Key]:
+def deal(whole: list[Each], part: int, parts: int) -> list[Each]:
     """One part of a batch, of equal parts; cut so that a picture and its mirror, the i-th from either end, stay together.
 
     timm's mixup and cutmix blend each picture of what they are given with its mirror.
@@ -156,7 +160,7 @@ class Views(Dataset[tuple[Tensor, int]]):
 
 def seed_all(*numbers: int) -> None:
     """Seed Python, NumPy and torch, on the CPU and, in the process that trains, on the GPU."""
-    seed = _seed(*numbers)
+    seed = seed_of(*numbers)
     random.seed(seed)
     np.random.seed(seed)
     if get_worker_info() is None:
@@ -165,7 +169,13 @@ def seed_all(*numbers: int) -> None:
         torch.default_generator.manual_seed(seed)
 
 
-def _seed(*numbers: int) -> int:
+def _deaf(worker: int) -> None:
+    """Only the process that trains hears SIGTERM, which may be sent to all; it ends its workers when it has saved."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def seed_of(*numbers: int) -> int:
+    """One number that depends on all of them."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 

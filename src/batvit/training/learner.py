@@ -17,8 +17,9 @@ from torch.distributed.tensor import DTensor
 
 from batvit.data import placed
 from batvit.evaluate import Evaluation, evaluate
-from batvit.training.batches import Batching, seed_all
+from batvit.training.batches import Batching, seed_all, seed_of
 from batvit.training.config import TrainConfig
+from batvit.training.depth import Depth
 from batvit.training.objective import Objective
 from batvit.training.processes import is_sharded
 
@@ -58,6 +59,7 @@ class Learner:
         self.wrapped: nn.Module
         self.wrapped, self.optimizer = accelerator.prepare(model, optimizer)
         self.run = torch.compile(self.wrapped) if config.compile else self.wrapped
+        self.depth = Depth(model, batching)
         self.lr = 0.0
 
     @property
@@ -134,14 +136,16 @@ class Learner:
         if self.config.grad_checkpointing:
             unwrapped: Any = self.model
             unwrapped.set_grad_checkpointing(False)
+        self.depth.finish()
         _distilled(self.model, False)
         self.model.eval()
 
     def _loss(self, number: int, part: int, images: Tensor, labels: Tensor) -> Tensor:
         images = placed(images, self.model)
-        # every part of an update is mixed alike, and has noise of its own, whichever process runs it
+        # a picture is mixed, and skips blocks, alike in whichever part of an update it is; other noise is the part's own
         seed_all(self.config.seed, number)
         images, targets = self.objective.mixed(images, labels.to(images.device))
+        self.depth.deal(seed_of(self.config.seed, number), part, images.device)
         seed_all(self.config.seed, number, part)
         return self.objective(self.run, images, targets)
 

@@ -86,8 +86,8 @@ def fit(
     learner = Learner(model, config, batching, accelerator, teacher=teacher)
     with stoppable() as stop, claimed(folder if accelerator.is_main_process else None):
         run = Run(learner, batching, folder, reduce, stop, on_epoch, progress)
-        run.begin(dict(about or {}) | {"pictures": batching.size}, resume=resume, log_with=log_with)
         try:
+            run.begin(dict(about or {}) | {"pictures": batching.size}, resume=resume, log_with=log_with)
             run.go(val)
         finally:
             learner.finish()

@@ -45,8 +45,10 @@ class Objective:
 
     def mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The batch as the model sees it, and what it should say: labels (B,), or shares of classes (B, classes)."""
-        if int(labels.max()) >= self.classes:
-            raise ValueError(f"label {int(labels.max())} does not fit a model of {self.classes} classes; labels count from 0")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= self.classes:
+            strange = low if low < 0 else high
+            raise ValueError(f"label {strange} does not fit a model of {self.classes} classes; labels count from 0")
         return self.mix(images, labels) if self.config.mixes else (images, labels)
 
     def __call__(self, student: Callable[[Tensor], Any], images: Tensor, targets: Tensor) -> Tensor:

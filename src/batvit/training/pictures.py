@@ -1,8 +1,8 @@
 """From --data to what a training loop takes: image folders, Hugging Face datasets, tar shards."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from batvit.data import Pictures, data_config, image_folder
-from batvit.training.batches import Part, Stream
+from batvit.training.batches import ALONE, Part, Stream
 from batvit.training.config import TrainConfig
 from batvit.training.readers import Shards, Table
 
@@ -36,7 +36,9 @@ class Found:
         self.val.transform = create_transform(**data_config(model))
         batch = -(-config.batch_size // (part.processes * config.grad_accum_steps))
         if isinstance(self.train, Shards) and isinstance(self.val, Shards):
-            return self.train.stream(), Parted(DataLoader(self.val.whole(), batch, num_workers=config.workers), part)
+            # a process without a picture could not count
+            mine = part if self.val.size >= part.processes else ALONE
+            return self.train.stream(), Parted(DataLoader(self.val.whole(), batch, num_workers=config.workers), mine)
         assert not isinstance(self.train, Shards)
         assert not isinstance(self.val, Shards)
         return self.train, DataLoader(part.of(self.val), batch, num_workers=config.workers)
@@ -44,13 +46,18 @@ class Found:
 
 @dataclass(frozen=True)
 class Parted:
-    """One process's batches of those that all processes read."""
+    """One process's pictures, every so-manieth, in batches that all processes read."""
 
     batches: Iterable[tuple[Tensor, Tensor]]
     part: Part
 
-    def __iter__(self) -> Any:
-        return islice(self.batches, self.part.rank, None, self.part.processes)
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        seen = 0
+        for images, labels in self.batches:
+            first = (self.part.rank - seen) % self.part.processes
+            seen += len(labels)
+            if first < len(labels):
+                yield images[first :: self.part.processes], labels[first :: self.part.processes]
 
 
 def augmentation(model: nn.Module, config: TrainConfig) -> Callable[[Image.Image], Tensor]:
@@ -107,6 +114,8 @@ def find(
     _check_folders(
         {root: {found.classes[label] for _, label in found.samples} for root, found in zip(roots, (train, val), strict=True)}
     )
+    if len(train.classes) < 2:
+        raise ValueError(f"{data}: all pictures are of one class ({train.classes[0]}); give two classes or more")
     return Found(train, val, train.classes)
 
 

@@ -51,11 +51,12 @@ class Record:
         before: dict[str, Any] = {"train": {}} | (earlier if isinstance(earlier, dict) else {})
         # JSON has lists for tuples
         now = json.loads(json.dumps(dict(about) | {"train": asdict(config)}))
-        for name, value in _flat(now).items():
-            there = _flat(before).get(name)
-            if value != there and name.removeprefix("train.") not in FREE:
+        told, there = _flat(now), _flat({name: before.get(name) for name in now})
+        for name in told | there:
+            if told.get(name) != there.get(name) and name.removeprefix("train.") not in FREE:
                 raise ValueError(
-                    f"{self.folder}: this run was started with {name} = {there}, and cannot go on with {value}; "
+                    f"{self.folder}: this run was started with {name} = {there.get(name)}, and cannot go on with "
+                    f"{told.get(name)}; "
                     "give what it was started with, or name another folder"
                 )
 
@@ -75,7 +76,10 @@ class Record:
         write_atomic(self.folder / SUMMARY, text.getvalue())
 
     def cut(self, update: int) -> None:
-        """Take back what was told of later updates, which will come again."""
+        """Take back what was told of later updates, which will come again, and what a killed process began to write."""
+        for name in (RUN, LOG, SUMMARY, LAST, BEST):
+            for begun in self.folder.glob(f".{name}.*"):
+                begun.unlink()
         path = self.folder / LOG
         lines = path.read_text().splitlines() if path.is_file() else []
         kept = [line for line in lines if _update_of(line) <= update]
