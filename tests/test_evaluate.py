@@ -1,10 +1,11 @@
 """Accuracy: against counting by hand, with any module."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from batvit.evaluate import evaluate
+from batvit.evaluate import best_classes, evaluate, paired_interval
 
 
 class Table(nn.Module):
@@ -118,3 +119,35 @@ def test_nothing_to_evaluate_is_refused():
         evaluate({}, batches([0], 1))
     with pytest.raises(ValueError, match="no picture"):
         evaluate({"a": Table(one_hot([0], 2))}, [])
+
+
+def test_the_best_five_are_in_order_and_of_equal_ones_the_lower_is_first():
+    assert best_classes(torch.tensor([[1.0, 3, 3, 0, 2, 3, 1]])).tolist() == [[1, 2, 5, 4, 0]]
+    assert best_classes(torch.zeros(1, 1000)).tolist() == [[0, 1, 2, 3, 4]]
+    assert best_classes(torch.tensor([[0.0, 1.0]])).tolist() == [[1, 0]]
+
+
+def by_hand(differences, repeats):
+    """The interval, one bootstrap after the other."""
+    draw = np.random.default_rng(1)
+    values = differences.numpy()
+    means = [draw.choice(values, len(values)).mean() for _ in range(repeats)]
+    return np.percentile(means, (2.5, 97.5))
+
+
+@pytest.mark.parametrize("kind", ["few", "many"])
+def test_the_interval_is_that_of_bootstraps_one_by_one(kind, monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    few = 100.0 * (torch.randint(0, 20, (400,), generator=draw).clamp(max=2) - 1)
+    differences = few if kind == "few" else few + torch.randn(400, generator=draw)
+    # parts of several bootstraps, and a rest
+    monkeypatch.setattr("batvit.evaluate.AT_ONCE", 400 * 300)
+    found = paired_interval(differences)
+    assert found == paired_interval(differences)
+    low, high = by_hand(differences, 4000)
+    assert found == pytest.approx((low, high), abs=0.05 * (high - low))
+
+
+def test_the_interval_of_a_constant_is_the_constant():
+    assert paired_interval(torch.full((7,), -100.0)) == (-100, -100)
+    assert paired_interval(torch.tensor([3.5])) == (3.5, 3.5)

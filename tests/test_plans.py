@@ -17,6 +17,7 @@ from batvit.core import assign
 from batvit.plans import PLANS, Evidence, diffrate, mctf, tofu
 from batvit.plans.evit import combine
 from batvit.plans.pitome import energy
+from batvit.plans.tome import bipartite_soft_matching
 from batvit.presets import PRESETS
 
 
@@ -46,7 +47,7 @@ def test_a_plan_says_how_its_paper_uses_it(method):
     plan = PLANS[method]
     config = BATConfig(method=method, **plan.published)
     assert {"weight", "size_aware"} <= set(plan.published) <= set(config.to_dict())
-    assert plan.spread == {"tome": "blocks", "pitome": "blocks", "tofu": "blocks", "mctf": "blocks", "diffrate": "list"}.get(
+    assert plan.spread == {"tome": "blocks", "pitome": "rates", "tofu": "blocks", "mctf": "blocks", "diffrate": "list"}.get(
         method, "sites"
     )
     with pytest.raises(TypeError):
@@ -118,12 +119,18 @@ def test_a_plan_that_combines_in_its_own_way_is_heard():
 
 
 def test_tome_by_hand():
-    # tokens 0, 2, 4 choose among 1 and 3: 0 is most like 1 (cosine 1), 2 like 3 (0.8), 4 like 1 (0.6); two of them merge
-    features = torch.tensor([[[1.0, 0.0], [2.0, 0.0], [0.6, 0.8], [0.0, 5.0], [0.6, -0.8]]])
-    evidence = Evidence(features, torch.zeros(1, 5), torch.ones(1, 5), 12)
-    _, a = decide(evidence, BATConfig(method="tome", blocks=(1,), tokens=(3,)))
-    # 1 with 0, then 3 with 2; 4 stays alone
-    assert a.index.tolist() == [[0, 0, 1, 1, 2]]
+    # after a class token, 1, 3, 5 choose among 0, 2, 4: 1 is most like 0 (cosine 0.6), 3 like 2 (1), 5 like 4 (0.8); two merge
+    features = torch.tensor([[[1.0, 0.0], [0.6, -0.8], [0.0, 2.0], [0.0, 5.0], [-3.0, 0.0], [-0.8, -0.6]]])
+    evidence = Evidence(features, torch.zeros(1, 6), torch.ones(1, 6), 12)
+    _, a = decide(evidence, BATConfig(method="tome", blocks=(1,), tokens=(4,)))
+    # 1, which stays alone, leads the others
+    assert a.index.tolist() == [[1, 0, 2, 2, 3, 3]]
+
+
+def test_tome_keeps_who_stays_alone_in_the_order_of_the_image():
+    # 1 is less like 0 than 3 is like 2
+    features = torch.tensor([[[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.1, 1.0]]])
+    assert bipartite_soft_matching(features, 0).index.tolist() == [[2, 0, 3, 1]]
 
 
 def test_ats_by_hand():
@@ -220,22 +227,22 @@ def test_mctf_by_hand():
 
 
 def test_tofu_by_hand():
-    # 0 and 2 choose among 1 and 3: 0 is most like 1 (cosine 0.6), 2 is at right angles to both
-    x = torch.tensor([[[3.0, 4.0], [1.0, 0.0], [0.0, -1.0], [-1.0, 0.0]]])
-    evidence = Evidence(x, torch.zeros(1, 4), torch.tensor([[1.0, 3.0, 1.0, 1.0]]), depth=12, block=5)
+    # 1 and 3 choose among 0 and 2: 1 is most like 0 (cosine 0.6), 3 is at right angles to both
+    x = torch.tensor([[[1.0, 0.0], [3.0, 4.0], [-1.0, 0.0], [0.0, -1.0]]])
+    evidence = Evidence(x, torch.zeros(1, 4), torch.tensor([[3.0, 1.0, 1.0, 1.0]]), depth=12, block=5)
     _, a = decide(evidence, BATConfig(method="tofu", blocks=(1,), tokens=(3,)))
-    assert a.index.tolist() == [[0, 0, 2, 1]]
-    alone = [[-1.0, 0.0], [0.0, -1.0]]
+    assert a.index.tolist() == [[1, 1, 2, 0]]
+    alone, other = [0.0, -1.0], [-1.0, 0.0]
     # in the first half of the blocks the chosen stays as it is
-    torch.testing.assert_close(tofu.combine(x, evidence, a), torch.tensor([[[1.0, 0.0], *alone]]))
+    torch.testing.assert_close(tofu.combine(x, evidence, a), torch.tensor([[alone, [1.0, 0.0], other]]))
     # in the second the mean, (6, 4) / 4, is as long as the longer, 5
     mean = [5 * 6 / 52**0.5, 5 * 4 / 52**0.5]
-    torch.testing.assert_close(tofu.combine(x, evidence._replace(block=6), a), torch.tensor([[mean, *alone]]))
+    torch.testing.assert_close(tofu.combine(x, evidence._replace(block=6), a), torch.tensor([[alone, mean, other]]))
 
 
 @pytest.mark.parametrize("block", [0, 6])
 def test_tofu_takes_nothing_of_padding(block):
-    # two tokens, of which the second, which is chosen, or the first is padding
+    # two tokens, of which the second, or the first, which is chosen, is padding
     x = torch.tensor([[[3.0, 4.0], [1e4, 1e4]], [[1e4, 1e4], [3.0, 4.0]]])
     evidence = Evidence(x, torch.zeros(2, 2), torch.tensor([[2.0, 0.0], [0.0, 2.0]]), depth=12, block=block)
     _, a = decide(evidence, BATConfig(method="tofu", blocks=(1,), tokens=(1,)))

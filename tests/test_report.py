@@ -152,10 +152,11 @@ def test_what_looks_the_same_is_bold_together_or_not_at_all():
 
 
 def test_the_summary_says_who_loses_least_and_how_sure_that_is():
-    near = summary(result(row("tome", difference=-1.2), row("bat", difference=-1.0), row("evit", difference=-4.0)))
+    near = summary(result(row("tome", difference=-1.2, speedup=1.7), row("bat", difference=-1.0), row("evit", difference=-4.0)))
     assert (
-        "At 50 % of the dense model's MACs, bat loses least: \u22121.0 [\u22121.5, \u22120.5]; then tome: "
-        "\u22121.2 [\u22121.7, \u22120.7]. Its interval overlaps with tome: these pictures may not tell them apart."
+        "At 50 % of the dense model's MACs, bat loses least: \u22121.0 [\u22121.5, \u22120.5], 1.80 times as "
+        "fast; then tome: \u22121.2 [\u22121.7, \u22120.7], 1.70 times as fast. Its interval overlaps with tome: "
+        "these pictures may not tell them apart."
     ) in near
     assert "95 % intervals in brackets" in near
     far = summary(result(row("tome", at="time", difference=-5.0), row("bat", at="time", difference=-1.0)))
@@ -165,9 +166,24 @@ def test_the_summary_says_who_loses_least_and_how_sure_that_is():
     assert "overlaps with b, c, d, e and 2 more:" in summary(result(*(row(plan) for plan in "abcdefg")))
 
 
+def test_who_is_off_target_is_shown_last_and_not_ranked():
+    slow = row("tome", at="time", difference=-0.1, speedup=1.25, off_target=True)
+    found = result(slow, row("bat", at="time", difference=-1.0), row("evit", at="time", difference=-2.0, top5=96.0))
+    assert "bat loses least: \u22121.0 [\u22121.5, \u22120.5], 1.80 times as fast; then evit" in summary(found)
+    assert "tome" not in summary(found)
+    cells = page(found).rows
+    assert [line[0] for line in cells] == ["plan", "dense", "bat", "evit", "tomeoff target: 80 %"]
+    assert all(len(line) == len(cells[0]) for line in cells)
+    bold = re.findall('"row">(.*?)</th>(.*?)</tr>', html(found, plot=None, pictures=[]))
+    assert ["<strong>" in cells for _, cells in bold] == [False, True, True, False]
+    assert "measured time, no plan is near." in summary(result(slow))
+    page(result(slow | {"speedup": None}))
+
+
 def test_without_labels_the_dense_models_class_counts():
     found = without(*LABELLED)
-    assert "bat gives the dense model's class most often: 94.0 %, KL 1.100; then tome: 92.0 %, KL 3.100." in summary(found)
+    said = "bat gives the dense model's class most often: 94.0 %, KL 1.100, {0}; then tome: 92.0 %, KL 3.100, {0}."
+    assert said.format("1.80 times as fast") in summary(found)
     assert "interval" not in summary(found)
     assert page(found).rows[0][:3] == ["plan", "same class %", "KL"]
     assert {attributes.get("aria-sort") for attributes in page(found).all("th")} == {None, "descending"}
@@ -204,6 +220,12 @@ def test_nothing_that_comes_in_is_believed():
     assert not {name for name in names if name.startswith("on")}
     assert Page(text).all("img")[0]["alt"] == EVIL
     assert text.count("alert(") > 20
+
+
+@pytest.mark.parametrize("huge", [10**400, -(10**400), float("inf"), float("nan")], ids=["huge", "least", "inf", "nan"])
+def test_no_number_is_too_large(huge):
+    one = row("bat", huge, tokens=[huge]) | {"top1": huge, "difference": huge, "speedup": huge}
+    page(result(one, failed=[{"plan": "tome", "target": huge}]))
 
 
 def test_a_path_that_is_no_text_is_written():

@@ -31,8 +31,8 @@ class OutOfReachError(ValueError):
 class Family:
     """The configurations of one plan for one model, ordered by the share of the tokens that goes on, in (0, 1].
 
-    As published: at three sites, the same keep rate at each; in every block, the same number of tokens less; or the shape of
-    published counts. BAT's are those of its presets. Counts are not aligned, so that any budget can be met.
+    As published (:data:`batvit.plans.plan.SPREADS`). BAT's are those of its presets. Counts are not aligned, so that any budget
+    can be met.
     """
 
     method: str
@@ -63,8 +63,11 @@ class Family:
 
     def _wanted(self, keep: float) -> list[float]:
         """The tokens after each block, before they are rounded."""
-        if PLANS[self.method].spread == "blocks":
+        spread = PLANS[self.method].spread
+        if spread == "blocks":
             return [self.patches * (1 - (1 - keep) * (block + 1)) for block in range(self.depth)]
+        if spread == "rates":
+            return [self.patches * keep ** (block + 1) for block in range(self.depth)]
         # at every depth the published share of tokens, to a power
         shares = _published_shares()
         power = (1 - keep) / keep
@@ -134,18 +137,17 @@ def at_time(
         try:
             config = at_macs(model, family, wanted)
         except OutOfReachError:
-            break
+            # no further than the leanest
+            config, wanted = family.at(LEAST_SHARE), 0.0
         found.append((wanted, time_share(config), config))
         cost, taken, _ = found[-1]
-        if abs(taken - share) <= FITS * share:
+        if abs(taken - share) <= FITS * share or not wanted:
             break
         # the line through the last two; before that, as if each part of the MACs took its part of the time
         before = found[-2] if len(found) > 1 else (cost - 1, taken - 1, config)
         slope = (taken - before[1]) / (cost - before[0]) if cost != before[0] else 0.0
         # a slope that noise has turned around leads nowhere
         wanted = min(max(cost + (share - taken) / (slope if slope > 0.1 else 1.0), 2 * LEAST_SHARE), 1 - LEAST_SHARE)
-    if not found:
-        raise OutOfReachError(f"{family.method} cannot go down to {share:g} of the time of the dense model")
     _, taken, config = min(found, key=lambda one: abs(one[1] - share))
     if abs(taken - share) > NEAR * share:
         raise OutOfReachError(

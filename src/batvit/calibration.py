@@ -1,13 +1,25 @@
-"""How far a reduced model is from the dense one, on pictures that need no labels."""
+"""How far a reduced model is from the dense one: in what it says, on pictures that need no labels, and in its time."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from batvit.backbones.anatomy import Anatomy
+from batvit.benchmark import Comparison
+from batvit.budget import Family, OutOfReachError, at_macs, at_time
+from batvit.config import BATConfig
+from batvit.cost import Cost, Shape
 from batvit.data import placed
+from batvit.evaluate import paired_interval
+
+CORRECTIONS, CLOSE = 2, 0.02
+
+Measure = Callable[[BATConfig], Comparison]
+"""times a configuration beside the dense model"""
 
 
 class Calibration(NamedTuple):
@@ -22,8 +34,14 @@ class Calibration(NamedTuple):
 
     @classmethod
     def of(cls, dense: nn.Module, batches: Sequence[Sequence[Tensor]], *, labelled: bool) -> "Calibration":
-        """Ask the dense model once; a batch is pictures and labels."""
+        """Ask the dense model once; a batch is pictures and labels.
+
+        Raises:
+            ValueError: if what it says is not finite.
+        """
         truth = [log_probabilities(dense, images) for images, _ in batches]
+        if not all(each.isfinite().all() for each in truth):
+            raise ValueError("the dense model's logits are not finite; run it in fp32 or bf16, or check its weights")
         return cls([images for images, _ in batches], [labels for _, labels in batches] if labelled else None, truth)
 
     @property
@@ -32,33 +50,145 @@ class Calibration(NamedTuple):
         return sum(map(len, self.batches))
 
 
-class Judgement(NamedTuple):
-    """How far a reduced model is from the dense one, on the pictures seen."""
+class Difference(NamedTuple):
+    """Mean of a paired difference over pictures, and where it lies in 95 % of the bootstraps over them."""
 
-    loss: float
-    """mean KL divergence from the dense model, in nats; with labels the cross-entropy"""
-    drop: float
-    """points of top-1 lost with labels; without, pictures in a hundred that change their class"""
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def stands(self) -> str:
+        """What it says of a loss."""
+        return "better than" if self.high < 0 else "worse than" if self.low > 0 else "not told apart from"
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """How far a reduced model is from the dense one, picture by picture."""
+
+    losses: Tensor
+    """KL divergence from the dense model, in nats (S,); with labels the cross-entropy"""
+    lost: Tensor
+    """points of top-1 lost with labels, 100, 0 or -100 (S,); without, 100 where the class changes"""
+
+    @property
+    def loss(self) -> float:
+        """Mean over the pictures."""
+        return float(self.losses.mean())
+
+    @property
+    def drop(self) -> float:
+        """Mean over the pictures: points of top-1 lost, or pictures in a hundred that change their class."""
+        return float(self.lost.mean())
+
+    def to_dict(self) -> dict[str, float]:
+        """The means."""
+        return {"loss": self.loss, "drop": self.drop}
+
+    def minus(self, other: "Judgement") -> dict[str, Difference]:
+        """How much more loss and drop than another model's on the same pictures."""
+        found = {"loss": self.losses - other.losses, "drop": self.lost - other.lost}
+        return {name: Difference(float(each.mean()), *paired_interval(each)) for name, each in found.items()}
+
+
+def beside(difference: Mapping[str, Difference], other: str) -> str:
+    """How the one that was found stands to another, in a sentence."""
+    told = {name: f"{name} {each.mean:+.3f} [{each.low:+.3f}, {each.high:+.3f}]" for name, each in difference.items()}
+    return f"tuned is {difference['loss'].stands} {other}: {told['loss']}, {told['drop']}"
 
 
 def judge(model: nn.Module, data: Calibration, report: Callable[[int, float], None] = lambda step, loss: None) -> Judgement:
     """Run a reduced model on all pictures; ``report`` hears the mean loss after each batch, and may raise."""
-    loss = lost = seen = 0.0
+    losses, lost = list[Tensor](), list[Tensor]()
     for i, (images, truth) in enumerate(zip(data.batches, data.truth, strict=True)):
         found = log_probabilities(model, images)
-        seen += len(images)
         if data.labels is None:
-            loss += float(functional.kl_div(found, truth, log_target=True, reduction="sum"))
-            lost += float((found.argmax(dim=1) != truth.argmax(dim=1)).sum())
+            losses.append(functional.kl_div(found, truth, log_target=True, reduction="none").sum(dim=1))
+            lost.append(100.0 * (found.argmax(dim=1) != truth.argmax(dim=1)))
         else:
             labels = data.labels[i]
-            loss += float(functional.nll_loss(found, labels, reduction="sum"))
-            lost += float((truth.argmax(dim=1) == labels).sum() - (found.argmax(dim=1) == labels).sum())
-        report(i, loss / seen)
-    return Judgement(loss / seen, 100 * lost / seen)
+            losses.append(functional.nll_loss(found, labels, reduction="none"))
+            right, before = found.argmax(dim=1) == labels, truth.argmax(dim=1) == labels
+            lost.append(100.0 * (before.float() - right.float()))
+        report(i, float(torch.cat(losses).mean()))
+    return Judgement(torch.cat(losses), torch.cat(lost))
 
 
 @torch.inference_mode()
 def log_probabilities(model: nn.Module, images: Tensor) -> Tensor:
     """(B, classes) in float32, on the CPU."""
     return functional.log_softmax(model.eval()(placed(images, model)).float().cpu(), dim=1)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A configuration as it was measured beside the dense model, and what had been predicted."""
+
+    config: BATConfig
+    measured: Comparison
+    predicted: float
+    """share of the dense model's time, by the cost as it was known before"""
+
+    @property
+    def share(self) -> float:
+        """Of the dense model's time, as measured."""
+        return 1 / self.measured.speedup
+
+    @property
+    def error(self) -> float:
+        """Of the prediction, relative to what was measured."""
+        return self.predicted / self.share - 1
+
+    def row(self, found: Judgement) -> dict[str, Any]:
+        """The configuration, what it loses, and what it takes."""
+        told = {"config": self.config.to_dict(), **found.to_dict()}
+        return told | {"speedup": self.measured.speedup, "gmacs": self.measured.macs / 1e9}
+
+
+def settle(shape: Shape, budget: float, cost: Cost, anatomy: Anatomy, measure: Measure) -> list[Settled]:
+    """Measure a shape within a time; where time or prediction miss by more than 2 %, correct the cost, and measure it anew.
+
+    Args:
+        shape: with its most tokens for the budget, as the cost so far has it.
+        budget: share of the dense model's time.
+        cost: of time, as fitted.
+        anatomy: of the dense model.
+        measure: asked once for each.
+
+    Returns:
+        All that was measured, in order: one to three.
+    """
+    tried, factor = list[Settled](), 1.0
+    while len(tried) <= CORRECTIONS and (config := shape.within(budget / factor, cost, anatomy)) is not None:
+        tried.append(Settled(config, measure(config), factor * cost(config)))
+        if max(abs(tried[-1].share / budget - 1), abs(tried[-1].error)) <= CLOSE:
+            break
+        factor = tried[-1].share / cost(config)
+    return tried
+
+
+def preset_beside(
+    dense: nn.Module, found: Settled, measure: Measure, *, timed: bool
+) -> tuple[str | None, Settled | None, list[str]]:
+    """The training-free preset where it costs as much as what was found: in time, if it was timed, or else in MACs.
+
+    Returns:
+        Which of both, the preset, and in words what could not be had.
+    """
+    shares = {"time": found.share} if timed else {}
+    shares["MACs"] = found.measured.macs / found.measured.dense_macs
+    family, missing = Family.of("bat", dense), list[str]()
+    for at, share in shares.items():
+        try:
+            if share >= 1:
+                raise OutOfReachError("tuned saves nothing over the dense model")
+            if at == "time":
+                config, _ = at_time(dense, family, share, lambda each: 1 / measure(each).speedup)
+            else:
+                config = at_macs(dense, family, share)
+        except OutOfReachError as error:
+            missing.append(f"no preset at equal {at}: {error}")
+        else:
+            return at, Settled(config, measure(config), share), missing
+    return None, None, missing

@@ -40,7 +40,7 @@ def check(config: "BATConfig") -> None:
     _share("pairs", config.pairs, most=0.5)
     _integers("align", (config.align,), least=1, remedy="1 aligns nothing")
     _integers("neighbours", None if config.neighbours is None else (config.neighbours,), least=1, remedy="or None for all")
-    for name in ("size_aware", "gradual"):
+    for name in ("size_aware", "keep_norm", "gradual"):
         if not isinstance(getattr(config, name), bool):
             raise TypeError(f"{name} must be True or False, got {getattr(config, name)!r}")
     if config.gradual and isinstance(config.keep_rate, tuple):

@@ -64,6 +64,8 @@ class BATConfig:
     """density of a token over this many nearest tokens, itself included; over all (None), or if it is more than there are"""
     weight: str = "importance"
     """what members of a group are weighted by: importance, size, or importance_size (their product)"""
+    keep_norm: bool = False
+    """give a merged token the weighted mean length of its members, as a mean of unlike tokens is shorter than they are"""
     size_aware: bool = False
     """add log(size) to the attention logits after the first site, so that a merged token counts for what it holds"""
 

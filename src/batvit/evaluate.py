@@ -10,6 +10,9 @@ from torch.nn import functional
 
 from batvit.data import placed
 
+# of the bootstraps: up to so many different values are counted, and so many pictures are drawn at once
+FEW_VALUES, AT_ONCE = 32, 2**22
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -66,7 +69,7 @@ def evaluate(models: Mapping[str, nn.Module], batches: Iterable[tuple[Tensor, Te
             first: Tensor | None = None
             for name, model in models.items():
                 logits = _checked(name, model.eval()(placed(images, model)), len(labels))
-                best = logits.topk(min(5, logits.shape[1])).indices
+                best = best_classes(logits)
                 hits = best == labels.cpu().unsqueeze(1)
                 first = best[:, 0] if first is None else first
                 for i, found in enumerate((hits[:, 0], hits, best[:, 0] == first, _losses(name, logits, labels))):
@@ -79,6 +82,11 @@ def evaluate(models: Mapping[str, nn.Module], batches: Iterable[tuple[Tensor, Te
     return {name: Evaluation.from_sums(samples, *of_model) for name, of_model in sums.items()}
 
 
+def best_classes(logits: Tensor) -> Tensor:
+    """The five most likely classes (B, 5), or all if there are fewer, the best first; of equal ones the lower first."""
+    return logits.sort(dim=1, descending=True, stable=True).indices[:, :5]
+
+
 def paired_interval(differences: Tensor, *, repeats: int = 10_000) -> tuple[float, float]:
     """Where the mean of a difference lies in 95 % of the bootstraps over pictures, always the same ones.
 
@@ -88,8 +96,15 @@ def paired_interval(differences: Tensor, *, repeats: int = 10_000) -> tuple[floa
         differences: (S,), one a picture, of two models on the same pictures.
         repeats: how many bootstraps.
     """
-    values, draw = differences.double().cpu().numpy(), np.random.default_rng(0)
-    means = [values[draw.integers(len(values), size=len(values))].mean() for _ in range(repeats)]
+    every, draw = differences.double().cpu().numpy(), np.random.default_rng(0)
+    number, (values, counts) = len(every), np.unique(every, return_counts=True)
+    if len(values) <= FEW_VALUES:
+        # how often each value is drawn
+        means = draw.multinomial(number, counts / number, size=repeats) @ values / number
+    else:
+        step = max(1, AT_ONCE // number)
+        sizes = [(min(step, repeats - done), number) for done in range(0, repeats, step)]
+        means = np.concatenate([every[draw.integers(number, size=size)].mean(axis=1) for size in sizes])
     low, high = np.percentile(means, (2.5, 97.5))
     return float(low), float(high)
 

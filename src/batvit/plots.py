@@ -14,12 +14,6 @@ from batvit.benchmark import Comparison
 from batvit.curves import Curve
 from batvit.visualize import CURVE_COLOURS, CURVE_MARKERS
 
-# of each cost: the field that holds how often it goes into the dense model's, and what the axis says
-SAVED = {
-    "step_time": ("speedup", "times as fast as dense, in batches"),
-    "latency_ms": ("latency_speedup", "times as fast as dense, one picture alone"),
-    "gmacs": ("mac_ratio", "MACs of dense over its own"),
-}
 # the star is the dense model's; eight markers, seven colours: 56 plans are all different
 PLAN_MARKERS = CURVE_MARKERS.replace("*", "<")
 # points: up to here the axis is all but linear; and where it has ticks
@@ -101,8 +95,8 @@ def plot_curves(curves: Sequence[Curve]) -> Figure:
     return figure
 
 
-def plot_pareto(rows: Sequence[Mapping[str, Any]], dense: Mapping[str, Any], *, by: str = "step_time") -> Figure:
-    """Top-1 over what was saved, a colour and marker a plan; agreement with the dense model where top-1 is not known.
+def plot_pareto(rows: Sequence[Mapping[str, Any]], dense: Mapping[str, Any]) -> Figure:
+    """Top-1 over speed, a colour and marker a plan; agreement with the dense model where top-1 is not known.
 
     Filled at equal MACs, hollow at equal time; bars are the 95 % intervals of the difference to the dense model. The step line
     joins what nothing beats in both. BAT is drawn above the others, and larger. A row without one of its two values is left
@@ -111,41 +105,38 @@ def plot_pareto(rows: Sequence[Mapping[str, Any]], dense: Mapping[str, Any], *, 
     Args:
         rows: what :func:`batvit.study.as_result` gives, one for each plan, target and kind of cost.
         dense: the dense model's.
-        by: the cost: "step_time" (time of a batch), "latency_ms" (of one picture alone) or "gmacs".
 
     Raises:
-        ValueError: if the cost is none of these, or there is no row with both values.
+        ValueError: if there is no row with both values.
     """
-    if by not in SAVED:
-        raise ValueError(f"unknown cost {by!r}; there are {', '.join(SAVED)}")
     known = dense.get("top1") is not None and any(row.get("top1") is not None for row in rows)
     what, name = ("top1", "top-1 (%)") if known else ("agreement", "same class as dense (%)")
     # without it the dense model agrees with itself
     whole = 100.0 if dense.get(what) is None else float(dense[what])
-    seen = [(x, row) for row in rows if (x := _saved(row, dense, by)) is not None and row.get(what) is not None]
+    seen = [(x, row) for row in rows if (x := _saved(row, dense)) is not None and row.get(what) is not None]
     points = [(x, float(row[what]), row) for x, row in seen]
     if not points:
         raise ValueError("rows is empty; give what a comparison found for each plan")
     figure = Figure(figsize=(9.6, 5.6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     for i, plan in enumerate(dict.fromkeys(row["plan"] for *_, row in points)):
-        _plan(axes, i, _is_bat(plan), [point for point in points if point[2]["plan"] == plan], whole if known else None)
+        _plan(axes, i, is_bat(plan), [point for point in points if point[2]["plan"] == plan], whole if known else None)
     front = _front([(1.0, whole), *((x, y) for x, y, _ in points)])
     axes.step(*zip(*front, strict=True), where="pre", color="grey", linewidth=1, zorder=1)
     axes.axhline(whole, color="black", linewidth=0.8, linestyle=":", zorder=1)
     axes.plot(1.0, whole, color="black", marker="*", markersize=15, linestyle="none", zorder=5)
     _finer_near(axes, whole)
-    axes.set(xlabel=SAVED[by][1], ylabel=name)
+    axes.set(xlabel="times as fast as dense, in batches", ylabel=name)
     axes.grid(alpha=0.3)
     _legend(figure, list(dict.fromkeys(str(row["plan"]) for *_, row in points)))
     return figure
 
 
-def _saved(row: Mapping[str, Any], dense: Mapping[str, Any], by: str) -> float | None:
-    """How often the cost of a row goes into the dense model's: as measured in turns, or else of the two costs."""
-    if (ratio := row.get(SAVED[by][0])) is not None:
+def _saved(row: Mapping[str, Any], dense: Mapping[str, Any]) -> float | None:
+    """How often its time goes into the dense model's: as measured in turns, or else of the two times."""
+    if (ratio := row.get("speedup")) is not None:
         return float(ratio)
-    whole, part = dense.get(by), row.get(by)
+    whole, part = dense.get("step_time"), row.get("step_time")
     return whole / part if whole is not None and part else None
 
 
@@ -180,7 +171,8 @@ def _finer_near(axes: Axes, whole: float) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def _is_bat(plan: str) -> bool:
+def is_bat(plan: str) -> bool:
+    """Whether a plan is one of ours."""
     return plan.partition("_")[0] == "bat"
 
 
@@ -199,7 +191,7 @@ def _legend(figure: Figure, plans: Sequence[str]) -> None:
         "equal time": Line2D([], [], **grey, markerfacecolor="white"),
         "nothing is better in both": Line2D([], [], color="grey", linewidth=1),
     }
-    handles = [Line2D([], [], **_style(i, _is_bat(plan))) for i, plan in enumerate(plans)] + list(others.values())
+    handles = [Line2D([], [], **_style(i, is_bat(plan))) for i, plan in enumerate(plans)] + list(others.values())
     legend = figure.legend(handles, map(str, range(len(handles))), loc="outside right upper", fontsize="small")
     _name(legend, [*plans, *others])
 

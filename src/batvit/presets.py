@@ -15,7 +15,14 @@ PAPER_TOKENS: dict[float, tuple[int, ...]] = {
 }
 PAPER_PATCHES = 196
 
-TRAINING_FREE = {"weight": "importance_size", "size_aware": True, "centres": 0.5, "neighbours": 2, "align": 16}
+TRAINING_FREE = {
+    "weight": "importance_size",
+    "size_aware": True,
+    "keep_norm": True,
+    "centres": 0.5,
+    "neighbours": 2,
+    "align": 16,
+}
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"weight": "importance", "size_aware": False},
     "training_free": TRAINING_FREE,

@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,93 +11,23 @@ from torch import nn
 
 from batvit.backbones.anatomy import Anatomy
 from batvit.backbones.patch import anatomy_of, reduced_copy
-from batvit.calibration import Calibration, judge
+from batvit.calibration import CLOSE, Calibration, Settled, judge
 from batvit.config import BATConfig
-from batvit.cost import Cost
+from batvit.cost import Cost, Shape, least
 
-HALVINGS = 20
 FIRST_TRIALS = 24
 JOURNAL = "trials.journal"
 STUDY = "batvit"
 DROP_WEIGHT = 0.1
 DEPTH, BEGIN_BUDGET = 12, 0.6
-NEIGHBOURS = (0, 2, 3, 5)
+HOPELESS = 5
+MISSED = 0.05
+FRONT_SHAPES, FRONT_AT = 2, (0.8, 0.9, 1.1, 1.25)
 
-
-@dataclass(frozen=True)
-class Shape:
-    """A configuration but for how many tokens it leaves: what is searched."""
-
-    sites: int
-    first: int
-    """the first block that reduces"""
-    last: int
-    """the last one; the others lie evenly between"""
-    curve: float
-    """tokens fall evenly from site to site at 1, early below, late above"""
-    centres: float
-    pairs: float
-    neighbours: int
-    """0 for all"""
-    similarity: str
-    weight: str
-    size_aware: bool
-
-    @classmethod
-    def suggest(cls, trial: Any, depth: int) -> "Shape":
-        """One that a trial of Optuna wants tried, for a model of ``depth`` blocks."""
-        return cls(
-            sites=trial.suggest_int("sites", 1, depth),
-            first=trial.suggest_int("first", 0, (depth - 1) // 2),
-            last=trial.suggest_int("last", depth // 2, depth - 1),
-            curve=trial.suggest_float("curve", 0.4, 1.6),
-            centres=trial.suggest_float("centres", 0.05, 1.0),
-            pairs=trial.suggest_float("pairs", 0.0, 0.4),
-            neighbours=trial.suggest_categorical("neighbours", NEIGHBOURS),
-            similarity=trial.suggest_categorical("similarity", ("tokens", "keys")),
-            weight=trial.suggest_categorical("weight", ("importance_size", "size", "importance")),
-            size_aware=trial.suggest_categorical("size_aware", (True, False)),
-        )
-
-    def at(self, final: float, anatomy: Anatomy) -> BATConfig:
-        """The configuration that leaves ``final`` tokens after the last site.
-
-        Where the head reads the class token alone, nobody reads the others after the last attention: they become one, so that
-        its MLP costs nothing.
-
-        Raises:
-            ValueError: if its counts do not fit one another.
-        """
-        patches, span, steps = anatomy.patches, self.last - self.first, max(self.sites - 1, 1)
-        blocks = sorted({round(self.first + span * i / steps) for i in range(self.sites)})
-        falls = [((i + 1) / len(blocks)) ** self.curve for i in range(len(blocks))]
-        tokens = [max(1, round(patches - (patches - final) * fall)) for fall in falls]
-        if not anatomy.reads_patches:
-            blocks, tokens = [*blocks, anatomy.depth - 1], [*tokens, 1]
-            if blocks[-2] == blocks[-1]:
-                del blocks[-2], tokens[-2]
-        fields = {name: value for name, value in asdict(self).items() if name not in ("sites", "first", "last", "curve")}
-        return BATConfig(blocks=tuple(blocks), tokens=tuple(tokens), **(fields | {"neighbours": self.neighbours or None}))
-
-    def within(self, budget: float, cost: Cost, anatomy: Anatomy) -> BATConfig | None:
-        """The one that leaves most tokens within a budget; None if none does."""
-        low, high, best = 1.0, float(anatomy.patches), None
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            config = self.at(middle, anatomy)
-            if cost(config) <= budget:
-                low, best = middle, config
-            else:
-                high = middle
-            if high - low < 0.5:
-                break
-        return best
-
-
-# where a search begins: three sites as in the preset, six, and nearly every block
+# where a search begins: near the presets, and with nearly every block
 BEGIN = (
     Shape(3, 3, 9, 1.0, 0.5, 0.1, 2, "tokens", "importance_size", True),
-    Shape(6, 1, 10, 0.9, 0.5, 0.1, 3, "tokens", "size", True),
+    Shape(6, 2, 7, 1.0, 0.5, 0.05, 2, "tokens", "importance_size", True),
     Shape(10, 0, 11, 1.0, 0.5, 0.2, 0, "tokens", "importance_size", True),
 )
 
@@ -114,7 +44,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Search:
-    """Tries shapes, each with as many tokens as the budget allows; every trial is kept in a journal, from which it goes on."""
+    """Tries shapes, each with as many tokens as the budget allows; every trial is kept in the study, which goes on from it."""
 
     dense: nn.Module
     """a supported model; it is left alone"""
@@ -122,48 +52,52 @@ class Search:
     cost: Cost
     """what a configuration costs, as a share of the dense model"""
     goal: Goal
-    folder: Path
-    """for the journal"""
-    seed: int = 0
+    study: Any
+    """of :func:`open_study`; each complete trial holds its ``shape``, ``config``, ``cost``, ``loss`` and ``drop``"""
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """Of the dense model."""
+        return anatomy_of(self.dense)
 
     def run(
         self,
         *,
         trials: int | None = None,
         seconds: float | None = None,
-        progress: Callable[[Any], None] = lambda study: None,
-    ) -> Any:
-        """Search until there are so many trials in all, or for so long.
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Search until so many trials are finished in all, or for so long.
+
+        A trial in which torch fails is left, and the search goes on; unless the first few all fail.
 
         Args:
             trials: of this and earlier runs together; no limit when None.
             seconds: of this run; no limit when None.
-            progress: called with the study after each trial.
+            progress: called after each trial.
 
-        Returns:
-            Optuna's study; each complete trial holds its ``config``, ``cost``, ``loss`` and ``drop`` as user attributes.
+        Raises:
+            ValueError: if nothing costs so little, naming the nearest.
         """
-        study = open_study(self.folder, seed=self.seed)
-        depth, done = anatomy_of(self.dense).depth, len(study.trials)
-        if not done and depth == DEPTH:
-            for shape in BEGIN:
-                study.enqueue_trial(asdict(shape) | ({"budget": BEGIN_BUDGET} if self.goal.budget is None else {}))
-        left = None if trials is None else max(0, trials - done)
+        self._check_reach()
+
+        def told(study: Any, trial: Any) -> None:
+            progress()
+            if len(failures(study)) >= HOPELESS and not complete(study):
+                study.stop()
+
+        self._enqueue()
+        left = None if trials is None else max(0, trials - finished(self.study))
         if left != 0:
-            study.optimize(self.objective, n_trials=left, timeout=seconds, callbacks=[lambda study, trial: progress(study)])
-        return study
+            self.study.optimize(self.objective, n_trials=left, timeout=seconds, catch=(RuntimeError,), callbacks=[told])
 
     def objective(self, trial: Any) -> float:
         """What one trial comes to: the loss, or with a largest drop the cost, and a penalty for what is lost beyond."""
-        pruned, anatomy = optuna_part("optuna").TrialPruned, anatomy_of(self.dense)
-        shape = Shape.suggest(trial, anatomy.depth)
+        pruned = optuna_part("optuna").TrialPruned
+        shape = Shape.suggest(trial, self.anatomy.depth)
         budget = trial.suggest_float("budget", 0.2, 0.95) if self.goal.budget is None else self.goal.budget
-        try:
-            config = shape.within(budget, self.cost, anatomy)
-        except ValueError as error:
-            raise pruned(str(error)) from error
+        config = shape.within(budget, self.cost, self.anatomy)
         if config is None:
-            trial.set_user_attr("leanest", self.cost(shape.at(1.0, anatomy)))
             raise pruned("no count of tokens is within the budget")
 
         def report(step: int, loss: float) -> None:
@@ -172,12 +106,49 @@ class Search:
             if self.goal.budget is not None and trial.should_prune():
                 raise pruned
 
-        found, cost = judge(reduced_copy(self.dense, config), self.data, report), self.cost(config)
-        if not math.isfinite(found.loss):
+        try:
+            found = self.judged(config, report)
+        except RuntimeError as error:
+            trial.set_user_attr("failed", " ".join(str(error).split()))
+            raise
+        if not math.isfinite(found["loss"]):
             raise pruned("the loss is not finite")
-        for name, value in (("config", config.to_dict()), ("cost", cost), *found._asdict().items()):
+        for name, value in (found | {"shape": asdict(shape)}).items():
             trial.set_user_attr(name, value)
-        return found.loss if self.goal.max_drop is None else cost + DROP_WEIGHT * max(0.0, found.drop - self.goal.max_drop)
+        if self.goal.max_drop is None:
+            return float(found["loss"])
+        return float(found["cost"] + DROP_WEIGHT * max(0.0, found["drop"] - self.goal.max_drop))
+
+    def judged(self, config: BATConfig, report: Callable[[int, float], None] = lambda step, loss: None) -> dict[str, Any]:
+        """A configuration with its cost, loss and drop."""
+        found = judge(reduced_copy(self.dense, config), self.data, report)
+        return {"config": config.to_dict(), "cost": self.cost(config), **found.to_dict()}
+
+    def around(self) -> list[dict[str, Any]]:
+        """What the best shapes come to for less and for more than the budget, which all trials spend alike."""
+        if self.goal.budget is None:
+            return []
+        best = sorted(complete(self.study), key=lambda trial: float(trial["loss"]))[:FRONT_SHAPES]
+        budgets = [part * self.goal.budget for part in FRONT_AT if part * self.goal.budget < 1]
+        found = [Shape(**trial["shape"]).within(budget, self.cost, self.anatomy) for trial in best for budget in budgets]
+        return [self.judged(config) for config in dict.fromkeys(found) if config is not None]
+
+    def _check_reach(self) -> None:
+        nearest = least(self.cost, self.anatomy)
+        if self.goal.budget is not None and self.goal.budget < nearest:
+            raise ValueError(
+                f"no configuration goes down to {self.goal.budget:.3g} of the dense model's cost; the nearest that can be had "
+                f"is {nearest:.3g}, {1 / nearest:.2f} times less"
+            )
+
+    def _enqueue(self) -> None:
+        """Where to begin; or what an interrupt cut short, once more."""
+        wanted = cut_short(self.study)
+        if not self.study.trials and self.anatomy.depth == DEPTH:
+            more = {"budget": BEGIN_BUDGET} if self.goal.budget is None else {}
+            wanted = [asdict(shape) | more for shape in BEGIN]
+        for params in wanted:
+            self.study.enqueue_trial(params)
 
 
 def optuna_part(name: str) -> Any:
@@ -193,9 +164,9 @@ def optuna_part(name: str) -> Any:
 
 
 def open_study(folder: Path, *, seed: int) -> Any:
-    """The study in a folder, new or as it was left."""
+    """Optuna's study in a folder, new or as it was left."""
     optuna, journal = optuna_part("optuna"), optuna_part("optuna.storages.journal")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = optuna.storages.JournalStorage(journal.JournalFileBackend(str(folder / JOURNAL)))
     study = optuna.create_study(study_name=STUDY, storage=storage, load_if_exists=True)
     # what was drawn before must not be drawn again
@@ -204,17 +175,41 @@ def open_study(folder: Path, *, seed: int) -> Any:
     return study
 
 
+def finished(study: Any) -> int:
+    """How many trials came to an end, or were left as hopeless."""
+    return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.trials)
+
+
+def failures(study: Any) -> list[str]:
+    """Why trials failed."""
+    return [trial.user_attrs["failed"] for trial in study.trials if "failed" in trial.user_attrs]
+
+
+def cut_short(study: Any) -> list[dict[str, Any]]:
+    """The parameters of trials that an interrupt ended, and that were not tried again, each once."""
+    found, known = list[dict[str, Any]](), list[dict[str, Any]]()
+    for trial in study.trials:
+        params = trial.system_attrs.get("fixed_params", {}) | trial.params
+        ended = trial.state.name in ("RUNNING", "FAIL") and "failed" not in trial.user_attrs
+        (found if ended else known).append(params)
+    return [params for i, params in enumerate(found) if params not in known and params not in found[:i]]
+
+
+def complete(study: Any) -> list[dict[str, Any]]:
+    """What all complete trials came to."""
+    return [trial.user_attrs for trial in study.trials if trial.state.name == "COMPLETE"]
+
+
 def best_of(study: Any, goal: Goal) -> dict[str, Any]:
-    """The user attributes of the best trial that meets the goal.
+    """What the best trial that meets the goal came to.
 
     Raises:
         ValueError: if none does, naming the nearest.
     """
-    done = front_of(study, everything=True)
+    done, failed = complete(study), failures(study)
     if not done:
-        leanest = [trial.user_attrs["leanest"] for trial in study.trials if "leanest" in trial.user_attrs]
-        found = f"; the leanest costs {min(leanest):.3f} of the dense model" if leanest else ""
-        raise ValueError(f"no configuration tried is within the budget{found}; allow more trials, minutes, or cost")
+        why = f"; {len(failed)} failed: {failed[-1]}" if failed else ""
+        raise ValueError(f"no configuration tried is within the budget{why}; allow more trials, minutes, or cost")
     if goal.max_drop is None:
         return min(done, key=lambda trial: float(trial["loss"]))
     within = [trial for trial in done if trial["drop"] <= goal.max_drop]
@@ -227,12 +222,25 @@ def best_of(study: Any, goal: Goal) -> dict[str, Any]:
     return min(within, key=lambda trial: float(trial["cost"]))
 
 
-def front_of(study: Any, *, everything: bool = False) -> list[dict[str, Any]]:
-    """The trials that none beats in both cost and loss, the cheapest first; or all complete ones."""
-    done = [t.user_attrs for t in study.trials if t.state.name == "COMPLETE"]
-    done.sort(key=lambda trial: (trial["cost"], trial["loss"]))
+def front_of(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that none beats in both cost and loss, the cheapest first."""
     front: list[dict[str, Any]] = []
-    for trial in done:
-        if everything or not front or trial["loss"] < front[-1]["loss"]:
-            front.append(trial)
+    for one in sorted(found, key=lambda one: (one["cost"], one["loss"])):
+        if not front or one["loss"] < front[-1]["loss"]:
+            front.append(one)
     return front
+
+
+def held(goal: Goal, found: Settled, drop: float, *, timed: bool) -> str:
+    """Whether what was found meets the goal, as it was measured, in a sentence."""
+    if goal.budget is None:
+        told, over = f"lost {drop:.2f} points of top-1, {goal.max_drop:g} may be", drop > (goal.max_drop or 0.0)
+        return f"the limit {'does not hold' if over else 'holds'} on the pictures held apart: {told}"
+    if not timed:
+        dense, macs = found.measured.dense_macs / 1e9, found.measured.macs / 1e9
+        return f"the target is {_met(macs / dense / goal.budget - 1)}: asked {goal.budget * dense:.3f} G MACs, has {macs:.3f}"
+    return f"the target is {_met(found.share / goal.budget - 1)}: asked {1 / goal.budget:.2f}, measured {1 / found.share:.2f}"
+
+
+def _met(over: float) -> str:
+    return "held" if over <= CLOSE else f"{'missed' if over > MISSED else 'nearly held'}, by {100 * over:.1f} %"

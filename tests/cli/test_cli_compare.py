@@ -1,21 +1,24 @@
-"""batvit compare and batvit tune: what they write, how they go on, and what they refuse."""
+"""batvit compare: what it writes, how it goes on, and what it refuses."""
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import batvit
 from batvit import plans
 from batvit.cli import compare as command
-from batvit.cli import main
-from batvit.cost import fit_macs
+from batvit.cli import main, options
+from batvit.compare import Clock, _fill_times, time_plans
+from batvit.data import Pictures
 from batvit.plans import Plan
+from batvit.study import Row, Study
 from batvit.training.record import claimed
 
 NAME = "test_vit"
@@ -46,16 +49,18 @@ def given(tmp_path_factory):
 
 
 def compare(given, output, *arguments):
-    quick = ("--plans", "bat,topk", "--targets", "0.8", "--rounds", "1", "--drawn", "1")
+    quick = ("--plans", "random", "--targets", "0.8", "--rounds", "1", "--drawn", "0")
     return main(["compare", *given, *quick, "-o", str(output), *map(str, arguments)])
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _times():
-    """So small a model takes the time that it takes: one try, and whatever comes out is taken."""
+    """So small a model takes the time that it takes: one try, and whatever comes out is taken. No budget need be met well."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("batvit.budget.NEAR", 1e9)
+        patched.setattr("batvit.compare.NEAR", 1e9)
         patched.setattr("batvit.budget.ATTEMPTS", 1)
+        patched.setattr("batvit.budget.HALVINGS", 5)
         yield
 
 
@@ -63,17 +68,51 @@ def _times():
 def done(given, tmp_path_factory):
     """A whole comparison."""
     out = tmp_path_factory.mktemp("done") / "out"
-    assert compare(given, out) == 0
+    assert compare(given, out, "--plans", "bat,random", "--drawn", "1") == 0
     return out
+
+
+@pytest.fixture
+def again(done, tmp_path):
+    """A copy of it, to go on with."""
+    return shutil.copytree(done, tmp_path / "out", ignore=shutil.ignore_patterns(".lock"))
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The pictures that were decoded."""
+    seen, get = [], Pictures.__getitem__
+    monkeypatch.setattr(Pictures, "__getitem__", lambda self, i: seen.append(self.samples[i][0].name) or get(self, i))
+    return seen
+
+
+@pytest.fixture
+def unclocked(monkeypatch):
+    """Nothing may be fitted or timed any more."""
+    for name in ("at_macs", "at_time", "in_turns"):
+        monkeypatch.setattr(f"batvit.compare.{name}", None)
+
+
+def result_of(out):
+    def refused(text):
+        raise AssertionError(text)
+
+    return json.loads((out / "result.json").read_text(), parse_constant=refused)
+
+
+def plans_of(out):
+    return [(row["plan"], row["at"]) for row in result_of(out)["rows"]]
+
+
+def both(*names):
+    return [(plan, at) for plan in names for at in ("macs", "time")]
 
 
 def test_everything_is_written_and_agrees(done):
     out = done
-    result = json.loads((out / "result.json").read_text())
+    result = result_of(out)
     assert result["samples"] == 12
-    assert [(row["plan"], row["at"]) for row in result["rows"]] == [
-        (plan, at) for plan in ("bat", "topk") for at in ("macs", "time")
-    ]
+    assert plans_of(out) == both("bat", "random")
     for row in result["rows"]:
         if row["at"] == "macs":
             assert 0.7 < row["mac_share"] <= 0.8
@@ -86,7 +125,7 @@ def test_everything_is_written_and_agrees(done):
     assert (result["dense"]["agreement"], result["dense"]["difference"]) == (100, 0)
     with (out / "table.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
-    assert [row["plan"] for row in table] == ["dense", "bat", "bat", "topk", "topk"]
+    assert [row["plan"] for row in table] == ["dense", "bat", "bat", "random", "random"]
     assert json.loads(table[1]["tokens"]) == result["rows"][0]["tokens"]
     page = (out / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 1 + 2
@@ -104,51 +143,282 @@ def test_the_accuracy_is_that_of_eval(given, done, tmp_path):
     )
 
 
-def test_an_interrupted_comparison_keeps_what_is_finished(given, tmp_path, monkeypatch, capsys):
+def test_who_interrupts_the_fitting_keeps_what_is_fitted(given, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
 
-    def interrupted(study, *arguments, **settings):
+    def interrupted(*arguments):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(command, "watch", interrupted)
-        assert compare(given, out, "--plans", "topk") == 130
-    before = json.loads((out / "progress.json").read_text())["rows"]
-    assert len(before) == 3
+        patched.setattr("batvit.compare.at_time", interrupted)
+        assert compare(given, out) == 130
+    (before,) = json.loads((out / "progress.json").read_text())["rows"]
     assert compare(given, out) == 2
     assert "already holds a comparison; go on with it by --resume" in capsys.readouterr().err
     with monkeypatch.context() as patched:
-        # nothing is timed again
-        patched.setattr("batvit.compare.compare", None)
-        assert compare(given, out, "--plans", "topk", "--resume") == 0
+        patched.setattr("batvit.compare.at_macs", None)
+        assert compare(given, out, "--resume") == 0
+    assert plans_of(out) == both("random")
+    assert result_of(out)["rows"][0]["config"] == before["config"]
     printed = capsys.readouterr().out
     assert "at 0.8 of the MACs of the dense model" in printed
-    assert "at 0.8 of the time of the dense model" in printed
-    after = json.loads((out / "result.json").read_text())
-    assert [row["step_time"] for row in (after["dense"], *after["rows"])] == [row["step_time"] for row in before]
-    assert compare(given, out, "--resume", "--precision", "bf16") == 2
-    assert "begun with precision = fp32, and cannot go on with bf16" in capsys.readouterr().err
+    assert "at 0.8 of the measured time of the dense model" in printed
 
 
-def test_a_plan_that_fails_is_named_and_the_others_go_on(given, tmp_path, monkeypatch, capsys):
-    def fails(evidence, counts, config):
-        raise RuntimeError("this plan\nbreaks")
+def test_who_interrupts_the_pictures_keeps_what_was_seen(given, again, decoded, monkeypatch, request):
+    (again / "outcomes.safetensors").unlink()
+    whole, batches = result_of(again), command.loader
 
-    monkeypatch.setitem(plans.PLANS, "topk", Plan(fails, drops=True))
+    def interrupted(*arguments, **settings):
+        yield next(iter(batches(*arguments, **settings)))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(command, "loader", interrupted)
+        assert compare(given, again, "--plans", "bat,random", "--resume") == 130
+    assert len(decoded) == 5
+    request.getfixturevalue("unclocked")
+    assert compare(given, again, "--plans", "bat,random", "--resume") == 0
+    # each picture once
+    assert len(decoded) == 12
+    found = result_of(again)
+    assert found["rows"] == whole["rows"]
+    assert found["dense"] == whole["dense"]
+
+
+def test_what_was_seen_is_not_decoded_again(given, again, decoded, unclocked):
+    assert compare(given, again, "--plans", "bat,random", "--resume") == 0
+    assert decoded == []
+
+
+def test_a_plan_that_is_added_is_timed_beside_the_others(given, again, decoded, monkeypatch):
+    before, runs, in_turns = result_of(again), [], batvit.compare.in_turns
+
+    def counted(these, *arguments, **settings):
+        runs.append(len(these))
+        return in_turns(these, *arguments, **settings)
+
+    monkeypatch.setattr("batvit.compare.in_turns", counted)
+    assert compare(given, again, "--plans", "topk", "--resume") == 0
+    # fitted beside the dense model, then four in one run: in batches and alone, at equal MACs and at equal time
+    assert runs == [2, 4, 4, 4, 4]
+    assert plans_of(again) == both("bat", "random", "topk")
+    assert len(decoded) == 12
+    for old, new in zip(before["rows"], result_of(again)["rows"], strict=False):
+        assert {name: old[name] for name in ("config", "top1", "kl")} == {name: new[name] for name in ("config", "top1", "kl")}
+
+
+def test_what_other_weights_at_the_same_path_made_of_the_pictures_is_not_taken(given, decoded, tmp_path):
+    weights = tmp_path / "vit.safetensors"
+    mine = (*given[:2], str(weights), *given[3:])
+    shutil.copy(given[2], weights)
+    out = tmp_path / "mine"
+    assert compare(mine, out) == 0
+    before = result_of(out)["rows"][0]["kl"]
+    save_file({name: 1.5 * value for name, value in load_file(weights).items()}, weights)
+    decoded.clear()
+    assert compare(mine, out, "--resume") == 0
+    assert len(decoded) == 12
+    assert result_of(out)["rows"][0]["kl"] != before
+
+
+def test_what_another_comparison_left_is_removed(again):
+    (again / "progress.json").unlink()
+    assert (again / "outcomes.safetensors").exists()
+    Study.open(again, {}, resume=False)
+    assert not (again / "outcomes.safetensors").exists()
+
+
+def test_a_picture_that_is_cut_short_can_be_skipped_afterwards(given, tmp_path, capsys, request):
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(given[given.index("--data") + 1], data)
+    path = data / "dog" / "0.png"
+    path.write_bytes(path.read_bytes()[:2000])
+    mine = tuple(str(data) if i and given[i - 1] == "--data" else one for i, one in enumerate(given))
+    assert compare(mine, out) == 2
+    assert "0.png: cannot be read as a picture" in capsys.readouterr().err
+    request.getfixturevalue("unclocked")
+    assert compare(mine, out, "--resume", "--skip-unreadable") == 0
+    assert result_of(out)["samples"] == 11
+
+
+def breaks(error, when=lambda evidence: True):
+    """A plan that fails, and otherwise is topk."""
+    plan = plans.PLANS["topk"]
+
+    def wrong(evidence, counts, config):
+        if when(evidence):
+            raise error
+        return plan.decide(evidence, counts, config)
+
+    return Plan(wrong, drops=True)
+
+
+def test_plans_that_fail_in_any_way_are_named_and_tried_again(given, tmp_path, monkeypatch, capsys):
+    def real(evidence):
+        return evidence.importance.device.type != "meta"
+
+    seen = []
+    broken = {
+        "topk": breaks(RuntimeError("this plan\nbreaks")),
+        "dpcknn": breaks(IndexError("out of range"), real),
+        "kmedoids": breaks(KeyError("x"), lambda evidence: real(evidence) and len(seen) > 5),
+    }
+    out, get = tmp_path / "out", Pictures.__getitem__
+    monkeypatch.setattr(Pictures, "__getitem__", lambda self, i: seen.append(i) or get(self, i))
+    with monkeypatch.context() as patched:
+        for name, plan in broken.items():
+            patched.setitem(plans.PLANS, name, plan)
+        patched.setattr(command, "draw", lambda *arguments: {}["no such"])
+        assert compare(given, out, "--plans", "random,topk,dpcknn,kmedoids", "--drawn", "1") == 0
+    reasons = {"topk": "this plan breaks", "dpcknn": "IndexError: out of range", "kmedoids": "KeyError: 'x'"}
+    assert plans_of(out) == both("random")
+    told = result_of(out)["failed"]
+    assert sorted((one["plan"], one["at"], one["reason"]) for one in told) == sorted(
+        (plan, at, reason) for plan, reason in reasons.items() for at in ("macs", "time")
+    )
+    printed = capsys.readouterr()
+    assert "topk at 0.8 of the MACs: this plan breaks" in printed.out
+    assert "picture 1: random is not drawn: 'no such'" in printed.err
+    assert "KeyError: &#x27;x&#x27;" in (out / "report.html").read_text()
+    assert compare(given, out, "--plans", "random,topk", "--resume") == 0
+    assert plans_of(out) == both("random", "topk")
+    assert result_of(out)["failed"] == []
+
+
+def test_a_plan_that_fails_before_an_interrupt_leaves_no_gap(given, again, monkeypatch):
+    batches, seen = command.loader, []
+    (again / "outcomes.safetensors").unlink()
+
+    def interrupted(*arguments, **settings):
+        for i, batch in enumerate(batches(*arguments, **settings)):
+            if i == 2:
+                raise KeyboardInterrupt
+            seen.append(i)
+            yield batch
+
+    monkeypatch.setitem(plans.PLANS, "random", breaks(ValueError("too much"), lambda evidence: len(seen) == 2))
+    with monkeypatch.context() as patched:
+        patched.setattr(command, "loader", interrupted)
+        assert compare(given, again, "--plans", "bat,random", "--resume") == 130
+    assert compare(given, again, "--plans", "bat,random", "--resume") == 0
+    assert plans_of(again) == both("bat")
+    assert {one["reason"] for one in result_of(again)["failed"]} == {"too much"}
+
+
+def test_pictures_are_drawn_at_the_smallest_target_that_was_met(given, tmp_path, capsys):
     out = tmp_path / "out"
-    assert compare(given, out) == 0
-    result = json.loads((out / "result.json").read_text())
-    assert {row["plan"] for row in result["rows"]} == {"bat"}
-    assert [(one["plan"], one["at"], one["reason"]) for one in result["failed"]] == [
-        ("topk", at, "this plan breaks") for at in ("macs", "time")
-    ]
-    assert "topk at 0.8 of the macs: this plan breaks" in capsys.readouterr().out
-    assert "this plan breaks" in (out / "report.html").read_text()
+    assert compare(given, out, "--targets", "0.8,0.01", "--drawn", "1") == 0
+    assert "random cannot go down to 0.01 of the MACs; the nearest is 0." in capsys.readouterr().out
+    assert (out / "report.html").read_text().count("data:image/png;base64,") == 1 + 1
 
 
-def test_a_target_out_of_reach_says_the_nearest(given, tmp_path, capsys):
+def test_a_target_out_of_reach_says_the_nearest(given, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("batvit.budget.NEAR", 0.075)
     assert compare(given, tmp_path / "out", "--targets", "0.01", "--plans", "bat") == 2
     assert "no plan meets a target: bat cannot go down to 0.01 of the MACs; the nearest is 0." in capsys.readouterr().err
+
+
+def test_a_dense_model_that_is_not_finite_is_found_at_once(given, tmp_path, capsys, unclocked):
+    weights = tmp_path / "vit.safetensors"
+    save_file({name: value * torch.nan for name, value in load_file(given[2]).items()}, weights)
+    assert compare((*given[:2], str(weights), *given[3:]), tmp_path / "out") == 2
+    assert "the dense model: logits are not finite; run it in fp32 or bf16, or check its weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "begun", "now"), [("cpu", "this one", "another"), ("precision", "fp32", "bf16")])
+def test_other_machines_and_settings_are_refused(given, again, monkeypatch, capsys, name, begun, now):
+    kept = json.loads((again / "progress.json").read_text())
+    kept["about"]["cpu"] = "this one"
+    (again / "progress.json").write_text(json.dumps(kept))
+    cpu = "another" if name == "cpu" else "this one"
+    monkeypatch.setattr(
+        options, "machine", lambda device: {name: kept["about"][name] for name in ("gpu", "torch")} | {"cpu": cpu}
+    )
+    assert compare(given, again, "--resume", *(() if name == "cpu" else ("--precision", now))) == 2
+    assert f"begun with {name} = {begun}, and cannot go on with {now}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rows": None}, "it has no list of rows"),
+        ({"beside": {}}, "it has no list of beside"),
+        ({"rows": [3]}, "in rows: 3"),
+        ({"rows": [{"unknown": 1}]}, "in rows: {'unknown': 1}"),
+        ({"rows": [{}]}, "in rows: plan = None"),
+        ({"plan": ["x"]}, r"in rows: plan = \['x'\]"),
+        ({"target": 10**400}, "in rows: target = 1000"),
+        ({"target": None}, "in rows: target = None"),
+        ({"at": ["macs"]}, r"in rows: at = \['macs'\]"),
+        ({"mac_share": None}, "in rows: mac_share = None"),
+        ({"kl": float("nan")}, "in rows: kl = nan"),
+        ({"tokens": ["3"]}, r"in rows: tokens = \['3'\]"),
+        ({"off_target": 1}, "in rows: off_target = 1"),
+        ({"config": 3}, "in rows: config = 3"),
+        ({"config": {"no": 1}}, "no"),
+        ("[]", "it has no list of rows"),
+        ("{", "not a JSON file"),
+    ],
+)
+def test_a_damaged_file_is_named_with_the_remedy(again, change, said):
+    path = again / "progress.json"
+    kept = json.loads(path.read_text())
+    if isinstance(change, dict):
+        (kept if change.keys() <= kept.keys() else kept["rows"][0]).update(change)
+    path.write_text(change if isinstance(change, str) else json.dumps(kept))
+    with pytest.raises(ValueError, match=rf"progress\.json: not what a comparison leaves \(.*{said}.*remove it to begin anew"):
+        Study.open(again, kept["about"], resume=True)
+
+
+def test_without_the_dense_models_times_a_target_is_timed_again(again):
+    path = again / "progress.json"
+    kept = json.loads(path.read_text())
+    assert Study.open(again, kept["about"], resume=True).untimed() == []
+    kept["beside"].pop()
+    kept["failed"] = [{}]
+    path.write_text(json.dumps(kept))
+    assert Study.open(again, kept["about"], resume=True).untimed() == [(0.8, "time")]
+
+
+def test_the_dense_row_is_the_middle_of_all_its_times(tmp_path):
+    times = [(9.0, 1.0), (5.0, 4.0), (7.0, 2.0)]
+    study = Study(
+        tmp_path, {}, beside=[Row("dense", 0.1 * i, "time", step_time=s, latency_ms=m) for i, (s, m) in enumerate(times)]
+    )
+    for _ in range(2):
+        assert (study.dense.step_time, study.dense.latency_ms, study.dense.target) == (7.0, 2.0, None)
+    assert [(row.step_time, row.latency_ms) for row in study.beside] == times
+
+
+def test_the_speed_is_the_median_of_the_ratios_of_single_rounds():
+    row = Row("bat", 0.5, "time", mac_share=0.5)
+    _fill_times(row, ([10.0, 20.0, 30.0], [10.0, 5.0, 30.0]), ([1.0, 3.0], [1.0, 1.0]), 4)
+    assert (row.speedup, row.step_time, row.samples_per_sec) == (1.0, 10.0, 400.0)
+    assert (row.realised_share, row.latency_speedup, row.latency_ms) == (0.5, 2.0, 1.0)
+
+
+class Told(Clock):
+    """A clock that finds what it is told."""
+
+    def time(self, rows):
+        for row, speedup in zip(rows, (1.9, 2.0, 2.3, 1.7), strict=True):
+            row.speedup, row.step_time, row.latency_ms = speedup, 1.0, 1.0
+        return Row("dense", *rows[0].group, step_time=2.0, speedup=1.0, latency_ms=1.0), {}
+
+
+def test_what_is_measured_off_target_is_marked_and_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("batvit.compare.NEAR", 0.075)
+    study = Study(tmp_path, {}, rows=[Row(plan, 0.5, at) for at in ("macs", "time") for plan in "abcd"])
+    time_plans(study, Told(torch.nn.Identity(), torch.zeros(1, 3, 2, 2), 1))
+    assert [row.off_target for row in study.rows] == [False] * 4 + [False, False, True, True]
+    for row in (*study.rows, *study.beside):
+        row.__dict__.update(dict.fromkeys(("top1", "difference", "difference_low", "difference_high"), 1.0))
+        row.__dict__.update(dict.fromkeys(("agreement", "kl", "gmacs"), 1.0))
+    command._show(study)
+    printed = capsys.readouterr().out
+    assert [line.split()[0] for line in printed.splitlines() if " [+1.0, +1.0] " in line] == [*"abcd", "a", "b", "c*", "d*"]
+    assert printed.endswith("* off target, not to be ranked: c takes 0.435, d takes 0.588\n")
 
 
 @pytest.mark.parametrize(
@@ -167,74 +437,9 @@ def test_compare_refuses(given, tmp_path, capsys, arguments, reason):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("command", ["compare", "tune"])
-def test_a_folder_that_another_writes_into_is_left_alone(given, tmp_path, capsys, command):
+def test_a_folder_that_another_writes_into_is_left_alone(given, tmp_path, capsys):
     out = tmp_path / "out"
     with claimed(out):
-        ended = compare(given, out) if command == "compare" else tune(given, out, "--target-macs", "0.7", "--trials", 1)
-    assert ended == 2
+        assert compare(given, out) == 2
     assert "another run is writing into it; wait for it, or name another folder" in capsys.readouterr().err
     assert [path.name for path in out.iterdir()] == [".lock"]
-
-
-def tune(given, output, *arguments):
-    return main(["tune", *given, "--samples", "6", "-o", str(output), *map(str, arguments)])
-
-
-def test_tune_writes_a_configuration_that_every_command_takes(given, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert tune(given, out, "--target-macs", "0.7", "--trials", 4) == 0
-    result = json.loads((out / "result.json").read_text())
-    model = timm.create_model(NAME, num_classes=3, img_size=96)
-    config = batvit.BATConfig.load(out / "config.json")
-    assert config == batvit.BATConfig.from_dict(result["tuned"]["config"])
-    info = batvit.info(batvit.patch(model, config))
-    assert info.macs <= 0.7 * info.dense_macs
-    assert result["preset"]["gmacs"] == pytest.approx(result["tuned"]["gmacs"], rel=0.2)
-    assert result["held_apart"] == 6
-    with (out / "front.csv").open(newline="") as file:
-        assert batvit.BATConfig.from_dict(json.loads(list(csv.DictReader(file))[-1]["config"])) == config
-    assert "on 6 pictures held apart" in capsys.readouterr().out
-    assert tune(given, out, "--target-macs", "0.7", "--trials", 5) == 2
-    assert "already holds a search; go on with it by --resume" in capsys.readouterr().err
-    assert tune(given, out, "--target-macs", "0.7", "--trials", 5, "--resume") == 0
-    assert tune(given, out, "--target-macs", "0.6", "--trials", 5, "--resume") == 2
-    assert "begun with target_macs = 0.7, and cannot go on with 0.6" in capsys.readouterr().err
-
-
-def test_tune_for_a_speed_fits_the_time_once_and_says_how_well(given, tmp_path, monkeypatch, capsys):
-    # so small a model gains no time: let it take what its MACs promise
-    monkeypatch.setattr("batvit.cli.tune.fit_time", lambda dense, configs, images: fit_macs(dense, configs))
-    out = tmp_path / "out"
-    assert tune(given, out, "--target-speedup", "1.1", "--trials", 3) == 0
-    kept = (out / "time.json").read_text()
-    result = json.loads((out / "result.json").read_text())
-    assert result["predicted"]["cost"] <= 1 / 1.1
-    assert result["time_error"] == pytest.approx(result["predicted"]["cost"] * result["tuned"]["speedup"] - 1)
-    assert "predicted time within" in capsys.readouterr().out
-    assert tune(given, out, "--target-speedup", "1.1", "--trials", 4, "--resume") == 0
-    assert (out / "time.json").read_text() == kept
-
-
-def test_a_budget_that_no_trial_meets_names_the_nearest(given, tmp_path, capsys):
-    assert tune(given, tmp_path / "out", "--target-macs", "0.01", "--trials", 2) == 2
-    assert "no configuration tried is within the budget; the leanest costs 0." in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (("--target-speedup", "0.9"), "--target-speedup must be above 1, got 0.9"),
-        (("--max-drop", "0.5"), "--max-drop is about accuracy, and needs labels; add --labels"),
-        (("--target-macs", "100G"), "--target-macs must be below the 0."),
-        (("--target-macs", "0.5", "--minutes", "0"), "--minutes must be above 0, got 0.0"),
-        (("--target-macs", "0.5", "--samples", "7"), "has 12 pictures, --samples 7 and --held-apart 7 need 14; lower them"),
-    ],
-)
-def test_tune_refuses(given, tmp_path, capsys, arguments, reason):
-    assert tune(given, tmp_path / "out", *arguments) == 2
-    out, err = capsys.readouterr()
-    assert reason in err
-    assert err.count("\n") == 1
-    assert out == ""
-    assert not (tmp_path / "out" / "config.json").exists()

@@ -154,17 +154,46 @@ def test_a_group_without_weight_is_a_plain_mean(dtype, seed):
     assert torch.equal(found[:, 1:], merge(x, a, weight)[:, 1:])
 
 
+@pytest.mark.parametrize("keep_norm", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @given(SEEDS)
-def test_a_token_that_stays_alone_stays_what_it_is(dtype, seed):
+def test_a_token_that_stays_alone_stays_what_it_is(dtype, keep_norm, seed):
     x, _, weight = random_case(seed)
     x = x.to(dtype)
     # token 0 of each image is alone, the others are together, or two of them pruned
     for others in (0, -1):
         a = Assignment.from_index(torch.tensor([[1, 0, 0, 0, 0, 0, others, others]] * 2))
         assert a.drops == (others < 0)
-        assert torch.equal(merge(x, a, weight)[:, 1], x[:, 0])
-        assert torch.equal(merge(x, a)[:, 1], x[:, 0])
+        assert torch.equal(merge(x, a, weight, keep_norm=keep_norm)[:, 1], x[:, 0])
+        assert torch.equal(merge(x, a, keep_norm=keep_norm)[:, 1], x[:, 0])
+
+
+@pytest.mark.parametrize("product", [False, True])
+def test_a_group_may_keep_the_length_of_its_members(monkeypatch, product):
+    monkeypatch.setattr(sys.modules["batvit.core.merge"], "by_product", lambda x: product)
+    # lengths 4 and 2 at a right angle, weighted 1 to 3; two that cancel out; one pruned
+    x = torch.tensor([[[4.0, 0.0], [0.0, 2.0], [1.0, 1.0], [-1.0, -1.0], [9.0, 9.0]]])
+    a = Assignment.from_index(torch.tensor([[0, 0, 1, 1, -1]]))
+    weight = torch.tensor([[1.0, 3.0, 1.0, 1.0, 5.0]])
+    found = merge(x, a, weight, keep_norm=True)
+    direction = torch.tensor([1.0, 1.5]) / torch.tensor([1.0, 1.5]).norm()
+    torch.testing.assert_close(found[0, 0], 2.5 * direction)
+    assert found[0, 1].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@given(SEEDS)
+def test_kept_lengths_have_no_other_direction_and_give_gradients(dtype, seed):
+    x, a, weight = random_case(seed)
+    x = x.to(dtype).requires_grad_()
+    mean, found = merge(x, a, weight), merge(x, a, weight, keep_norm=True)
+    assert found.dtype == dtype
+    cosine = torch.nn.functional.cosine_similarity(mean.float(), found.float(), dim=2)
+    torch.testing.assert_close(cosine, torch.ones_like(cosine), rtol=0, atol=0.02 if dtype == torch.bfloat16 else 1e-3)
+    wanted = merge(x.float().norm(dim=2, keepdim=True), a, weight)
+    torch.testing.assert_close(found.float().norm(dim=2, keepdim=True), wanted, rtol=0.02, atol=0.01)
+    (gradient,) = torch.autograd.grad(found.float().sum(), x)
+    assert bool(gradient.isfinite().all())
 
 
 @given(SEEDS)

@@ -142,7 +142,7 @@ class Reduce(nn.Module):
         with torch.no_grad():
             plan = method.decide(evidence, counts, self.config)
         if method.combine is None:
-            image = merge(image, plan, self.weight(importance, tokens.size))
+            image = merge(image, plan, self.weight(importance, tokens.size), keep_norm=self.config.keep_norm)
         else:
             image = method.combine(image, evidence, plan)
         x, size = torch.cat([prefix, image], dim=1), sum_by_group(tokens.size, plan)

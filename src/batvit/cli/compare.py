@@ -2,10 +2,9 @@
 
 import argparse
 import io
-import platform
 import shlex
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,20 @@ from typing import Any
 import torch
 from PIL import Image
 from rich.progress import Progress
-from torch import nn
+from torch import Tensor, nn
 
 from batvit.backbones.patch import reduced_copy
 from batvit.benchmark import as_csv
 from batvit.budget import CONTENDERS
 from batvit.cli import models, options
-from batvit.compare import fit_plans, watch
+from batvit.compare import Clock, fit_plans, time_plans, watch_plans
 from batvit.config import BATConfig
 from batvit.data import Pictures, data_config, image_folder, loader, placed
 from batvit.files import check_folder, write_atomic
+from batvit.outcomes import DENSE, spared
 from batvit.plots import plot_pareto
 from batvit.report import html
-from batvit.study import Row, Study, as_result, flat
+from batvit.study import COSTS, Row, Study, as_result, flat
 from batvit.trace import trace
 from batvit.training.record import claimed, git_commit, versions
 from batvit.visualize import draw, from_tensor, save
@@ -59,90 +59,104 @@ def run(args: argparse.Namespace) -> None:
     classes: Any = dense.num_classes
     pictures = image_folder(args.data, class_map=args.class_map, num_classes=classes, skip_unreadable=args.skip_unreadable)
     pictures.samples = options.evenly(pictures.samples, args.samples)
-    about = _about(args, dense, pictures)
     with claimed(folder):
-        study = Study.open(folder, about, resume=args.resume)
+        study = Study.open(folder, _about(args, dense), resume=args.resume)
         _compare(args, study, dense, pictures)
         _write(args, study, dense, pictures)
 
 
 def _compare(args: argparse.Namespace, study: Study, dense: nn.Module, pictures: Pictures) -> None:
-    """Fit every plan, then show all of them the pictures."""
-    images = models.noise(dense, args.batch_size)
+    """Fit every plan and time it, then show all of them the pictures."""
+    clock = Clock(dense, models.noise(dense, args.batch_size), args.rounds)
     with Progress(console=options.progress_console, transient=True) as bar:
         task = bar.add_task("", total=None)
-        fit_plans(
-            *(study, dense, images),
-            plans=args.plans,
-            targets=args.targets,
-            rounds=args.rounds,
-            progress=lambda text: bar.update(task, description=text),
-        )
-        if len(study.rows) < 2:
-            raise ValueError(f"no plan meets a target: {study.failed[0]['reason']}")
+
+        def told(text: str) -> None:
+            bar.update(task, description=text)
+
+        def batches(start: int) -> Any:
+            left = replace(pictures, samples=pictures.samples[start:])
+            return loader(left, dense, batch_size=args.batch_size, workers=args.workers)
+
+        fit_plans(study, clock, plans=args.plans, targets=args.targets, progress=told)
+        time_plans(study, clock, progress=told)
+        study.check_any()
         bar.update(task, description="pictures", total=len(pictures))
-        batches = loader(pictures, dense, batch_size=args.batch_size, workers=args.workers)
-        watch(study, dense, batches, samples=len(pictures), progress=lambda seen: bar.update(task, completed=seen))
+        watch_plans(
+            *(study, dense, batches),
+            samples=pictures.samples,
+            weights=_weights(args.checkpoint),
+            progress=lambda seen: bar.update(task, completed=seen),
+        )
+        study.check_any()
 
 
-def _about(args: argparse.Namespace, dense: nn.Module, pictures: Pictures) -> dict[str, Any]:
-    """What must stay the same when a comparison goes on; plans and targets may be added."""
-    size = data_config(dense)["input_size"][1:]
+def _about(args: argparse.Namespace, dense: nn.Module) -> dict[str, Any]:
+    """What must stay the same when a comparison goes on; plans, targets and pictures may be added or left out."""
     names = ("model", "checkpoint", "data", "class_map", "precision", "device", "batch_size", "threads", "rounds")
-    return {name: getattr(args, name) for name in names} | {"img_size": list(size), "samples": len(pictures)}
+    size = data_config(dense)["input_size"][1:]
+    return {name: getattr(args, name) for name in names} | {"img_size": list(size)} | options.machine(args.device)
+
+
+def _weights(checkpoint: str | None) -> tuple[int, int] | None:
+    """What tells a checkpoint from another at the same path."""
+    if checkpoint is None:
+        return None
+    found = Path(checkpoint).stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def _write(args: argparse.Namespace, study: Study, dense: nn.Module, pictures: Pictures) -> None:
     command = shlex.join(["batvit", *sys.argv[1:]])
-    result = as_result(study, {"command": command, "environment": _environment()})
-    rows = [result["dense"], *result["rows"]]
+    about = {"samples": len(pictures), "command": command, "environment": _environment(study.about)}
+    result = as_result(study, about)
     folder = study.folder
-    save(plot_pareto(result["rows"], result["dense"]), folder / PLOT)
-    write_atomic(folder / TABLE, as_csv([flat(row) for row in rows]))
+    save(plot_pareto(result["rows"], result[DENSE]), folder / PLOT)
+    write_atomic(folder / TABLE, as_csv([flat(row) for row in (result[DENSE], *result["rows"])]))
     options.write_json(folder / RESULT, result)
     options.write_json(args.json, result)
-    drawn = _drawn(study, dense, pictures, args.drawn, min(args.targets))
+    drawn = _drawn(study, dense, pictures, args.drawn)
     write_atomic(folder / REPORT, html(result, plot=(folder / PLOT).read_bytes(), pictures=drawn))
     _show(study)
     options.say(f"wrote {folder / REPORT}, {folder / TABLE}, {folder / RESULT}, {folder / PLOT}")
 
 
-def _environment() -> dict[str, Any]:
+def _environment(about: dict[str, Any]) -> dict[str, Any]:
     found = versions()
     return {
-        "cpu": _processor(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        **{name: about[name] for name in ("cpu", "gpu", "torch")},
         "threads": torch.get_num_threads(),
-        **{name: found[name] for name in ("python", "torch", "timm", "batvit")},
+        **{name: found[name] for name in ("python", "timm", "batvit")},
         "commit": git_commit(),
         "date": datetime.now(UTC).date().isoformat(),
     }
 
 
-def _processor() -> str:
-    """What the system calls its processor."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.is_file() else []
-    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return named or platform.processor() or platform.machine()
-
-
 @torch.inference_mode()
-def _drawn(study: Study, dense: nn.Module, pictures: Pictures, number: int, target: float) -> list[tuple[str, bytes]]:
-    """The groups of each plan at equal MACs, for some pictures, as PNG."""
-    settings, strips = data_config(dense), []
+def _drawn(study: Study, dense: nn.Module, pictures: Pictures, number: int) -> list[tuple[str, bytes]]:
+    """The groups of each plan at equal MACs, at the smallest target that any met, for some pictures, as PNG."""
+    rows = [row for row in study.rows if row.at == "macs"]
+    rows = [row for row in rows if row.target == min(each.target or 1 for each in rows)]
     loaded = [image for _, (image, _) in zip(range(number), loader(pictures, dense, batch_size=1), strict=False)]
-    rows = [row for row in study.rows if row.at == "macs" and row.target == target]
+    strips, failed = [], dict[str, Exception]()
     for i, image in enumerate(loaded):
         for row in rows:
-            model = reduced_copy(dense, BATConfig.from_dict(row.config or {}))
-            with trace(model) as found:
-                model(placed(image, dense))
-            # of many sites the last shows what the others led to
-            found.sites = found.sites[-1:] if len(found.sites) > 4 else found.sites
-            picture = draw(from_tensor(image[0], settings["mean"], settings["std"]), found)
-            strips.append((f"picture {i + 1}: {row.plan}", _png(picture)))
+            title = f"picture {i + 1}: {row.plan}"
+            with spared(failed, title):
+                strips.append((title, _png(_groups(dense, row, image))))
+    for title, error in failed.items():
+        options.note(f"{title} is not drawn: {error}")
     return strips
+
+
+def _groups(dense: nn.Module, row: Row, image: Tensor) -> Image.Image:
+    """What one plan makes of one picture (1, 3, H, W)."""
+    settings, model = data_config(dense), reduced_copy(dense, BATConfig.from_dict(row.config or {}))
+    with trace(model) as found:
+        model(placed(image, dense))
+    # of many sites the last shows what the others led to
+    found.sites = found.sites[-1:] if len(found.sites) > 4 else found.sites
+    return draw(from_tensor(image[0], settings["mean"], settings["std"]), found)
 
 
 def _png(picture: Image.Image) -> bytes:
@@ -153,24 +167,25 @@ def _png(picture: Image.Image) -> bytes:
 
 def _show(study: Study) -> None:
     """A table for each target, narrow enough for a terminal; the report has everything."""
-    for target, at in dict.fromkeys((row.target, row.at) for row in study.rows if row.target is not None):
-        options.say(f"at {target:g} of the {'MACs' if at == 'macs' else 'time'} of the dense model")
+    dense = study.dense
+    for group in dict.fromkeys(row.group for row in study.rows):
+        options.say(f"at {group[0]:g} of the {COSTS[str(group[1])]} of the dense model")
         table = options.table("", "top-1", "difference [95 %]", "same", "KL", "GMACs", "speed", "ms alone")
-        for row in study.rows:
-            if row.plan == "dense" or (row.target, row.at) == (target, at):
-                table.add_row(*_cells(row))
+        rows = [row for row in study.rows if row.group == group]
+        for row in (dense, *rows):
+            table.add_row(*_cells(row))
         options.console.print(table)
+        if off := ", ".join(f"{row.plan} takes {1 / row.speedup:.3f}" for row in rows if row.off_target and row.speedup):
+            options.say(f"* off target, not to be ranked: {off}")
     for one in study.failed:
-        options.say(f"{one['plan']} at {one['target']:g} of the {one['at']}: {one['reason']}")
+        options.say(f"{one['plan']} at {one['target']:g} of the {COSTS[one['at']]}: {one['reason']}")
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     known: dict[str, Any] = asdict(row)
-    interval = (
-        "" if row.plan == "dense" else "{difference:+.1f} [{difference_low:+.1f}, {difference_high:+.1f}]".format(**known)
-    )
+    interval = "" if row.plan == DENSE else "{difference:+.1f} [{difference_low:+.1f}, {difference_high:+.1f}]".format(**known)
     numbers = ("{top1:.1f}", interval, "{agreement:.1f}", "{kl:.3f}", "{gmacs:.3f}", "{speedup:.2f}", "{latency_ms:.1f}")
-    return (row.plan, *(text.format(**known) for text in numbers))
+    return (row.plan + "*" * row.off_target, *(text.format(**known) for text in numbers))
 
 
 def _plans(text: str) -> list[str]:

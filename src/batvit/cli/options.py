@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import os
+import platform
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -69,7 +70,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     for name, text in field_help(BATConfig).items():
         option = "--" + name.replace("_", "-")
         text += "".join(f" [{mode}: {PRESETS[mode][name]}]" for mode in PRESETS if name in PRESETS[mode])
-        if name in ("size_aware", "gradual"):
+        if name in ("size_aware", "keep_norm", "gradual"):
             group.add_argument(option, action=argparse.BooleanOptionalAction, default=None, help=text)
         elif name in choices:
             group.add_argument(option, choices=choices[name], help=text)
@@ -95,6 +96,15 @@ def config(args: argparse.Namespace) -> BATConfig:
             return saved
         note(f"reduction options are given, so {beside} is not used")
     return BATConfig.preset(args.mode or DEFAULT_MODE, **fields)
+
+
+def machine(device: str) -> dict[str, str | None]:
+    """What times depend on beside the settings: processor, GPU, version of torch."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.is_file() else []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+    return {"cpu": named or platform.processor() or platform.machine(), "gpu": gpu, "torch": str(torch.__version__)}
 
 
 def image_size(args: argparse.Namespace) -> tuple[int, int] | None:

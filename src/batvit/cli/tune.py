@@ -3,30 +3,29 @@
 import argparse
 import json
 import random
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rich.progress import Progress, TaskID
+from rich.progress import Progress
 from torch import Tensor, nn
 
 from batvit.backbones.patch import anatomy_of, reduced_copy
-from batvit.benchmark import as_csv, compare
-from batvit.budget import Family, OutOfReachError, at_macs, at_time, macs_of
-from batvit.calibration import Calibration, Judgement, judge
+from batvit.benchmark import Comparison, as_csv, compare
+from batvit.budget import macs_of
+from batvit.calibration import Calibration, Settled, beside, judge, preset_beside, settle
 from batvit.cli import models, options
-from batvit.compare import Clock
 from batvit.config import BATConfig
-from batvit.cost import FEATURES, Cost, CostModel, fit_macs, fit_time
+from batvit.cost import Cost, CostModel, Shape, fit_macs, fit_time, varied
 from batvit.data import data_config, image_folder, loader
 from batvit.files import check_folder, check_same, read_json, write_atomic
 from batvit.training.record import claimed
-from batvit.tune import JOURNAL, Goal, Search, Shape, best_of, front_of, optuna_part
+from batvit.tune import JOURNAL, Goal, Search, best_of, complete, finished, front_of, held, open_study, optuna_part
 
 CONFIG, FRONT, RESULT, TIME, ABOUT = "config.json", "front.csv", "result.json", "time.json", "about.json"
-FITTED_TO = 2 * len(FEATURES)
+FITTED_TO = 24
 ROUNDS = 15
 SAME = (
     *("model", "checkpoint", "data", "class_map", "labels", "samples", "precision", "device", "batch_size", "threads", "seed"),
@@ -66,9 +65,10 @@ def run(args: argparse.Namespace) -> None:
     if (folder / JOURNAL).exists() and not args.resume:
         raise FileExistsError(f"{folder}: already holds a search; go on with it by --resume, or name another folder")
     dense = models.load_dense(args, pretrained=True)
-    calibration, held_apart = _pictures(args, dense)
-    goal = _goal(args, dense)
+    loaders, goal = _pictures(args, dense), _goal(args, dense)
     with claimed(folder):
+        _begin(args, folder, dense)
+        calibration, held_apart = (Calibration.of(dense, list(batches), labelled=args.labels) for batches in loaders)
         _tune(args, folder, dense, calibration, held_apart, goal)
 
 
@@ -76,28 +76,45 @@ def _tune(
     args: argparse.Namespace, folder: Path, dense: nn.Module, calibration: Calibration, held_apart: Calibration, goal: Goal
 ) -> None:
     """Search in a folder of its own, and write what was found."""
-    _begin(args, folder, dense)
     images = models.noise(dense, args.batch_size)
     cost = _cost(args, folder, dense, images)
-    with Progress(console=options.progress_console, transient=True) as bar:
-        progress = _shown(bar, bar.add_task("searching", total=args.trials))
-        found = Search(dense, calibration, cost, goal, folder, args.seed)
-        study = found.run(trials=args.trials, seconds=60 * args.minutes, progress=progress)
-    best = best_of(study, goal)
-    config = BATConfig.from_dict(best["config"])
-    config.save(folder / CONFIG)
-    front = front_of(study)
-    write_atomic(folder / FRONT, as_csv([one | {"config": json.dumps(one["config"])} for one in front]))
-    result = _verify(args, dense, images, config, held_apart, best)
+    search = Search(dense, calibration, cost, goal, open_study(folder, seed=args.seed))
+    try:
+        _search(args, search)
+    finally:
+        # also when it is interrupted, or nothing was found
+        with suppress(ValueError):
+            BATConfig.from_dict(best_of(search.study, goal)["config"]).save(folder / CONFIG)
+    best = best_of(search.study, goal)
+    front = front_of([*complete(search.study), *search.around()])
+    rows = [{name: one[name] for name in ("cost", "loss", "drop")} | {"config": json.dumps(one["config"])} for one in front]
+    write_atomic(folder / FRONT, as_csv(rows))
+    result = _verify(args, dense, images, search, held_apart, best)
+    BATConfig.from_dict(result["tuned"]["config"]).save(folder / CONFIG)
     options.write_json(folder / RESULT, result)
     options.write_json(args.json, result)
     _show(front, result, folder)
 
 
+def _search(args: argparse.Namespace, search: Search) -> None:
+    """Search, and show how far it is."""
+    with Progress(console=options.progress_console, transient=True) as bar:
+        task = bar.add_task("searching", total=args.trials)
+
+        def progress() -> None:
+            losses, tried = [trial["loss"] for trial in complete(search.study)], finished(search.study)
+            text = f"{tried} tried" + (f", best {min(losses):.4f}" if losses else "")
+            bar.update(task, description=text, completed=tried)
+
+        search.run(trials=args.trials, seconds=60 * args.minutes, progress=progress)
+
+
 def _check(args: argparse.Namespace) -> None:
     options.check_outputs(args.json)
     if args.target_speedup is not None and not 1 < args.target_speedup < 100:
-        raise ValueError(f"--target-speedup must be above 1, got {args.target_speedup}; 1.5 is half as fast again")
+        raise ValueError(
+            f"--target-speedup must be above 1 and below 100, got {args.target_speedup:g}; 1.5 is half as fast again"
+        )
     if args.max_drop is not None and not args.labels:
         raise ValueError(
             "--max-drop is about accuracy, and needs labels; add --labels, or give --target-speedup or --target-macs"
@@ -110,8 +127,8 @@ def _check(args: argparse.Namespace) -> None:
     optuna_part("optuna")
 
 
-def _pictures(args: argparse.Namespace, dense: nn.Module) -> tuple[Calibration, Calibration]:
-    """Some to search on, and others to check on, drawn by the seed."""
+def _pictures(args: argparse.Namespace, dense: nn.Module) -> list[Any]:
+    """Some to search on, and others to check on, drawn by the seed: a loader of each, that decodes when it is read."""
     classes: Any = dense.num_classes if args.labels else None
     pictures = image_folder(args.data, class_map=args.class_map, num_classes=classes, skip_unreadable=args.skip_unreadable)
     random.Random(args.seed).shuffle(pictures.samples)  # noqa: S311 - no secret
@@ -122,16 +139,14 @@ def _pictures(args: argparse.Namespace, dense: nn.Module) -> tuple[Calibration, 
             f"{args.samples + apart}; lower them"
         )
     parts = pictures.samples[: args.samples], pictures.samples[args.samples : args.samples + apart]
-    loaders = [
-        loader(replace(pictures, samples=part), dense, batch_size=args.batch_size, workers=args.workers) for part in parts
-    ]
-    first, second = (Calibration.of(dense, list(batches), labelled=args.labels) for batches in loaders)
-    return first, second
+    return [loader(replace(pictures, samples=part), dense, batch_size=args.batch_size, workers=args.workers) for part in parts]
 
 
 def _begin(args: argparse.Namespace, folder: Path, dense: nn.Module) -> None:
-    """Write down what the search is about, or refuse to go on with anything else."""
+    """Write down what the search is about, and where time was taken, or refuse to go on with anything else."""
     about = {name: getattr(args, name) for name in SAME} | {"img_size": list(data_config(dense)["input_size"][1:])}
+    if args.target_macs is None:
+        about |= options.machine(args.device)
     if (folder / ABOUT).exists():
         check_same(folder, read_json(folder / ABOUT), about)
     options.write_json(folder / ABOUT, about)
@@ -151,60 +166,42 @@ def _goal(args: argparse.Namespace, dense: nn.Module) -> Goal:
 
 def _cost(args: argparse.Namespace, folder: Path, dense: nn.Module, images: Tensor) -> Cost:
     """MACs, or the time as this machine takes it, fitted once."""
-    if args.target_macs is not None:
-        return fit_macs(dense, _varied(dense))
     if (folder / TIME).exists():
         return CostModel.load(folder / TIME, dense)
+    configs = varied(anatomy_of(dense), FITTED_TO)
+    if args.target_macs is not None:
+        return fit_macs(dense, configs)
     with options.progress_console.status("timing whole models, to learn what blocks and sites cost here"):
-        found = fit_time(dense, _varied(dense), images)
+        found = fit_time(dense, configs, images)
     found.save(folder / TIME)
     return found
 
 
-def _varied(dense: nn.Module) -> list[BATConfig]:
-    """Some configurations that are unlike one another, always the same."""
-    anatomy, draw = anatomy_of(dense), random.Random(0)  # noqa: S311 - no secret
-    found: list[BATConfig] = []
-    while len(found) < FITTED_TO:
-        sites, last = draw.randint(1, anatomy.depth - 2), draw.randint(anatomy.depth // 2, anatomy.depth - 1)
-        curve, centres = draw.uniform(0.5, 1.5), draw.uniform(0.2, 0.9)
-        shape = Shape(sites, draw.randint(0, anatomy.depth // 2), last, curve, centres, 0.1, 2, "tokens", "size", True)
-        config = shape.at(draw.uniform(1, anatomy.patches * 0.8), anatomy)
-        try:
-            config.schedule(depth=anatomy.depth, patches=anatomy.patches, prefix=anatomy.prefix)
-        except ValueError:
-            continue
-        found.append(config)
-    return found
-
-
-def _shown(bar: Progress, task: TaskID) -> Callable[[Any], None]:
-    def progress(study: Any) -> None:
-        losses = [trial.user_attrs["loss"] for trial in study.trials if "loss" in trial.user_attrs]
-        text = f"{len(study.trials)} tried" + (f", best {min(losses):.4f}" if losses else "")
-        bar.update(task, description=text, completed=len(study.trials))
-
-    return progress
-
-
 def _verify(
-    args: argparse.Namespace, dense: nn.Module, images: Tensor, config: BATConfig, data: Calibration, best: dict[str, Any]
+    args: argparse.Namespace, dense: nn.Module, images: Tensor, search: Search, data: Calibration, best: dict[str, Any]
 ) -> dict[str, Any]:
-    """The configuration, and the preset at the same time or else MACs, measured, on the pictures held apart."""
-    family = Family.of("bat", dense)
-    taken = compare(dense, reduced_copy(dense, config), images, rounds=ROUNDS)
-    at, preset = "macs", at_macs(dense, family, taken.macs / taken.dense_macs)
-    if args.target_macs is None and taken.speedup > 1:
-        with suppress(OutOfReachError):
-            at, preset = "time", at_time(dense, family, 1 / taken.speedup, Clock(dense, images, ROUNDS).share)[0]
-    of_preset = compare(dense, reduced_copy(dense, preset), images, rounds=ROUNDS)
-    rows = {}
-    for name, one, timing in (("tuned", config, taken), ("preset", preset, of_preset)):
-        found: Judgement = judge(reduced_copy(dense, one), data)
-        rows[name] = {"config": one.to_dict(), **found._asdict(), "speedup": timing.speedup, "gmacs": timing.macs / 1e9}
-    error = None if args.target_macs is not None else best["cost"] * taken.speedup - 1
-    told = {"model": args.model, "held_apart": data.samples, "predicted": best, "time_error": error, "preset_at_same": at}
-    return told | rows
+    """The best, with as many tokens as the time has room for as measured, and the preset, on the pictures held apart."""
+
+    @cache
+    def measure(config: BATConfig) -> Comparison:
+        return compare(dense, reduced_copy(dense, config), images, rounds=ROUNDS)
+
+    config, timed = BATConfig.from_dict(best["config"]), args.target_macs is None
+    tried = [Settled(config, measure(config), best["cost"])]
+    if args.target_speedup is not None:
+        tried = settle(Shape(**best["shape"]), 1 / args.target_speedup, search.cost, search.anatomy, measure)
+    final = min(tried, key=lambda one: abs(one.share - (search.goal.budget or one.share)))
+    at, preset, missing = preset_beside(dense, final, measure, timed=timed)
+    tuned = judge(reduced_copy(dense, final.config), data)
+    result: dict[str, Any] = {"model": args.model, "held_apart": data.samples, "predicted": best, "tuned": final.row(tuned)}
+    result |= {"time_error": final.error, "fitted_error": tried[0].error} if timed else {}
+    result |= {"preset_at_same": at, "preset": None, "verdict": [held(search.goal, final, tuned.drop, timed=timed), *missing]}
+    if preset is not None:
+        other = judge(reduced_copy(dense, preset.config), data)
+        difference = tuned.minus(other)
+        result |= {"preset": preset.row(other), "difference": {name: one._asdict() for name, one in difference.items()}}
+        result["verdict"].append(f"on {data.samples} pictures held apart {beside(difference, f'the preset at equal {at}')}")
+    return result
 
 
 def _show(front: list[dict[str, Any]], result: dict[str, Any], folder: Path) -> None:
@@ -216,13 +213,16 @@ def _show(front: list[dict[str, Any]], result: dict[str, Any], folder: Path) -> 
     options.console.print(table)
     options.say(f"on {result['held_apart']} pictures held apart")
     table = options.table("", "speed-up", "G MACs", "loss", "drop")
-    for name in ("tuned", "preset"):
-        row = result[name]
-        numbers = (f"{row['speedup']:.2f}", f"{row['gmacs']:.3f}", f"{row['loss']:.4f}", f"{row['drop']:.1f}")
-        table.add_row(name, *numbers)
+    for name, row in (("tuned", result["tuned"]), (f"preset, equal {result['preset_at_same']}", result["preset"])):
+        if row is not None:
+            numbers = (f"{row['speedup']:.2f}", f"{row['gmacs']:.3f}", f"{row['loss']:.4f}", f"{row['drop']:.1f}")
+            table.add_row(name, *numbers)
     options.console.print(table)
-    if result["time_error"] is not None:
-        options.say(f"predicted time within {100 * abs(result['time_error']):.1f} % of the measured one")
+    for sentence in result["verdict"]:
+        options.say(sentence)
+    if "time_error" in result:
+        written, fitted = (100 * abs(result[name]) for name in ("time_error", "fitted_error"))
+        options.say(f"predicted time within {written:.1f} % of the measured one; {fitted:.1f} % as fitted")
     options.say(f"wrote {folder / CONFIG}; use it with --config {folder / CONFIG}, or batvit.patch(model, BATConfig.load(…))")
 
 
@@ -235,4 +235,6 @@ def _macs(text: str) -> float:
         raise argparse.ArgumentTypeError(f"expected MACs such as 0.8G or 620M, or a share such as 0.5, got {text!r}") from None
     if not value > 0:
         raise argparse.ArgumentTypeError(f"expected more than 0, got {text!r}")
+    if 1 <= value < 1e6:
+        raise argparse.ArgumentTypeError(f"{value:g} MACs; did you mean {number}G?")
     return value

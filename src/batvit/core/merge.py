@@ -1,7 +1,7 @@
 """Step 5: the only place where features move."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from batvit.core.assignment import Assignment
@@ -15,6 +15,8 @@ def merge(
     x: Float[Tensor, "batch tokens channels"],
     assignment: Assignment,
     weight: Float[Tensor, "batch tokens"] | None = None,
+    *,
+    keep_norm: bool = False,
 ) -> Float[Tensor, "batch groups channels"]:
     """Each group becomes the weighted mean of its members, y_g = sum_i w_i x_i / sum_i w_i.
 
@@ -22,6 +24,8 @@ def merge(
         x: (B, N, C), any floating type; sums are taken in float32.
         assignment: N tokens to M groups.
         weight: (B, N), non-negative; equal weights when None. A group of zero weight is a plain mean, never 0/0.
+        keep_norm: scale y_g to the length sum_i w_i ‖x_i‖ / sum_i w_i. A mean of unlike tokens is shorter than they are, and
+            what later blocks add to it would weigh more. (MLERP of ToFu, WACV 2024, takes the largest length.)
 
     Returns:
         (B, M, C) in the type of ``x``. Gradients flow into ``x`` and ``weight``.
@@ -35,6 +39,27 @@ def merge(
     total = sum_by_group(weight, assignment)
     group = assignment.index.clamp(min=0) if assignment.drops else assignment.index
     share = weight / total.gather(1, group)
+    mean = _weighted(x, share, group, assignment)
+    if not keep_norm:
+        return mean
+    lengths: Tensor = sum_by_group(share * _norm(x), assignment)
+    # a token that stays alone has the length it had, and stays as it is
+    longer: Tensor = lengths / _norm(mean).clamp(min=NO_WEIGHT)
+    scaled: Tensor = mean * longer.unsqueeze(-1)
+    return scaled.to(x.dtype)
+
+
+def _norm(x: Float[Tensor, "batch tokens channels"]) -> Float[Tensor, "batch tokens"]:
+    return torch.linalg.vector_norm(x, dim=2, dtype=torch.promote_types(x.dtype, torch.float32)).float()
+
+
+def _weighted(
+    x: Float[Tensor, "batch tokens channels"],
+    share: Float[Tensor, "batch tokens"],
+    group: Int64[Tensor, "batch tokens"],
+    assignment: Assignment,
+) -> Float[Tensor, "batch groups channels"]:
+    """The sum of the members of each group, each times its share."""
     if not by_product(x):
         return sum_by_group(x.float() * share.unsqueeze(-1), assignment).to(x.dtype)
     if assignment.drops:

@@ -9,14 +9,14 @@ BOTH = {"weight": "importance_size", "size_aware": True}
 KEYS = {"similarity": "keys"}
 
 PLANS: dict[str, Plan] = {
-    "bat": Plan(bat.plan, drops=False, published=BOTH | {"centres": 0.5, "neighbours": 2}),
+    "bat": Plan(bat.plan, drops=False, published=BOTH | {"keep_norm": True, "centres": 0.5, "neighbours": 2}),
     "topk": Plan(topk.plan, drops=True, published=PLAIN),
     "evit": Plan(evit.plan, drops=False, combine=evit.combine, published=PLAIN),
     "random": Plan(random.plan, drops=True, published=PLAIN),
     "ats": Plan(ats.plan, drops=True, published=PLAIN),
     "diffrate": Plan(diffrate.plan, drops=True, published=diffrate.PUBLISHED, spread="list"),
     "tome": Plan(tome.plan, drops=False, most=0.5, published=SIZES | KEYS, spread="blocks"),
-    "pitome": Plan(pitome.plan, drops=False, most=0.5, published=SIZES | KEYS, spread="blocks"),
+    "pitome": Plan(pitome.plan, drops=False, most=0.5, published=SIZES | KEYS, spread="rates"),
     "tofu": Plan(tofu.plan, drops=False, most=0.5, combine=tofu.combine, published=SIZES | KEYS, spread="blocks"),
     "mctf": Plan(mctf.plan, drops=False, most=0.5, published=BOTH, spread="blocks"),
     "dpcknn": Plan(dpcknn.plan, drops=False, published=PLAIN | {"neighbours": dpcknn.NEIGHBOURS}),

@@ -3,7 +3,8 @@
 The cumulative importance is inverted at evenly spaced levels, so that a part of the image keeps tokens by the importance it
 holds. Published, several levels may meet in one token, and an image then keeps fewer; here the places left go to the most
 important tokens not yet taken, so that shapes stay fixed. The published score is the attention times the norm of the value; a
-site hears no values, so here it is the attention alone.
+site hears no values, so here it is the attention alone. Published in most blocks of a model; :mod:`batvit.budget` takes it at
+three sites, like other plans that drop tokens by importance.
 """
 
 import torch

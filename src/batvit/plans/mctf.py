@@ -3,7 +3,8 @@
 The attraction of two tokens is the product of three criteria, each to the power of its temperature: similarity
 (cos + 1) / 2, informativeness 1 / (a_i a_j), and size 1 / (s_i s_j). Matching runs both ways: half of the merges go from every
 second token into the others, then, with these fused and weighed anew, the rest go back into what is left of the first. A fused
-token has the mean feature by attention times size, and the sum of the attention and of the sizes.
+token has the mean feature by attention times size, and the sum of the attention and of the sizes. Where both passes meet in one
+token, its feature is the mean of all its members by their own attention times size.
 
 Published with the attention of the next block (one-step-ahead attention, section 3.3), averaged over all queries, and in every
 block but the first. A site knows no later block: here it is the current attention of the class token.

@@ -1,6 +1,7 @@
 """Protect informative tokens before merging (Tran et al., "PiToMe", NeurIPS 2024, equation 4 and algorithm 1).
 
-The published method is this plan in every block, with ``similarity="keys"``, ``weight="size"`` and ``size_aware=True``.
+The published method is this plan in every block, the same share of the tokens left at each, with ``similarity="keys"``,
+``weight="size"`` and ``size_aware=True``.
 """
 
 import torch

@@ -11,6 +11,13 @@ from torch import Tensor
 from batvit.config import BATConfig, Counts
 from batvit.core import Assignment
 
+SPREADS = {
+    "sites": "a share of the tokens at three sites",
+    "blocks": "the same number of tokens in every block",
+    "rates": "the same share of the tokens in every block",
+    "list": "numbers of tokens that were published for every block",
+}
+
 
 class Evidence(NamedTuple):
     """What a site knows about its N image tokens."""
@@ -41,9 +48,11 @@ class Plan:
     published: Mapping[str, Any] = field(default_factory=dict)
     """the fields of BATConfig, besides the counts, with which it is what its paper describes; they cannot be changed"""
     spread: str = "sites"
-    """where its paper takes tokens away: a share at three ``sites``, the same number in all ``blocks``, or by a ``list``"""
+    """where its paper takes tokens away; one of ``SPREADS``"""
 
     def __post_init__(self) -> None:
+        if self.spread not in SPREADS:
+            raise ValueError(f"spread must be one of {', '.join(SPREADS)}, got {self.spread!r}")
         object.__setattr__(self, "published", MappingProxyType(dict(self.published)))
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -10,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from batvit.config import BATConfig, Counts
-from batvit.core import Assignment, match, merge
+from batvit.core import Assignment, merge
 from batvit.core.match import NO_LENGTH
 from batvit.plans.plan import Evidence
+from batvit.plans.tome import bipartite_soft_matching
 
 # a share that float32 does not see, and yet more than that of padding, which has size 0
 LOST = 1e-20
@@ -20,7 +21,7 @@ LOST = 1e-20
 
 def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     """Every second token may join its most similar other one; the most similar of these pairs are merged."""
-    return match(evidence.features, counts.tokens_in - counts.tokens_out)
+    return bipartite_soft_matching(evidence.features, counts.tokens_in - counts.tokens_out)
 
 
 def combine(
@@ -28,8 +29,8 @@ def combine(
 ) -> Float[Tensor, "batch groups channels"]:
     """The chosen token of each group in the first half of the blocks, MLERP in the second; a token alone stays as it is."""
     place = torch.arange(x.shape[1], device=x.device)
-    # the chosen lead the first groups, and stand at odd places
-    joins = (place % 2 == 0) & (assignment.index < x.shape[1] // 2)
+    # who stays alone leads the groups; the chosen follow
+    joins = (place % 2 == 1) & (assignment.index >= assignment.groups - (x.shape[1] + 1) // 2)
     if evidence.block < evidence.depth // 2:
         return merge(x, assignment, torch.where(joins, LOST, 1.0) * evidence.size)
     wide = torch.promote_types(x.dtype, torch.float32)

@@ -1,0 +1,258 @@
+"""batvit tune: what it writes, how it goes on, and what it refuses."""
+
+import csv
+import itertools
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import batvit
+from batvit import tune as searches
+from batvit.backbones.patch import anatomy_of
+from batvit.benchmark import Comparison, Timing
+from batvit.calibration import Calibration
+from batvit.cli import main
+from batvit.cost import Shape, fit_macs, varied
+from batvit.macs import count_macs
+from batvit.training.record import claimed
+
+NAME = "test_vit"
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was(monkeypatch):
+    monkeypatch.setenv("KINETO_LOG_LEVEL", "99")
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """Weights for three classes, and four pictures of each."""
+    root = tmp_path_factory.mktemp("given")
+    torch.manual_seed(0)
+    model = timm.create_model(NAME, num_classes=3, img_size=96)
+    save_file(model.state_dict(), root / "vit.safetensors")
+    for i, label in enumerate(("bird", "cat", "dog")):
+        (root / "data" / label).mkdir(parents=True)
+        for j in range(4):
+            pixels = np.random.default_rng(4 * i + j).integers(0, 256, (100, 100, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "data" / label / f"{j}.png")
+    model = (NAME, "--checkpoint", str(root / "vit.safetensors"), "--num-classes", "3", "--img-size", "96")
+    return (*model, "--data", str(root / "data"), "--device", "cpu", "--threads", "1", "--batch-size", "5")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _times():
+    """So small a model takes the time that it takes: one try, and whatever comes out is taken."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("batvit.budget.NEAR", 1e9)
+        patched.setattr("batvit.budget.ATTEMPTS", 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """What the model's configurations cost in MACs."""
+    model = timm.create_model(NAME, num_classes=3, img_size=96)
+    return fit_macs(model, varied(anatomy_of(model), 12))
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch, fitted):
+    """Nothing is fitted anew, and nothing is timed for long."""
+    monkeypatch.setattr("batvit.cli.tune.fit_macs", lambda dense, configs: fitted)
+    monkeypatch.setattr("batvit.cli.tune.ROUNDS", 1)
+
+
+@pytest.fixture
+def slower(monkeypatch, fitted):
+    """Time is what MACs promise, and when measured, a twentieth more."""
+
+    def compare(dense, reduced, images, *, rounds):
+        macs = [count_macs(model, tuple(images.shape[1:]))[""] for model in (dense, reduced)]
+        timings = (Timing(1, time, 0.0, 1.0, None) for time in (1.0, 1.05 * macs[1] / macs[0]))
+        return Comparison(*timings, *macs, 1, rounds, (1.0, 1.0), None)
+
+    monkeypatch.setattr("batvit.cli.tune.compare", compare)
+    monkeypatch.setattr("batvit.cli.tune.fit_time", lambda dense, configs, images: fitted)
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """No preset is brought to the same cost."""
+    monkeypatch.setattr("batvit.cli.tune.preset_beside", lambda *given, timed: (None, None, []))
+
+
+def tune(given, output, *arguments):
+    return main(["tune", *given, "--samples", "6", "-o", str(output), *map(str, arguments)])
+
+
+def test_a_folder_that_another_writes_into_is_left_alone(given, tmp_path, capsys):
+    out = tmp_path / "out"
+    with claimed(out):
+        assert tune(given, out, "--target-macs", "0.7", "--trials", 1) == 2
+    assert "another run is writing into it; wait for it, or name another folder" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == [".lock"]
+
+
+def test_tune_writes_a_configuration_that_every_command_takes(given, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("batvit.cli.tune.fit_macs", fit_macs)
+    out = tmp_path / "out"
+    assert tune(given, out, "--target-macs", "0.7", "--trials", 4) == 0
+    result = json.loads((out / "result.json").read_text())
+    model = timm.create_model(NAME, num_classes=3, img_size=96)
+    config = batvit.BATConfig.load(out / "config.json")
+    assert config == batvit.BATConfig.from_dict(result["tuned"]["config"])
+    info = batvit.info(batvit.patch(model, config))
+    assert info.macs <= 0.7 * info.dense_macs
+    assert result["preset_at_same"] == "MACs"
+    assert result["preset"]["gmacs"] == pytest.approx(result["tuned"]["gmacs"], rel=0.2)
+    difference = result["difference"]["loss"]
+    assert difference["mean"] == pytest.approx(result["tuned"]["loss"] - result["preset"]["loss"], abs=1e-6)
+    assert difference["low"] <= difference["mean"] <= difference["high"]
+    assert result["held_apart"] == 6
+    with (out / "front.csv").open(newline="") as file:
+        front = [batvit.BATConfig.from_dict(json.loads(row["config"])) for row in csv.DictReader(file)]
+    assert len(front) > 1
+    printed = capsys.readouterr().out
+    assert "the target is held: asked 0." in printed
+    assert "preset, equal MACs" in printed
+    assert "on 6 pictures held apart tuned is " in printed
+    assert " the preset at equal MACs: loss " in printed
+
+
+def test_tune_goes_on_with_the_same_and_nothing_else(given, tmp_path, monkeypatch, alone, capsys):
+    out = tmp_path / "out"
+    assert tune(given, out, "--target-macs", "0.7", "--trials", 1) == 0
+    assert tune(given, out, "--target-macs", "0.7", "--trials", 2) == 2
+    assert "already holds a search; go on with it by --resume" in capsys.readouterr().err
+    assert tune(given, out, "--target-macs", "0.7", "--trials", 2, "--resume") == 0
+    # nothing is decoded, or shown to the dense model, before
+    monkeypatch.setattr(Calibration, "of", None)
+    assert tune(given, out, "--target-macs", "0.6", "--trials", 2, "--resume") == 2
+    assert "begun with target_macs = 0.7, and cannot go on with 0.6" in capsys.readouterr().err
+
+
+def test_tune_without_a_preset_that_goes_so_low_says_so(given, tmp_path, monkeypatch, capsys):
+    early = Shape(1, 0, 5, 1.0, 0.5, 0.1, 2, "tokens", "size", True)
+    monkeypatch.setattr(Shape, "suggest", lambda trial, depth: early)
+    out = tmp_path / "out"
+    assert tune(given, out, "--target-macs", "0.33", "--trials", 1) == 0
+    result = json.loads((out / "result.json").read_text())
+    assert (result["preset"], result["preset_at_same"]) == (None, None)
+    assert result["tuned"]["gmacs"] > 0
+    printed = capsys.readouterr().out
+    assert "no preset at equal MACs: bat cannot go down to 0.3" in printed
+    assert "preset, equal" not in printed
+
+
+def test_tune_for_a_speed_corrects_the_time_by_what_it_measures(given, tmp_path, slower, monkeypatch, capsys):
+    out = tmp_path / "out"
+    assert tune(given, out, "--target-speedup", "1.3", "--trials", 3) == 0
+    kept = (out / "time.json").read_bytes()
+    result = json.loads((out / "result.json").read_text())
+    assert result["fitted_error"] == pytest.approx(1 / 1.05 - 1, abs=0.005)
+    assert abs(result["time_error"]) < 0.005
+    assert result["tuned"]["speedup"] == pytest.approx(1.3, rel=0.03)
+    assert result["preset_at_same"] == "time"
+    assert batvit.BATConfig.load(out / "config.json") == batvit.BATConfig.from_dict(result["tuned"]["config"])
+    printed = capsys.readouterr().out
+    assert "the target is held: asked 1.30, measured 1.3" in printed
+    assert " % of the measured one; 4." in printed
+    # nothing is timed again
+    monkeypatch.setattr("batvit.cli.tune.fit_time", None)
+    assert tune(given, out, "--target-speedup", "1.3", "--trials", 3, "--resume") == 0
+    assert (out / "time.json").read_bytes() == kept
+
+
+def test_a_time_is_not_taken_to_another_machine(given, tmp_path, slower, alone, capsys):
+    out = tmp_path / "out"
+    assert tune(given, out, "--target-speedup", "1.3", "--trials", 1) == 0
+    about = json.loads((out / "about.json").read_text())
+    (out / "about.json").write_text(json.dumps(about | {"processor": "Another"}))
+    assert tune(given, out, "--target-speedup", "1.3", "--trials", 3, "--resume") == 2
+    assert "begun with processor = Another, and cannot go on with " in capsys.readouterr().err
+
+
+def test_tune_within_a_drop_says_whether_it_holds(given, tmp_path, slower, alone, capsys):
+    out = tmp_path / "out"
+    assert tune(given, out, "--labels", "--max-drop", "100", "--trials", 3) == 0
+    assert "the limit holds on the pictures held apart: lost " in capsys.readouterr().out
+    assert json.loads((out / "result.json").read_text())["tuned"]["drop"] <= 100
+
+
+def test_an_interrupt_leaves_the_best_so_far(given, tmp_path, monkeypatch, capfd):
+    number, judge = itertools.count(), searches.judge
+
+    def interrupted(*arguments):
+        if next(number) == 2:
+            raise KeyboardInterrupt
+        return judge(*arguments)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(searches, "judge", interrupted)
+        assert tune(given, out, "--target-macs", "0.8", "--trials", 9) == 130
+    assert "Traceback" not in capfd.readouterr().err
+    assert batvit.BATConfig.load(out / "config.json").blocks
+    assert not (out / "result.json").exists()
+
+
+def test_a_dense_model_that_is_not_finite_is_refused_before_the_search(given, tmp_path, capsys):
+    weights = load_file(given[2])
+    weights["head.bias"] = torch.full((3,), float("nan"))
+    save_file(weights, tmp_path / "nan.safetensors")
+    given = (*given[:2], str(tmp_path / "nan.safetensors"), *given[3:])
+    assert tune(given, tmp_path / "out", "--target-macs", "0.7", "--trials", 1) == 2
+    assert "the dense model's logits are not finite" in capsys.readouterr().err
+    assert not (tmp_path / "out" / searches.JOURNAL).exists()
+
+
+def test_a_budget_out_of_reach_names_the_nearest_before_the_search(given, tmp_path, capsys):
+    assert tune(given, tmp_path / "out", "--target-macs", "0.01") == 2
+    assert (
+        "no configuration goes down to 0.01 of the dense model's cost; the nearest that can be had" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--target-speedup", "0.9"), "--target-speedup must be above 1 and below 100, got 0.9"),
+        (("--target-speedup", "150"), "--target-speedup must be above 1 and below 100, got 150"),
+        (("--max-drop", "0.5"), "--max-drop is about accuracy, and needs labels; add --labels"),
+        (("--target-macs", "100G"), "--target-macs must be below the 0."),
+        (("--target-macs", "0.5", "--minutes", "0"), "--minutes must be above 0, got 0.0"),
+        (("--target-macs", "0.5", "--samples", "7"), "has 12 pictures, --samples 7 and --held-apart 7 need 14; lower them"),
+    ],
+)
+def test_tune_refuses(given, tmp_path, capsys, arguments, reason):
+    assert tune(given, tmp_path / "out", *arguments) == 2
+    out, err = capsys.readouterr()
+    assert reason in err
+    assert err.count("\n") == 1
+    assert out == ""
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("macs", "reason"),
+    [
+        ("1.2", "1.2 MACs; did you mean 1.2G?"),
+        ("1", "did you mean 1G?"),
+        ("-1", "more than 0"),
+        ("many", "expected MACs such as"),
+    ],
+)
+def test_tune_refuses_what_is_no_number_of_macs(given, tmp_path, capsys, macs, reason):
+    with pytest.raises(SystemExit) as left:
+        tune(given, tmp_path / "out", f"--target-macs={macs}")
+    assert left.value.code == 2
+    assert reason in capsys.readouterr().err
