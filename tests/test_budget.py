@@ -7,7 +7,7 @@ import timm
 import torch
 
 import batvit
-from batvit.budget import CONTENDERS, Family, OutOfReachError, at_macs, at_time, macs_of
+from batvit.budget import Family, OutOfReachError, at_macs, at_time, contenders, macs_of
 from batvit.config import BATConfig
 from batvit.plans import PLANS
 
@@ -18,7 +18,7 @@ def model():
         return timm.create_model("vit_tiny_patch16_224", img_size=160, depth=6, embed_dim=48, num_heads=3)
 
 
-@pytest.mark.parametrize("method", CONTENDERS)
+@pytest.mark.parametrize("method", contenders())
 def test_a_family_falls_from_everything_to_almost_nothing(method, model):
     family = Family.of(method, model)
     schedules = [family.at(keep).schedule(depth=6, patches=100, prefix=1) for keep in (1.0, 0.9, 0.6, 0.3, 0.05)]

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batvit
+from batvit.budget import Family, at_macs, contenders
 from batvit.config import Counts
-from batvit.plans import PLANS, Evidence
+from batvit.plans import PLANS, Evidence, Plan
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "own_plan.py"
@@ -77,3 +78,15 @@ def test_a_model_runs_with_it(mine):
     with batvit.trace(model) as trace, torch.no_grad():
         assert model(images).isfinite().all()
     assert [site.counts.tokens_out for site in trace.sites] == [11, 6]
+
+
+def test_it_is_compared_like_any_other(mine):
+    assert contenders()[-1] == "mine"
+    model = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=4, num_classes=5)
+    config = at_macs(model, Family.of("mine", model), 0.7)
+    assert (config.method, config.weight) == ("mine", "size")
+
+
+def test_where_it_takes_tokens_is_one_of_four_ways(mine):
+    with pytest.raises(ValueError, match="spread must be one of sites, blocks, rates, list, got 'everywhere'"):
+        Plan(mine.decide, drops=False, spread="everywhere")

@@ -13,9 +13,7 @@ from batvit.macs import count_macs
 from batvit.plans import PLANS, diffrate
 
 HALVINGS = 12
-# BAT as each of its presets for a pretrained model, then the peers as published
 OF_BAT = {"bat": "training_free", "bat_gradual": "gradual"}
-CONTENDERS = (*OF_BAT, *(name for name in PLANS if name not in OF_BAT))
 LEAST_SHARE = 0.01
 LEAST_STEP = 1e-3
 CLOSE = 0.004
@@ -25,6 +23,11 @@ ATTEMPTS = 4
 
 class OutOfReachError(ValueError):
     """A budget that no configuration of a plan meets. The message names the nearest that can be had."""
+
+
+def contenders() -> tuple[str, ...]:
+    """BAT as each of its presets for a pretrained model, then all other plans that there are."""
+    return (*OF_BAT, *(name for name in PLANS if name not in OF_BAT))
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ class Family:
     @classmethod
     def of(cls, method: str, model: nn.Module) -> "Family":
         """The family of a plan for a supported model."""
-        if method not in CONTENDERS:
-            raise ValueError(f"unknown plan {method!r}; there are {', '.join(CONTENDERS)}")
+        if method not in contenders():
+            raise ValueError(f"unknown plan {method!r}; there are {', '.join(contenders())}")
         anatomy = anatomy_of(model)
         return cls(method, anatomy.depth, anatomy.patches)
 

@@ -98,7 +98,7 @@ def fit_plans(
     Args:
         study: gets a row for each, or the reason why there is none, and is saved after each.
         clock: measures the time.
-        plans: names of :data:`batvit.budget.CONTENDERS`.
+        plans: names of :func:`batvit.budget.contenders`.
         targets: shares of the dense model's MACs and time, in (0, 1).
         progress: told what is done next.
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from batvit.backbones.patch import reduced_copy
 from batvit.benchmark import as_csv
-from batvit.budget import CONTENDERS
+from batvit.budget import contenders
 from batvit.cli import models, options
 from batvit.compare import Clock, fit_plans, time_plans, watch_plans
 from batvit.config import BATConfig
@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Model, pictures, plans, targets and output."""
     options.add_model(parser)
     options.add_data(parser)
-    plans = f"with commas; by default all: {','.join(CONTENDERS)}"
-    parser.add_argument("--plans", type=_plans, default=list(CONTENDERS), metavar="NAME,…", help=plans)
+    plans = f"with commas; by default all: {','.join(contenders())}"
+    parser.add_argument("--plans", type=_plans, default=list(contenders()), metavar="NAME,…", help=plans)
     targets = f"shares of the dense model's MACs, and of its time, with commas ({','.join(map(str, TARGETS))})"
     parser.add_argument("--targets", type=_targets, default=TARGETS, metavar="SHARE,…", help=targets)
     parser.add_argument("--samples", type=options.at_least(1), metavar="N", help="pictures, taken evenly; all by default")
@@ -190,9 +190,9 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _plans(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
-    unknown = next((name for name in names if name not in CONTENDERS), None)
+    unknown = next((name for name in names if name not in contenders()), None)
     if unknown is not None:
-        raise argparse.ArgumentTypeError(f"unknown plan {unknown!r}; there are {', '.join(CONTENDERS)}")
+        raise argparse.ArgumentTypeError(f"unknown plan {unknown!r}; there are {', '.join(contenders())}")
     return list(dict.fromkeys(names))
 
 

@@ -39,14 +39,13 @@ def merge(
     total = sum_by_group(weight, assignment)
     group = assignment.index.clamp(min=0) if assignment.drops else assignment.index
     share = weight / total.gather(1, group)
-    mean = _weighted(x, share, group, assignment)
+    mean: Tensor = _weighted(x, share, group, assignment)
     if not keep_norm:
         return mean
     lengths: Tensor = sum_by_group(share * _norm(x), assignment)
     # a token that stays alone has the length it had, and stays as it is
-    longer: Tensor = lengths / _norm(mean).clamp(min=NO_WEIGHT)
-    scaled: Tensor = mean * longer.unsqueeze(-1)
-    return scaled.to(x.dtype)
+    longer = lengths / _norm(mean).clamp(min=NO_WEIGHT)
+    return (mean * longer.unsqueeze(-1)).to(x.dtype)
 
 
 def _norm(x: Float[Tensor, "batch tokens channels"]) -> Float[Tensor, "batch tokens"]:
