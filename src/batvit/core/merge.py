@@ -39,7 +39,7 @@ def merge(
     total = sum_by_group(weight, assignment)
     group = assignment.index.clamp(min=0) if assignment.drops else assignment.index
     share = weight / total.gather(1, group)
-    mean: Tensor = _weighted(x, share, group, assignment)
+    mean = _weighted(x, share, group, assignment)
     if not keep_norm:
         return mean
     lengths: Tensor = sum_by_group(share * _norm(x), assignment)
@@ -49,7 +49,8 @@ def merge(
 
 
 def _norm(x: Float[Tensor, "batch tokens channels"]) -> Float[Tensor, "batch tokens"]:
-    return torch.linalg.vector_norm(x, dim=2, dtype=torch.promote_types(x.dtype, torch.float32)).float()
+    lengths: Tensor = torch.linalg.vector_norm(x, dim=2, dtype=torch.promote_types(x.dtype, torch.float32))
+    return lengths.float()
 
 
 def _weighted(
