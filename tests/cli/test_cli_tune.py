@@ -176,9 +176,9 @@ def test_a_time_is_not_taken_to_another_machine(given, tmp_path, slower, alone, 
     out = tmp_path / "out"
     assert tune(given, out, "--target-speedup", "1.3", "--trials", 1) == 0
     about = json.loads((out / "about.json").read_text())
-    (out / "about.json").write_text(json.dumps(about | {"processor": "Another"}))
+    (out / "about.json").write_text(json.dumps(about | {"cpu": "Another"}))
     assert tune(given, out, "--target-speedup", "1.3", "--trials", 3, "--resume") == 2
-    assert "begun with processor = Another, and cannot go on with " in capsys.readouterr().err
+    assert "begun with cpu = Another, and cannot go on with " in capsys.readouterr().err
 
 
 def test_tune_within_a_drop_says_whether_it_holds(given, tmp_path, slower, alone, capsys):
