@@ -27,13 +27,9 @@ SMALL = ("--img-size", "64", "--num-classes", "3")
 
 
 @pytest.fixture(autouse=True)
-def _as_it_was(monkeypatch):
+def _offline(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setenv("KINETO_LOG_LEVEL", "99")
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

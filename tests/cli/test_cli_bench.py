@@ -21,11 +21,8 @@ no_compiler = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def _as_it_was(monkeypatch):
-    monkeypatch.setenv("KINETO_LOG_LEVEL", "99")
-    threads = torch.get_num_threads()
+def _no_graph_is_left():
     yield
-    torch.set_num_threads(threads)
     torch.compiler.reset()
 
 
