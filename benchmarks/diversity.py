@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 import batvit
 from batvit.checkpoint import create_model
-from batvit.data import image_folder, loader
+from batvit.data import image_folder, loader, placed
 from batvit.files import check_writable, write_atomic
 from batvit.visualize import CURVE_COLOURS, CURVE_MARKERS, FIGURE_FORMATS, save
 
@@ -44,6 +44,9 @@ def load(args: argparse.Namespace) -> dict[str, dict[str, nn.Module]]:
         if tuned is not None:
             after = create_model(args.model, checkpoint=tuned, num_classes=args.num_classes, image_size=size)
             panels[AFTER][name] = after if config is None else batvit.patch(after, config)
+    for models in panels.values():
+        for model in models.values():
+            model.to(args.device)
     return {panel: models for panel, models in panels.items() if models}
 
 
@@ -57,7 +60,8 @@ def measure(
         samples += len(images)
         for panel, models in panels.items():
             for name, model in models.items():
-                found = torch.tensor(batvit.diversity_by_block(model.eval(), images), dtype=torch.float64)
+                blocks = batvit.diversity_by_block(model.eval(), placed(images, model))
+                found = torch.tensor(blocks, dtype=torch.float64)
                 sums[panel, name] = sums.get((panel, name), 0) + found * len(images)
     return {panel: {name: (sums[panel, name] / samples).tolist() for name in panels[panel]} for panel in panels}
 
@@ -94,6 +98,7 @@ def main() -> None:
     parser.add_argument("--keep-rate", type=float, default=0.5)
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("-o", "--output", default="diversity.png")
     parser.add_argument("--json")
     args = parser.parse_args()

@@ -22,7 +22,7 @@ from batvit.evaluate import paired_interval
 from batvit.files import check_writable, read_json, write_atomic
 
 
-def load(run: Path) -> tuple[nn.Module, dict[str, Any]]:
+def load(run: Path, device: str) -> tuple[nn.Module, dict[str, Any]]:
     """The model as it is after the last epoch, and what its log says of speed."""
     about, weights = read_json(run / "run.json"), run / "last.safetensors"
     size = about.get("img_size")
@@ -38,16 +38,17 @@ def load(run: Path) -> tuple[nn.Module, dict[str, Any]]:
     epochs = [line for line in map(json.loads, (run / "log.jsonl").read_text().splitlines()) if "top1" in line]
     hours = sum(epoch["seconds"] for epoch in epochs) / 3600
     speed = sum(epoch["seconds"] * epoch["samples_per_sec"] for epoch in epochs) / (3600 * hours)
-    return model.eval(), {"hours": hours, "samples_per_sec": speed, "epochs": len(epochs), "commit": about["git_commit"]}
+    told = {"hours": hours, "samples_per_sec": speed, "epochs": len(epochs), "commit": about["git_commit"]}
+    return model.to(device).eval(), told
 
 
 @torch.inference_mode()
-def right(models: dict[str, nn.Module], data: str, batch_size: int) -> dict[str, torch.Tensor]:
+def right(models: dict[str, nn.Module], data: str, batch_size: int, workers: int) -> dict[str, torch.Tensor]:
     """Of each model, which pictures it names right: 0 or 100 each."""
     first = next(iter(models.values()))
     pictures = image_folder(data, num_classes=first.num_classes)
     found: dict[str, list[torch.Tensor]] = {name: [] for name in models}
-    for images, labels in track(loader(pictures, first, batch_size=batch_size), "evaluating"):
+    for images, labels in track(loader(pictures, first, batch_size=batch_size, workers=workers), "evaluating"):
         for name, model in models.items():
             found[name].append(model(placed(images, model)).argmax(dim=1).cpu() == labels)
     return {name: 100 * torch.cat(parts).double() for name, parts in found.items()}
@@ -60,13 +61,15 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--workers", type=int, default=0, help="processes that read pictures")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.json:
         check_writable(args.json)
-    loaded = {name: load(Path(path)) for name, _, path in (run.partition("=") for run in args.runs)}
-    hits = right({name: model for name, (model, _) in loaded.items()}, args.data, args.batch_size)
+    loaded = {name: load(Path(path), args.device) for name, _, path in (run.partition("=") for run in args.runs)}
+    hits = right({name: model for name, (model, _) in loaded.items()}, args.data, args.batch_size, args.workers)
     base = hits[next(iter(hits))]
     print("| | G MACs | top-1 [95 %] | difference [95 %] | images/s | hours |\n|---|---|---|---|---|---|")
     rows = {}

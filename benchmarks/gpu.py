@@ -15,22 +15,16 @@ from torch import nn
 
 import batvit
 from batvit.benchmark import compare
+from batvit.budget import Family, at_macs
 from batvit.checkpoint import create_model
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def tome(model: nn.Module, macs: int) -> nn.Module:
-    """ToMe as published, in every block, with the r whose MACs come nearest."""
-    anatomy = batvit.info(model)
-    depth, patches = len(anatomy.blocks), anatomy.blocks[0].tokens_in
-    found = []
-    for r in range(1, (patches - 1) // depth + 1):
-        tokens = tuple(patches - r * (i + 1) for i in range(depth))
-        settings = {"tokens": tokens, "blocks": tuple(range(depth)), "similarity": "keys", "weight": "size", "size_aware": True}
-        twin = batvit.patch(copy.deepcopy(model), batvit.BATConfig(method="tome", **settings))
-        found.append((abs(batvit.info(twin).macs - macs), r, twin))
-    return min(found, key=lambda one: one[:2])[2]
+    """ToMe as published, at no more than so many MACs."""
+    share = macs / batvit.info(model).macs
+    return batvit.patch(copy.deepcopy(model), at_macs(model, Family.of("tome", model), share))
 
 
 def rows(dense: nn.Module, keep_rate: float, images: torch.Tensor, args: argparse.Namespace) -> list[str]:
