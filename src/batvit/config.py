@@ -47,7 +47,7 @@ class BATConfig:
     blocks: tuple[int, ...] | None = None
     """the blocks that reduce, counted from 0; by default three sites at the quarters of the depth (3, 6, 9 of 12)"""
     gradual: bool = False
-    """let a keep rate take the same number of tokens in each of many blocks; what three sites would leave is left in the end"""
+    """let a keep rate shrink the tokens in many blocks, the side of their square evenly, to what three sites would leave"""
     align: int = 1
     """round what a keep rate leaves, with the prefix, to a multiple of this; of half of it, or less, where few are left"""
     method: str = "bat"
@@ -221,7 +221,7 @@ class BATConfig:
             assert rate is not None
             share, before = rate, tokens
             if self.gradual and not isinstance(self.keep_rate, tuple):
-                share, before = 1 - (1 - rate**3) * fallen, patches
+                share, before = (1 - (1 - rate**1.5) * fallen) ** 2, patches
             # a product such as 196 * (138 / 196) must not be rounded up by its last bit
             out = min(tokens, max(1, math.ceil(share * before - 1e-9)))
             return out if out == tokens else self._aligned(out, tokens, prefix)
@@ -240,5 +240,8 @@ class BATConfig:
         while align > 1 and 4 * align > prefix + out:
             align //= 2
         lower = (prefix + out) // align * align - prefix
-        fitting = (n for n in (lower, lower + align) if 1 <= n < tokens and tokens - n <= most * tokens)
-        return min(fitting, key=lambda n: abs(n - out), default=out)
+        fitting = [n for n in (lower, lower + align) if 1 <= n < tokens and tokens - n <= most * tokens]
+        # torch.compile looks into this, and min(…, key=…) ends its graph up to torch 2.11
+        if not fitting:
+            return out
+        return fitting[0] if out - fitting[0] <= fitting[-1] - out else fitting[-1]

@@ -29,10 +29,14 @@ class MultiheadBlock(ReducedBlock):
 
 def heard(attention: nn.MultiheadAttention, x: Tensor, queries: int | None = None) -> Heard:
     """Queries of the first so many tokens (of all by default) and all keys, once more, by the attention's own weights."""
-    weights = attention.in_proj_weight.chunk(3)
+    of_queries, of_keys, _ = attention.in_proj_weight.chunk(3)
     biases = (None,) * 3 if attention.in_proj_bias is None else attention.in_proj_bias.chunk(3)
-    first, keys = (
-        nn.functional.linear(tokens, weight, bias).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-        for tokens, weight, bias in zip((x[:, :queries], x), weights, biases, strict=False)
-    )
+    first = _projected(x[:, :queries], of_queries, biases[0], attention.num_heads)
+    keys = _projected(x, of_keys, biases[1], attention.num_heads)
     return Heard(first, keys, attention.head_dim**-0.5)
+
+
+def _projected(x: Tensor, weight: Tensor, bias: Tensor | None, heads: int) -> Tensor:
+    """(B, N, C) to (B, heads, N, C / heads)."""
+    projected: Tensor = nn.functional.linear(x, weight, bias).unflatten(-1, (heads, -1))
+    return projected.transpose(1, 2)

@@ -49,7 +49,8 @@ class ReducedEvaBlock(ReducedBlock, EvaBlock):
 
     def trial(self, x: Tensor) -> dict[str, Any]:
         patches = x.shape[1] - self.attn.num_prefix_tokens
-        angles = torch.arange(patches * self.attn.head_dim, device=x.device).view(patches, -1).to(x.dtype)
+        # the width of a head, which not every version tells
+        angles = torch.arange(patches * round(self.attn.scale**-2), device=x.device).view(patches, -1).to(x.dtype)
         return {"rope": torch.cat([angles.sin(), angles.cos()], dim=-1)}
 
     def _turned(self, heard: Tensor, rope: Tensor | None) -> Tensor:
