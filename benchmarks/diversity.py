@@ -39,14 +39,11 @@ def load(args: argparse.Namespace) -> dict[str, dict[str, nn.Module]]:
             # both panels show what was tuned
             config = saved
         size = None if args.img_size is None else (args.img_size, args.img_size)
-        before = create_model(args.model, checkpoint=args.checkpoint, pretrained=True, image_size=size)
+        before = create_model(args.model, checkpoint=args.checkpoint, pretrained=True, image_size=size).to(args.device)
         panels[BEFORE][name] = before if config is None else batvit.patch(before, config)
         if tuned is not None:
-            after = create_model(args.model, checkpoint=tuned, num_classes=args.num_classes, image_size=size)
+            after = create_model(args.model, checkpoint=tuned, num_classes=args.num_classes, image_size=size).to(args.device)
             panels[AFTER][name] = after if config is None else batvit.patch(after, config)
-    for models in panels.values():
-        for model in models.values():
-            model.to(args.device)
     return {panel: models for panel, models in panels.items() if models}
 
 

@@ -76,8 +76,9 @@ def test_an_unknown_plan_is_refused(model):
         Family.of("bta", model)
 
 
-def test_time_is_met_whatever_a_plan_costs_beside_its_macs(model):
-    dense, asked, overhead = macs_of(model, None), [], 0.15
+@pytest.mark.parametrize("overhead", [0.0, 0.15])
+def test_time_is_met_whatever_a_plan_costs_beside_its_macs(overhead, model):
+    dense, asked = macs_of(model, None), []
 
     def time_share(config):
         asked.append(config)

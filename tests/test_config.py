@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import math
 from fractions import Fraction
 from math import ceil, inf, nan
 
@@ -448,7 +447,7 @@ def test_the_side_falls_evenly_if_gradual_to_what_three_sites_would_leave():
     assert config.sites(24) == tuple(range(4, 16))
     tokens = [counts.tokens_out for counts in config.schedule(depth=12, patches=256)]
     # the side falls from 16 to 2
-    assert tokens == [math.ceil(256 * (1 - 7 / 8 * part / 6) ** 2) for part in range(1, 7)] == [187, 129, 81, 45, 19, 4]
+    assert tokens == [ceil(256 * (1 - 7 / 8 * part / 6) ** 2) for part in range(1, 7)] == [187, 129, 81, 45, 19, 4]
     given = [counts.tokens_out for counts in config.with_fields(blocks=(3, 6, 9)).schedule(depth=12, patches=256)]
     assert given == [129, 45, 4]
     aligned = BATConfig.preset("gradual", keep_rate=0.5).schedule(depth=12, patches=196, prefix=1)
