@@ -7,7 +7,8 @@ import timm
 import torch
 
 import batvit
-from batvit.budget import Family, OutOfReachError, at_macs, at_time, contenders, macs_of
+from batvit import budget
+from batvit.budget import Curve, Family, OutOfReachError, at_macs, at_time, contenders, macs_of
 from batvit.config import BATConfig
 from batvit.plans import PLANS
 
@@ -43,9 +44,21 @@ def test_macs_are_met_from_below(method, model):
     assert batvit.config_of(model) is None
 
 
+def test_what_was_counted_is_not_counted_again(model, monkeypatch):
+    family, counted = Family.of("bat", model), []
+    monkeypatch.setattr(budget, "macs_of", lambda model, config: counted.append(config) or macs_of(model, config))
+    curve = Curve.of(model, family)
+    config, first = at_macs(model, family, 0.6, curve), len(counted)
+    assert at_macs(model, family, 0.6, curve) == config == at_macs(model, family, 0.6)
+    assert len(counted) == 2 * first
+    near = at_macs(model, family, 0.62, curve)
+    assert 0.61 < macs_of(model, near) / macs_of(model, None) <= 0.62
+    assert len(counted) - 2 * first < first
+
+
 def test_bat_is_the_preset(model):
     config = at_macs(model, Family.of("bat", model), 0.6)
-    assert config == BATConfig.preset("training_free", keep_rate=config.keep_rate, align=1)
+    assert config == BATConfig.preset("training_free", keep_rate=config.keep_rate, align=1, prefix_only=True)
 
 
 def test_tome_takes_the_same_number_in_every_block_and_half_at_most(model):

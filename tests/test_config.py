@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 from fractions import Fraction
 from math import ceil, inf, nan
 
@@ -210,7 +211,9 @@ def test_another_rate_is_a_ceiling_at_each_site():
 def test_presets_say_how_members_are_weighted():
     paper, free = BATConfig.preset("paper"), BATConfig.preset("training_free")
     assert (paper.weight, paper.size_aware) == ("importance", False)
-    assert (free.weight, free.size_aware, free.centres, free.neighbours) == ("importance_size", True, 0.5, 2)
+    assert (free.weight, free.size_aware, free.centres, free.neighbours) == ("importance", True, 0.5, 2)
+    assert (paper.size_power, free.size_power, paper.prefix_only, free.prefix_only) == (1.0, 0.8, False, False)
+    assert BATConfig.preset("gradual").prefix_only
     assert (paper.align, free.align) == (1, 16)
     assert BATConfig.preset() == free
     assert BATConfig.preset("paper", weight="size").weight == "size"
@@ -466,10 +469,15 @@ def test_counts_that_are_given_are_not_made_gradual():
     [
         ({"keep_rate": (0.7, 0.5), "gradual": True}, "gradual takes one keep rate, got"),
         ({"gradual": 1}, "gradual must be True or False, got 1"),
+        ({"prefix_only": 1}, "prefix_only must be True or False, got 1"),
+        ({"size_power": 0}, r"size_power must lie in \(0, 2\], got 0; 1 counts every patch"),
+        ({"size_power": 2.5}, r"size_power must lie in \(0, 2\], got 2.5"),
+        ({"size_power": math.nan}, r"size_power must lie in \(0, 2\], got nan"),
+        ({"size_power": True}, "size_power must be a number, got True"),
     ],
 )
 @pytest.mark.unchecked
-def test_gradual_refuses(fields, reason):
+def test_it_refuses(fields, reason):
     with pytest.raises((ValueError, TypeError), match=reason):
         BATConfig(**fields)
 

@@ -61,22 +61,11 @@ def calibration(model, *, labelled=False, samples=6):
     return Calibration.of(model, data, labelled=labelled)
 
 
-def test_a_shape_ends_in_one_token_where_only_the_class_token_is_read(model):
+def test_a_shape_has_prefix_tokens_alone_in_the_end_where_no_others_are_read(model):
     config = SHAPE.at(6.0, anatomy_of(model))
-    assert (config.blocks, config.tokens) == ((1, 2, 3, 4), (26, 16, 6, 1))
+    assert (config.blocks, config.tokens, config.prefix_only) == ((1, 2, 3), (26, 16, 6), True)
     pooled = timm.create_model("vit_tiny_patch16_224", img_size=96, depth=5, embed_dim=48, num_heads=3, global_pool="avg")
-    assert SHAPE.at(6.0, anatomy_of(pooled)).tokens == (26, 16, 6)
-
-
-def test_that_last_site_changes_no_logit(model):
-    images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-    config = SHAPE.at(6.0, anatomy_of(model))
-    fields = {"blocks": config.blocks[:-1], "tokens": config.tokens[:-1]}
-    with torch.no_grad():
-        found = batvit.patch(light_copy(model), config)(images)
-        expected = batvit.patch(light_copy(model), config.with_fields(**fields))(images)
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
-    assert macs_of(model, config) < macs_of(model, config.with_fields(**fields))
+    assert SHAPE.at(6.0, anatomy_of(pooled)) == config.with_fields(prefix_only=False)
 
 
 def test_the_curve_says_whether_tokens_fall_early_or_late(model):

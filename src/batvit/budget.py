@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -35,7 +35,7 @@ class Family:
     """The configurations of one plan for one model, ordered by the share of the tokens that goes on, in (0, 1].
 
     As published (:data:`batvit.plans.plan.SPREADS`). BAT's are those of its presets. Counts are not aligned, so that any budget
-    can be met.
+    can be met, and whatever the plan, no token goes through the last MLP that the head does not read.
     """
 
     method: str
@@ -53,9 +53,9 @@ class Family:
     def at(self, keep: float) -> BATConfig:
         """One configuration; the larger ``keep``, the more tokens go on at every site."""
         if self.method in OF_BAT:
-            return BATConfig.preset(OF_BAT[self.method], keep_rate=keep, align=1)
+            return BATConfig.preset(OF_BAT[self.method], keep_rate=keep, align=1, prefix_only=True)
         plan = PLANS[self.method]
-        fields = {"method": self.method, **plan.published}
+        fields = {"method": self.method, "prefix_only": True, **plan.published}
         if plan.spread == "sites":
             return BATConfig(keep_rate=keep, **fields)
         tokens, left = [], self.patches
@@ -86,38 +86,59 @@ def macs_of(model: nn.Module, config: BATConfig | None) -> int:
     return count_macs(anatomy.tower, (3, *anatomy.image_size), **anatomy.arguments)[""]
 
 
-def at_macs(model: nn.Module, family: Family, share: float) -> BATConfig:
+@dataclass(frozen=True)
+class Curve:
+    """The MACs of a family, as a share of the dense model's, over the share of the tokens that goes on; as far as counted."""
+
+    model: nn.Module
+    family: Family
+    dense: int
+    """MACs of the dense model"""
+    known: dict[float, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: nn.Module, family: Family) -> "Curve":
+        """Nothing counted yet but the dense model, which is left alone."""
+        return cls(model, family, macs_of(model, None))
+
+    def at(self, keep: float) -> float:
+        """Counted once."""
+        if keep not in self.known:
+            self.known[keep] = macs_of(self.model, self.family.at(keep)) / self.dense
+        return self.known[keep]
+
+    def around(self, share: float) -> tuple[tuple[float, float], tuple[float, float]]:
+        """What the nearest known keeps and costs: below a share, or at it, and above; 1 and 1 if none is known above."""
+        below = max((keep, cost) for keep, cost in self.known.items() if cost <= share)
+        above = min(((keep, cost) for keep, cost in self.known.items() if cost > share), default=(1.0, 1.0))
+        return below, above
+
+
+def at_macs(model: nn.Module, family: Family, share: float, curve: Curve | None = None) -> BATConfig:
     """The most generous configuration of a family that costs no more than a share of the dense model's MACs.
 
     Args:
         model: a supported model; it is left alone.
         family: for this model.
         share: of the dense MACs, in (0, 1).
+        curve: of both, where some of it is known; it gets what is counted.
 
     Raises:
         OutOfReachError: if even the leanest costs more.
     """
     if not 0 < share < 1:
         raise ValueError(f"a target is a share of the dense model's cost, in (0, 1), got {share}")
-    dense = macs_of(model, None)
-    low, high = LEAST_SHARE, 1.0
-    best = family.at(low)
-    least, most = macs_of(model, best) / dense, 1.0
-    if least > share:
-        raise OutOfReachError(f"{family.method} cannot go down to {share:g} of the MACs; the nearest is {least:.3f}")
+    curve = Curve.of(model, family) if curve is None else curve
+    if (nearest := curve.at(LEAST_SHARE)) > share:
+        raise OutOfReachError(f"{family.method} cannot go down to {share:g} of the MACs; the nearest is {nearest:.3f}")
     for halving in range(HALVINGS):
+        (low, least), (high, most) = curve.around(share)
+        if share - least <= CLOSE * share or high - low < LEAST_STEP:
+            break
         # where a line meets the share, and every third time in the middle, so that a bend does not hold it up
         part = (share - least) / (most - least) if halving % 3 < 2 else 0.5
-        middle = low + min(max(part, 0.02), 0.98) * (high - low)
-        config = family.at(middle)
-        cost = macs_of(model, config) / dense
-        if cost <= share:
-            low, least, best = middle, cost, config
-        else:
-            high, most = middle, cost
-        if 0 <= share - least <= CLOSE * share or high - low < LEAST_STEP:
-            break
-    return best
+        curve.at(low + min(max(part, 0.02), 0.98) * (high - low))
+    return family.at(curve.around(share)[0][0])
 
 
 def at_time(
@@ -135,10 +156,10 @@ def at_time(
     Raises:
         OutOfReachError: if none comes near, naming the nearest.
     """
-    wanted, found = share, list[tuple[float, float, BATConfig]]()
+    wanted, found, curve = share, list[tuple[float, float, BATConfig]](), Curve.of(model, family)
     for _ in range(ATTEMPTS):
         try:
-            config = at_macs(model, family, wanted)
+            config = at_macs(model, family, wanted, curve)
         except OutOfReachError:
             # no further than the leanest
             config, wanted = family.at(LEAST_SHARE), 0.0

@@ -40,7 +40,9 @@ def check(config: "BATConfig") -> None:
     _share("pairs", config.pairs, most=0.5)
     _integers("align", (config.align,), least=1, remedy="1 aligns nothing")
     _integers("neighbours", None if config.neighbours is None else (config.neighbours,), least=1, remedy="or None for all")
-    for name in ("size_aware", "keep_norm", "gradual"):
+    if not _number("size_power", config.size_power) or not 0 < config.size_power <= 2:
+        raise ValueError(f"size_power must lie in (0, 2], got {config.size_power}; 1 counts every patch, size_aware=False none")
+    for name in ("size_aware", "keep_norm", "gradual", "prefix_only"):
         if not isinstance(getattr(config, name), bool):
             raise TypeError(f"{name} must be True or False, got {getattr(config, name)!r}")
     if config.gradual and isinstance(config.keep_rate, tuple):

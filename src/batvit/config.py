@@ -68,6 +68,10 @@ class BATConfig:
     """give a merged token the weighted mean length of its members, as a mean of unlike tokens is shorter than they are"""
     size_aware: bool = False
     """add log(size) to the attention logits after the first site, so that a merged token counts for what it holds"""
+    size_power: float = 1.0
+    """with size_aware, let a merged token count for its size to this power"""
+    prefix_only: bool = False
+    """let prefix tokens alone through the last MLP, where the head reads no others: the same logits for fewer MACs"""
 
     def __post_init__(self) -> None:
         for name in PER_SITE:
@@ -220,7 +224,7 @@ class BATConfig:
             rate = self.keep_rate[site] if isinstance(self.keep_rate, tuple) else self.keep_rate
             assert rate is not None
             share, before = rate, tokens
-            if self.gradual and not isinstance(self.keep_rate, tuple):
+            if self.gradual:
                 share, before = (1 - (1 - rate**1.5) * fallen) ** 2, patches
             # a product such as 196 * (138 / 196) must not be rounded up by its last bit
             out = min(tokens, max(1, math.ceil(share * before - 1e-9)))
@@ -240,8 +244,6 @@ class BATConfig:
         while align > 1 and 4 * align > prefix + out:
             align //= 2
         lower = (prefix + out) // align * align - prefix
-        fitting = [n for n in (lower, lower + align) if 1 <= n < tokens and tokens - n <= most * tokens]
+        fitting = [n for n in (lower, lower + align) if 1 <= n < tokens and tokens - n <= most * tokens] or [out]
         # torch.compile looks into this, and min(…, key=…) ends its graph up to torch 2.11
-        if not fitting:
-            return out
         return fitting[0] if out - fitting[0] <= fitting[-1] - out else fitting[-1]

@@ -20,6 +20,7 @@ from batvit.backbones.patch import anatomy_of, reduced_copy
 from batvit.budget import macs_of
 from batvit.config import BATConfig
 from batvit.files import read_json, write_atomic
+from batvit.presets import TRAINING_FREE
 from batvit.timing import in_turns, quartiles
 
 Cost = Callable[[BATConfig], float]
@@ -103,7 +104,8 @@ def features(config: BATConfig | None, depth: int, patches: int, prefix: int) ->
             if config.neighbours not in (None, 2):
                 found["several neighbours, a pair"] += clustered
             image, sized = counts.tokens_out, config.size_aware
-        found["mlp, a token"] += (image + prefix) / whole
+        onwards = prefix if config is not None and config.prefix_only and block == depth - 1 else image + prefix
+        found["mlp, a token"] += onwards / whole
     return [value / depth for value in found.values()]
 
 
@@ -173,21 +175,15 @@ class Shape:
         return cls(chance.randint(1, depth), first, last, curve, centres, pairs, *kinds)
 
     def at(self, final: float, anatomy: Anatomy) -> BATConfig:
-        """The configuration that leaves ``final`` tokens after the last site.
-
-        Where the head reads the class token alone, nobody reads the others after the last attention: they become one, so that
-        its MLP costs nothing.
-        """
+        """The configuration that leaves ``final`` tokens after the last site."""
         patches, span, steps = anatomy.patches, self.last - self.first, max(self.sites - 1, 1)
         blocks = sorted({round(self.first + span * i / steps) for i in range(self.sites)})
         falls = [((i + 1) / len(blocks)) ** self.curve for i in range(len(blocks))]
         tokens = [max(1, round(patches - (patches - final) * fall)) for fall in falls]
-        if not anatomy.reads_patches:
-            blocks, tokens = [*blocks, anatomy.depth - 1], [*tokens, 1]
-            if blocks[-2] == blocks[-1]:
-                del blocks[-2], tokens[-2]
         fields = {name: value for name, value in asdict(self).items() if name not in ("sites", "first", "last", "curve")}
-        fields |= {"neighbours": self.neighbours or None, "keep_norm": True}
+        fields |= {name: TRAINING_FREE[name] for name in ("keep_norm", "size_power")} | {"neighbours": self.neighbours or None}
+        # a head that reads patches is given them all the same, and the cost must know
+        fields["prefix_only"] = anatomy.reads_prefix
         return BATConfig(blocks=tuple(blocks), tokens=tuple(tokens), **fields)
 
     def within(self, budget: float, cost: Cost, anatomy: Anatomy) -> BATConfig | None:

@@ -100,6 +100,8 @@ def info(model: nn.Module, *, image_size: tuple[int, int] | None = None, name: s
     for i in range(anatomy.depth):
         site = sites.get(i)
         out = site.tokens_out if site else tokens
+        if getattr(anatomy.blocks[i], "leave_as", None) == "prefix":
+            out = 0
         attentive, pairs, clusters = (site.attentive, site.pairs, site.centres) if site else (None, None, None)
         blocks.append(BlockInfo(i, tokens, attentive, pairs, clusters, out, macs[anatomy.name_of(i)]))
         tokens = out

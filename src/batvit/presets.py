@@ -16,8 +16,9 @@ PAPER_TOKENS: dict[float, tuple[int, ...]] = {
 PAPER_PATCHES = 196
 
 TRAINING_FREE = {
-    "weight": "importance_size",
+    "weight": "importance",
     "size_aware": True,
+    "size_power": 0.8,
     "keep_norm": True,
     "centres": 0.5,
     "neighbours": 2,
@@ -26,7 +27,7 @@ TRAINING_FREE = {
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"weight": "importance", "size_aware": False},
     "training_free": TRAINING_FREE,
-    "gradual": TRAINING_FREE | {"gradual": True, "pairs": 0.05},
+    "gradual": TRAINING_FREE | {"gradual": True, "pairs": 0.05, "prefix_only": True},
 }
 DEFAULT_MODE = "training_free"
 DEFAULT_KEEP_RATE = 0.7

@@ -119,6 +119,11 @@ def diversity_by_block(model: nn.Module, images: Float[Tensor, "batch 3 height w
         found.append(float(diversity(x, weight).mean()))
 
     with ExitStack() as hooks:
+        last: Any = anatomy.blocks[-1]
+        if getattr(last, "leave_as", None) == "prefix":
+            # the tokens that the head does not read are looked at all the same
+            hooks.callback(setattr, last, "leave_as", "prefix")
+            last.leave_as = "tensor"
         for site in reductions(model).values():
             hooks.callback(site.register_forward_hook(hear_site).remove)
         for block in anatomy.blocks:

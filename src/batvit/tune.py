@@ -26,9 +26,9 @@ FRONT_SHAPES, FRONT_AT = 2, (0.8, 0.9, 1.1, 1.25)
 
 # where a search begins: near the presets, and with nearly every block
 BEGIN = (
-    Shape(3, 3, 9, 1.0, 0.5, 0.1, 2, "tokens", "importance_size", True),
-    Shape(6, 2, 7, 1.0, 0.5, 0.05, 2, "tokens", "importance_size", True),
-    Shape(10, 0, 11, 1.0, 0.5, 0.2, 0, "tokens", "importance_size", True),
+    Shape(3, 3, 9, 1.0, 0.5, 0.1, 2, "tokens", "importance", True),
+    Shape(6, 2, 7, 1.0, 0.5, 0.05, 2, "tokens", "importance", True),
+    Shape(10, 0, 11, 1.0, 0.5, 0.2, 0, "tokens", "importance", True),
 )
 
 

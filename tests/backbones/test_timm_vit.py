@@ -203,6 +203,29 @@ def test_the_bias_is_the_logarithm_of_the_sizes(dtype):
     assert tokens.bias is None
     assert torch.equal(weighed.bias, torch.tensor([0, 0, 0, log(2), log(5)]).view(1, 1, 1, 5).to(dtype))
     assert weighed.weighed(size_aware=False).bias is None
+    half = torch.tensor([0, 0, 0, log(2) / 2, log(5) / 2]).view(1, 1, 1, 5)
+    torch.testing.assert_close(tokens.weighed(size_aware=True, size_power=0.5).bias, half.to(dtype))
+
+
+def test_at_a_power_of_half_four_patches_count_as_two():
+    # a token of size 4 gets the attention that two copies of it get
+    model = batvit.patch(family("vit"), blocks=(2,), size_power=0.5)
+    tokens = Tokens(torch.randn(1, 5, 48), torch.tensor([[1.0, 1.0, 1.0, 4.0]]), Assignment.identity(1, 4))
+    weighed = tokens.weighed(model.blocks[2].reduce.config.size_aware, model.blocks[2].reduce.config.size_power)
+    with torch.no_grad():
+        found = Block.forward(model.blocks[2], weighed.x, attn_mask=weighed.bias)
+        expected = Block.forward(model.blocks[2], torch.cat([tokens.x, tokens.x[:, -1:]], dim=1))[:, :5]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_power_reaches_the_blocks_after_a_site():
+    model = family("vit")
+    seen = []
+    batvit.patch(model, tokens=(12,), blocks=(2,), size_power=0.5)
+    model.blocks[2].register_forward_hook(lambda m, a, out: seen.append(out))
+    model(pictures(model))
+    torch.testing.assert_close(seen[0].bias[:, 0, 0, 1:], seen[0].size.log() / 2)
 
 
 def test_padding_is_attended_to_by_none_whether_sizes_count_or_not():

@@ -79,7 +79,8 @@ class ReducedBlock(nn.Module):
 
         Args:
             x: a tensor (B, prefix + N, C) before the first site, tokens after it.
-            leave_as: "tokens", a "tensor" with a token a group, or the "grid" with one a patch; its own way by default.
+            leave_as: "tokens", a "tensor" with a token a group, the "grid" with one a patch, or the "prefix" tokens alone; its
+                own way by default.
             real: (B, N), False where a patch is padding; read with a tensor only, as tokens know it.
             arguments: of the block's forward.
         """
@@ -89,22 +90,23 @@ class ReducedBlock(nn.Module):
             arguments = self.moved(arguments, tokens.rows) if tables else arguments
         else:
             tokens = Tokens.start(x, self.prefix, real)
-        bias = tokens.bias
-        if self.reduce is not None or (bias is not None and self.mask is None):
-            tokens = self._opened(tokens, arguments, tables)
+        bias, way = tokens.bias, leave_as or self.leave_as
+        if self.reduce is not None or way == "prefix" or (bias is not None and self.mask is None):
+            tokens = self._opened(tokens, arguments, tables, way)
         else:
             known = arguments if bias is None or self.mask is None else arguments | {self.mask: bias}
             tokens = replace(tokens, x=super().forward(tokens.x, **known))
-        way = leave_as or self.leave_as
         return tokens if way == "tokens" else tokens.grid() if way == "grid" else tokens.x
 
-    def _opened(self, tokens: Tokens, arguments: dict[str, Any], tables: tuple[Tensor, ...]) -> Tokens:
+    def _opened(self, tokens: Tokens, arguments: dict[str, Any], tables: tuple[Tensor, ...], way: str) -> Tokens:
         # the block's own forward, opened between its two lines; patch proves that it still has just these
         parts = self.parts
         attended, heard = self.attend(self._through((parts.attention_norm,), tokens.x), tokens.bias, arguments)
         tokens = replace(tokens, x=tokens.x + self._through(parts.after_attention, attended))
         if self.reduce is not None and heard is not None:
             tokens = self.reduce(tokens, heard, tables)
+        if way == "prefix":
+            tokens = replace(tokens, x=tokens.x[:, : self.prefix], bias=None)
         return replace(tokens, x=tokens.x + self._through((parts.mlp_norm, parts.mlp, *parts.after_mlp), tokens.x))
 
     def _through(self, names: tuple[str, ...], x: Tensor) -> Tensor:

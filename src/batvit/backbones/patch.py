@@ -68,7 +68,7 @@ def patch(model: Model, config: BATConfig | None = None, *, mode: str | None = N
                 f"step, at least {1 - PLANS[config.method].most:.0%} must stay; raise keep_rate, or reduce in more blocks"
             )
     adapter.check(model, config)
-    for i in config.sites(anatomy.depth):
+    for i in sorted({*config.sites(anatomy.depth), anatomy.depth - 1}):
         prove(anatomy.blocks[i], classes[i], i, anatomy.width)
     unpatch(model)
     _reduce(anatomy, classes, config)
@@ -228,13 +228,14 @@ def _refuse(anatomy: Anatomy, i: int, part: str, found: object, known: tuple[typ
 
 def last_way(anatomy: Anatomy, config: BATConfig) -> str:
     """How the last block leaves its tokens: what reads patches gets the grid back, unless patches were dropped."""
+    if config.prefix_only and anatomy.reads_prefix:
+        return "prefix"
     return "grid" if anatomy.reads_patches and not PLANS[config.method].drops else "tensor"
 
 
 def _reduce(anatomy: Anatomy, classes: list[type[ReducedBlock]], config: BATConfig) -> None:
     """Turn the blocks from the first site on into reduced blocks."""
-    depth, sites = anatomy.depth, config.sites(anatomy.depth)
-    last = last_way(anatomy, config)
+    depth, sites, last = anatomy.depth, config.sites(anatomy.depth), last_way(anatomy, config)
     for i in range(sites[0], depth):
         reduce = None
         if i in sites:

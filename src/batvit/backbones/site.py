@@ -44,15 +44,16 @@ class Tokens:
         # all sizes are one
         return tokens.weighed(size_aware=False)
 
-    def weighed(self, size_aware: bool) -> "Tokens":
+    def weighed(self, size_aware: bool, size_power: float = 1.0) -> "Tokens":
         """The same with a bias that fits the sizes; None if the attention needs none.
 
-        With ``size_aware`` the logarithms of the sizes: a token that stands for five counts as five. Padding gets -inf.
+        With ``size_aware`` the logarithms of the sizes, times their power: a token that stands for five counts as five, or as
+        5 ** power. Padding gets -inf.
         """
         if not (size_aware or self.padded):
             return replace(self, bias=None)
-        size = self.size if size_aware else (self.size > 0).float()
-        bias = nn.functional.pad(size.log(), (self.x.shape[1] - size.shape[1], 0))[:, None, None]
+        logs = (self.size if size_aware else (self.size > 0).float()).log() * size_power
+        bias = nn.functional.pad(logs, (self.x.shape[1] - logs.shape[1], 0))[:, None, None]
         return replace(self, bias=bias.to(self.x.dtype))
 
     def placed(self, tables: tuple[Tensor, ...]) -> "Tokens":
@@ -149,7 +150,7 @@ class Reduce(nn.Module):
         reduced = replace(tokens, x=x, size=size, origin=tokens.origin.then(plan), bias=None, tables=(), rows=())
         # after the last block nobody reads them
         read = tables if self.block < self.depth - 1 else ()
-        return reduced.weighed(self.config.size_aware).placed(read)
+        return reduced.weighed(self.config.size_aware, self.config.size_power).placed(read)
 
     def importance(self, tokens: Tokens, heard: Heard) -> Float[Tensor, "batch groups"]:
         """Class attention; the mean attention received where there is no class token."""

@@ -70,7 +70,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     for name, text in field_help(BATConfig).items():
         option = "--" + name.replace("_", "-")
         text += "".join(f" [{mode}: {PRESETS[mode][name]}]" for mode in PRESETS if name in PRESETS[mode])
-        if name in ("size_aware", "keep_norm", "gradual"):
+        if name in ("size_aware", "keep_norm", "gradual", "prefix_only"):
             group.add_argument(option, action=argparse.BooleanOptionalAction, default=None, help=text)
         elif name in choices:
             group.add_argument(option, choices=choices[name], help=text)

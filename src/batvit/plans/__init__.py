@@ -7,9 +7,10 @@ PLAIN = {"weight": "importance", "size_aware": False}
 SIZES = {"weight": "size", "size_aware": True}
 BOTH = {"weight": "importance_size", "size_aware": True}
 KEYS = {"similarity": "keys"}
+PRESET = {"weight": "importance", "size_aware": True, "size_power": 0.8, "keep_norm": True, "centres": 0.5, "neighbours": 2}
 
 PLANS: dict[str, Plan] = {
-    "bat": Plan(bat.plan, drops=False, published=BOTH | {"keep_norm": True, "centres": 0.5, "neighbours": 2}),
+    "bat": Plan(bat.plan, drops=False, published=PRESET),
     "topk": Plan(topk.plan, drops=True, published=PLAIN),
     "evit": Plan(evit.plan, drops=False, combine=evit.combine, published=PLAIN),
     "random": Plan(random.plan, drops=True, published=PLAIN),
