@@ -21,8 +21,8 @@ demo: install
 	$(BIN)/batvit demo
 
 test: install
-	$(BIN)/python -m pytest -n 2 -m "not unchecked" $(SHAPES) --cov --cov-report=
-	$(BIN)/python -m pytest -n 2 -m unchecked --cov --cov-append --cov-report=term --cov-fail-under=95
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not unchecked" $(SHAPES) --cov --cov-report=
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m unchecked --cov --cov-append --cov-report=term --cov-fail-under=95
 
 check: install
 	$(BIN)/ruff format --check .

@@ -106,6 +106,7 @@ class MyAdapter(batvit.Adapter):
             prefix=1,
             class_token=True,
             reads_patches=False,
+            reads_prefix_only=True,
         )
 
 

@@ -47,13 +47,19 @@ def test_macs_are_met_from_below(method, model):
 def test_what_was_counted_is_not_counted_again(model, monkeypatch):
     family, counted = Family.of("bat", model), []
     monkeypatch.setattr(budget, "macs_of", lambda model, config: counted.append(config) or macs_of(model, config))
-    curve = Curve.of(model, family)
-    config, first = at_macs(model, family, 0.6, curve), len(counted)
-    assert at_macs(model, family, 0.6, curve) == config == at_macs(model, family, 0.6)
-    assert len(counted) == 2 * first
-    near = at_macs(model, family, 0.62, curve)
+    curve = Curve(model, family)
+    config, first = curve.within(0.6), len(counted)
+    assert curve.within(0.6) == config
+    assert len(counted) == first
+    near = curve.within(0.62)
     assert 0.61 < macs_of(model, near) / macs_of(model, None) <= 0.62
-    assert len(counted) - 2 * first < first
+    assert len(counted) - first < first
+    assert at_macs(model, family, 0.6) == config
+
+
+def test_what_costs_less_than_the_target_even_with_all_tokens_keeps_them_all(model):
+    # the last MLP is spared whatever is kept
+    assert at_macs(model, Family.of("bat", model), 0.99).keep_rate == 1.0
 
 
 def test_bat_is_the_preset(model):

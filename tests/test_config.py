@@ -44,6 +44,8 @@ def valid_fields(draw):
         "neighbours": draw(st.none() | st.integers(1, 200)),
         "weight": draw(st.sampled_from(["importance", "size", "importance_size"])),
         "size_aware": draw(st.booleans()),
+        "size_power": draw(st.floats(0.1, 2)),
+        "prefix_only": draw(st.booleans()),
     }
 
 
@@ -208,12 +210,20 @@ def test_another_rate_is_a_ceiling_at_each_site():
     assert outs(BATConfig.preset("paper", keep_rate=0.65)) == (128, 84, 55)
 
 
+def test_what_was_saved_before_there_were_powers_and_prefix_only_stays_what_it_was():
+    fields = BATConfig(keep_rate=0.6, size_aware=True).to_dict()
+    del fields["size_power"], fields["prefix_only"]
+    found = BATConfig.from_dict(fields)
+    assert (found.size_power, found.prefix_only) == (1.0, False)
+
+
 def test_presets_say_how_members_are_weighted():
     paper, free = BATConfig.preset("paper"), BATConfig.preset("training_free")
     assert (paper.weight, paper.size_aware) == ("importance", False)
     assert (free.weight, free.size_aware, free.centres, free.neighbours) == ("importance", True, 0.5, 2)
-    assert (paper.size_power, free.size_power, paper.prefix_only, free.prefix_only) == (1.0, 0.8, False, False)
-    assert BATConfig.preset("gradual").prefix_only
+    gradual = BATConfig.preset("gradual")
+    assert [config.size_power for config in (paper, free, gradual)] == [1.0, 1.0, 0.8]
+    assert [config.prefix_only for config in (paper, free, gradual)] == [False, False, True]
     assert (paper.align, free.align) == (1, 16)
     assert BATConfig.preset() == free
     assert BATConfig.preset("paper", weight="size").weight == "size"

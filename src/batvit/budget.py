@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -86,20 +86,12 @@ def macs_of(model: nn.Module, config: BATConfig | None) -> int:
     return count_macs(anatomy.tower, (3, *anatomy.image_size), **anatomy.arguments)[""]
 
 
-@dataclass(frozen=True)
 class Curve:
     """The MACs of a family, as a share of the dense model's, over the share of the tokens that goes on; as far as counted."""
 
-    model: nn.Module
-    family: Family
-    dense: int
-    """MACs of the dense model"""
-    known: dict[float, float] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, model: nn.Module, family: Family) -> "Curve":
-        """Nothing counted yet but the dense model, which is left alone."""
-        return cls(model, family, macs_of(model, None))
+    def __init__(self, model: nn.Module, family: Family) -> None:
+        self.model, self.family, self.dense = model, family, macs_of(model, None)
+        self.known = dict[float, float]()
 
     def at(self, keep: float) -> float:
         """Counted once."""
@@ -107,38 +99,37 @@ class Curve:
             self.known[keep] = macs_of(self.model, self.family.at(keep)) / self.dense
         return self.known[keep]
 
-    def around(self, share: float) -> tuple[tuple[float, float], tuple[float, float]]:
-        """What the nearest known keeps and costs: below a share, or at it, and above; 1 and 1 if none is known above."""
-        below = max((keep, cost) for keep, cost in self.known.items() if cost <= share)
-        above = min(((keep, cost) for keep, cost in self.known.items() if cost > share), default=(1.0, 1.0))
-        return below, above
+    def within(self, share: float) -> BATConfig:
+        """See :func:`at_macs`."""
+        if not 0 < share < 1:
+            raise ValueError(f"a target is a share of the dense model's cost, in (0, 1), got {share}")
+        if (nearest := self.at(LEAST_SHARE)) > share:
+            name = self.family.method
+            raise OutOfReachError(f"{name} cannot go down to {share:g} of the MACs; the nearest is {nearest:.3f}")
+        for halving in range(HALVINGS):
+            low, least = max((keep, cost) for keep, cost in self.known.items() if cost <= share)
+            above = [(keep, cost) for keep, cost in self.known.items() if keep > low]
+            high, most = min(above) if above else (1.0, self.at(1.0))
+            if most <= share or share - least <= CLOSE * share or high - low < LEAST_STEP:
+                break
+            # where a line meets the share, and every third time in the middle, so that a bend does not hold it up
+            part = (share - least) / (most - least) if halving % 3 < 2 else 0.5
+            self.at(low + min(max(part, 0.02), 0.98) * (high - low))
+        return self.family.at(max(keep for keep, cost in self.known.items() if cost <= share))
 
 
-def at_macs(model: nn.Module, family: Family, share: float, curve: Curve | None = None) -> BATConfig:
+def at_macs(model: nn.Module, family: Family, share: float) -> BATConfig:
     """The most generous configuration of a family that costs no more than a share of the dense model's MACs.
 
     Args:
         model: a supported model; it is left alone.
         family: for this model.
         share: of the dense MACs, in (0, 1).
-        curve: of both, where some of it is known; it gets what is counted.
 
     Raises:
         OutOfReachError: if even the leanest costs more.
     """
-    if not 0 < share < 1:
-        raise ValueError(f"a target is a share of the dense model's cost, in (0, 1), got {share}")
-    curve = Curve.of(model, family) if curve is None else curve
-    if (nearest := curve.at(LEAST_SHARE)) > share:
-        raise OutOfReachError(f"{family.method} cannot go down to {share:g} of the MACs; the nearest is {nearest:.3f}")
-    for halving in range(HALVINGS):
-        (low, least), (high, most) = curve.around(share)
-        if share - least <= CLOSE * share or high - low < LEAST_STEP:
-            break
-        # where a line meets the share, and every third time in the middle, so that a bend does not hold it up
-        part = (share - least) / (most - least) if halving % 3 < 2 else 0.5
-        curve.at(low + min(max(part, 0.02), 0.98) * (high - low))
-    return family.at(curve.around(share)[0][0])
+    return Curve(model, family).within(share)
 
 
 def at_time(
@@ -156,10 +147,10 @@ def at_time(
     Raises:
         OutOfReachError: if none comes near, naming the nearest.
     """
-    wanted, found, curve = share, list[tuple[float, float, BATConfig]](), Curve.of(model, family)
+    wanted, found, curve = share, list[tuple[float, float, BATConfig]](), Curve(model, family)
     for _ in range(ATTEMPTS):
         try:
-            config = at_macs(model, family, wanted, curve)
+            config = curve.within(wanted)
         except OutOfReachError:
             # no further than the leanest
             config, wanted = family.at(LEAST_SHARE), 0.0

@@ -71,7 +71,7 @@ class BATConfig:
     size_power: float = 1.0
     """with size_aware, let a merged token count for its size to this power"""
     prefix_only: bool = False
-    """let prefix tokens alone through the last MLP, where the head reads no others: the same logits for fewer MACs"""
+    """let prefix tokens alone through the last MLP where the head reads no others: same logits, fewer MACs, no patch left"""
 
     def __post_init__(self) -> None:
         for name in PER_SITE:

@@ -20,7 +20,7 @@ from batvit.backbones.patch import anatomy_of, reduced_copy
 from batvit.budget import macs_of
 from batvit.config import BATConfig
 from batvit.files import read_json, write_atomic
-from batvit.presets import TRAINING_FREE
+from batvit.presets import GRADUAL
 from batvit.timing import in_turns, quartiles
 
 Cost = Callable[[BATConfig], float]
@@ -89,6 +89,10 @@ def features(config: BATConfig | None, depth: int, patches: int, prefix: int) ->
     tokens; and a density over more than the nearest token, but not all, takes a selection.
     """
     sites = {} if config is None else {c.block: c for c in config.schedule(depth=depth, patches=patches, prefix=prefix)}
+    ends = config is not None and config.prefix_only
+    if ends:
+        # nobody reads what a site in the last block makes, so it is not run
+        sites.pop(depth - 1, None)
     found, whole, image, sized = dict.fromkeys(FEATURES, 0.0), patches + prefix, patches, False
     found["once"] = depth
     for block in range(depth):
@@ -104,8 +108,7 @@ def features(config: BATConfig | None, depth: int, patches: int, prefix: int) ->
             if config.neighbours not in (None, 2):
                 found["several neighbours, a pair"] += clustered
             image, sized = counts.tokens_out, config.size_aware
-        onwards = prefix if config is not None and config.prefix_only and block == depth - 1 else image + prefix
-        found["mlp, a token"] += onwards / whole
+        found["mlp, a token"] += (prefix if ends and block == depth - 1 else image + prefix) / whole
     return [value / depth for value in found.values()]
 
 
@@ -181,9 +184,9 @@ class Shape:
         falls = [((i + 1) / len(blocks)) ** self.curve for i in range(len(blocks))]
         tokens = [max(1, round(patches - (patches - final) * fall)) for fall in falls]
         fields = {name: value for name, value in asdict(self).items() if name not in ("sites", "first", "last", "curve")}
-        fields |= {name: TRAINING_FREE[name] for name in ("keep_norm", "size_power")} | {"neighbours": self.neighbours or None}
+        fields |= {name: GRADUAL[name] for name in ("keep_norm", "size_power")} | {"neighbours": self.neighbours or None}
         # a head that reads patches is given them all the same, and the cost must know
-        fields["prefix_only"] = anatomy.reads_prefix
+        fields["prefix_only"] = anatomy.reads_prefix_only
         return BATConfig(blocks=tuple(blocks), tokens=tuple(tokens), **fields)
 
     def within(self, budget: float, cost: Cost, anatomy: Anatomy) -> BATConfig | None:

@@ -12,7 +12,7 @@ from batvit.macs import count_macs, count_parameters
 
 @dataclass(frozen=True)
 class BlockInfo:
-    """One block; token counts are of image tokens, without prefix."""
+    """One block; token counts are of image tokens, without prefix. None goes out of the last one if prefix tokens alone do."""
 
     block: int
     tokens_in: int

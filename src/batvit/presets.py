@@ -18,16 +18,16 @@ PAPER_PATCHES = 196
 TRAINING_FREE = {
     "weight": "importance",
     "size_aware": True,
-    "size_power": 0.8,
     "keep_norm": True,
     "centres": 0.5,
     "neighbours": 2,
     "align": 16,
 }
+GRADUAL = TRAINING_FREE | {"gradual": True, "pairs": 0.05, "size_power": 0.8, "prefix_only": True}
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"weight": "importance", "size_aware": False},
     "training_free": TRAINING_FREE,
-    "gradual": TRAINING_FREE | {"gradual": True, "pairs": 0.05, "prefix_only": True},
+    "gradual": GRADUAL,
 }
 DEFAULT_MODE = "training_free"
 DEFAULT_KEEP_RATE = 0.7

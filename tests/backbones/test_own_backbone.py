@@ -77,8 +77,21 @@ def wrong_anatomy(own, monkeypatch, **changes):
 
 
 def test_a_wrong_prefix_is_found(own, monkeypatch):
-    wrong_anatomy(own, monkeypatch, prefix=0)
+    wrong_anatomy(own, monkeypatch, prefix=0, reads_prefix_only=False)
     with pytest.raises(AssertionError, match="counts: tokens after the blocks"):
+        check(own)
+
+
+def test_a_head_that_reads_more_than_the_class_token_is_found(own, monkeypatch):
+    def pooled(self, images):
+        x = self.patches(images).flatten(2).transpose(1, 2)
+        x = torch.cat([self.start.expand(len(x), -1, -1), x], dim=1) + self.places
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x).mean(dim=1))
+
+    monkeypatch.setattr(own.MyViT, "forward", pooled)
+    with pytest.raises(AssertionError, match="gradual, keep rate 1: differs by"):
         check(own)
 
 

@@ -6,7 +6,7 @@ from families import FAMILIES, family, pictures
 from torch.utils._pytree import tree_leaves
 
 import batvit
-from batvit.backbones.patch import anatomy_of
+from batvit.backbones.patch import anatomy_of, schedule
 from batvit.budget import macs_of
 from batvit.config import BATConfig
 from batvit.trace import diversity_by_block
@@ -16,7 +16,7 @@ LEAN = CONFIG.with_fields(prefix_only=True)
 
 
 def test_heads_that_read_nothing_else_are_known():
-    known = {name for name in FAMILIES if anatomy_of(family(name, depth=3)).reads_prefix}
+    known = {name for name in FAMILIES if anatomy_of(family(name, depth=3)).reads_prefix_only}
     assert {"vit", "deit", "deit_distilled", "dinov2_registers", "rope_mixed", "torchvision"} <= known
     assert not {"gap", "mae", "siglip", "features", "lvvit", "hf_vit", "open_clip_pooled"} & known
 
@@ -26,7 +26,7 @@ def test_heads_that_read_nothing_else_are_known():
 def test_the_output_stays_and_costs_less_where_the_head_reads_nothing_else(name):
     model = family(name, depth=3)
     plain, lean = (macs_of(model, config) for config in (CONFIG, LEAN))
-    assert (lean < plain) if anatomy_of(model).reads_prefix else (lean == plain)
+    assert (lean < plain) if anatomy_of(model).reads_prefix_only else (lean == plain)
     tower = anatomy_of(batvit.patch(model, CONFIG)).tower
     x = pictures(tower)
     expected = tree_leaves(tower(x))
@@ -35,13 +35,27 @@ def test_the_output_stays_and_costs_less_where_the_head_reads_nothing_else(name)
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["bat", "topk", "tofu"])
 @torch.no_grad()
-def test_a_last_block_that_is_a_site_gives_prefix_tokens_alone_too():
+def test_a_site_in_the_last_block_is_not_run(method):
     model = family("deit_distilled", depth=3)
     x = pictures(model)
-    expected = batvit.patch(model, CONFIG, blocks=(1, 2))(x)
-    torch.testing.assert_close(batvit.patch(model, LEAN, blocks=(1, 2))(x), expected, rtol=1e-5, atol=1e-5)
+    expected = batvit.patch(model, CONFIG, blocks=(1, 2), method=method)(x)
+    batvit.patch(model, LEAN, blocks=(1, 2), method=method)
+    with batvit.trace(model) as trace:
+        torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+    assert [site.counts.block for site in trace.sites] == [counts.block for counts in schedule(model)] == [1]
     assert model.forward_features(x).shape == (2, 2, 48)
+
+
+@torch.no_grad()
+def test_pruned_to_fewer_blocks_it_gives_the_grid():
+    model = batvit.patch(family("deit", depth=4), LEAN)
+    x = pictures(model)
+    expected = model.forward_intermediates(x, indices=[2], intermediates_only=True)
+    model.prune_intermediate_layers([2])
+    assert model.forward_features(x).shape == (2, 37, 48)
+    torch.testing.assert_close(model.forward_intermediates(x, indices=[2], intermediates_only=True), expected)
 
 
 @torch.no_grad()
@@ -102,3 +116,5 @@ def test_it_is_one_graph():
     graph = torch.compile(model, fullgraph=True, backend="eager")
     torch.testing.assert_close(graph(x), model(x), rtol=1e-5, atol=1e-5)
     torch._dynamo.reset()
+    exported = torch.export.export(model, (x,)).module()
+    torch.testing.assert_close(exported(x), model(x), rtol=1e-5, atol=1e-5)

@@ -18,9 +18,12 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch._dynamo.exc import TorchRuntimeError, Unsupported
+from torch._inductor.exc import InductorError
 
 import batvit
 from batvit.cli import COMMANDS, main, options
+from batvit.cli.bench import _is_of_the_compiler
 
 NAME = "deit_tiny_patch16_224"
 SMALL = ("--img-size", "64", "--num-classes", "3")
@@ -584,13 +587,28 @@ def test_bench_without_a_compiler_says_so(tmp_path):
     assert said.endswith("; leave it out")
 
 
-def test_a_bug_in_bench_is_not_blamed_on_the_compiler(monkeypatch):
+@pytest.mark.parametrize("options", [(), ("--compile",)])
+def test_a_bug_in_bench_is_not_blamed_on_the_compiler(monkeypatch, options):
     def broken(*arguments, **settings):
         raise RuntimeError("a bug")
 
     monkeypatch.setattr("batvit.cli.bench.compare", broken)
     with pytest.raises(RuntimeError, match="a bug"):
-        main(["bench", NAME, *SMALL])
+        main(["bench", NAME, *SMALL, *options])
+
+
+@pytest.mark.parametrize(
+    ("error", "blamed"),
+    [
+        (RuntimeError("torch.compile is not supported on Python 3.20+"), True),
+        (InductorError(RuntimeError("no g++"), None), True),
+        (Unsupported("a graph break"), True),
+        (TorchRuntimeError("the model's own"), False),
+    ],
+    ids=["nowhere", "backend", "graph", "model"],
+)
+def test_errors_of_the_compiler_are_told_from_those_of_the_model(error, blamed):
+    assert _is_of_the_compiler(error) == blamed
 
 
 # draw

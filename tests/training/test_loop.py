@@ -28,9 +28,10 @@ GREY = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 SHORT = TrainConfig(epochs=2, batch_size=16, lr=3e-3, min_lr=0.0)
 
 
-def vit():
+def vit(depth=4):
     torch.manual_seed(0)
-    return VisionTransformer(img_size=16, patch_size=4, embed_dim=16, depth=4, num_heads=2, num_classes=10, weight_init="jax")
+    shape = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "num_heads": 2, "num_classes": 10}
+    return VisionTransformer(**shape, depth=depth, weight_init="jax")
 
 
 @pytest.fixture(scope="module")
@@ -400,7 +401,7 @@ def test_a_compiled_model_learns_the_same_and_is_compiled_once_a_count(data):
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     eager, compiled = (
-        fit(batvit.patch(vit(), reduction), *data, dataclasses.replace(config, compile=wanted), reduce=reducer(reduction))
+        fit(batvit.patch(vit(3), reduction), *data, dataclasses.replace(config, compile=wanted), reduce=reducer(reduction))
         for wanted in (False, True)
     )
     for first, second in zip(eager, compiled, strict=True):

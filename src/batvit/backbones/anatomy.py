@@ -36,7 +36,7 @@ class Anatomy:
 
     arguments: dict[str, Any] = field(default_factory=dict)
     """what the tower's forward needs besides images of this size"""
-    reads_prefix: bool = False
+    reads_prefix_only: bool = False
     """whether what follows the blocks reads prefix tokens and nothing else; then no other need go through the last MLP"""
     left_out: int = 0
     """patches that do not reach the first block: those that a masked autoencoder hides"""

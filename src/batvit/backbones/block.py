@@ -103,10 +103,11 @@ class ReducedBlock(nn.Module):
         parts = self.parts
         attended, heard = self.attend(self._through((parts.attention_norm,), tokens.x), tokens.bias, arguments)
         tokens = replace(tokens, x=tokens.x + self._through(parts.after_attention, attended))
-        if self.reduce is not None and heard is not None:
-            tokens = self.reduce(tokens, heard, tables)
         if way == "prefix":
+            # a site here would reduce what nobody reads
             tokens = replace(tokens, x=tokens.x[:, : self.prefix], bias=None)
+        elif self.reduce is not None and heard is not None:
+            tokens = self.reduce(tokens, heard, tables)
         return replace(tokens, x=tokens.x + self._through((parts.mlp_norm, parts.mlp, *parts.after_mlp), tokens.x))
 
     def _through(self, names: tuple[str, ...], x: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def _same(found: list[Tensor], expected: list[Tensor], what: str, *, tolerance: 
 
 
 def _reduced(model: nn.Module) -> nn.Module:
-    return patch(model, keep_rate=0.5, blocks=(1, anatomy_of(model).depth - 1))
+    return patch(model, keep_rate=0.5, blocks=(1, anatomy_of(model).depth - 1), prefix_only=True)
 
 
 def keeping_everything(model: nn.Module, images: Images) -> None:

@@ -68,7 +68,7 @@ def patch(model: Model, config: BATConfig | None = None, *, mode: str | None = N
                 f"step, at least {1 - PLANS[config.method].most:.0%} must stay; raise keep_rate, or reduce in more blocks"
             )
     adapter.check(model, config)
-    for i in sorted({*config.sites(anatomy.depth), anatomy.depth - 1}):
+    for i in sorted({*config.sites(anatomy.depth), *range(anatomy.depth - config.prefix_only, anatomy.depth)}):
         prove(anatomy.blocks[i], classes[i], i, anatomy.width)
     unpatch(model)
     _reduce(anatomy, classes, config)
@@ -138,9 +138,9 @@ def anatomy_of(model: nn.Module, image_size: tuple[int, int] | None = None) -> A
 
 
 def schedule(model: nn.Module, image_size: tuple[int, int] | None = None) -> tuple[Counts, ...]:
-    """The counts at each site of a patched model; empty if it is not patched."""
-    patches = anatomy_of(model, image_size).patches
-    return tuple(site.counts(patches) for site in reductions(model).values())
+    """The counts at each site of a patched model that is run; empty if it is not patched."""
+    anatomy, sites = anatomy_of(model, image_size), reductions(model)
+    return tuple(sites[i].counts(anatomy.patches) for i in sites if anatomy.blocks[i].leave_as != "prefix")
 
 
 def adapter_of(model: nn.Module) -> Adapter:
@@ -228,7 +228,7 @@ def _refuse(anatomy: Anatomy, i: int, part: str, found: object, known: tuple[typ
 
 def last_way(anatomy: Anatomy, config: BATConfig) -> str:
     """How the last block leaves its tokens: what reads patches gets the grid back, unless patches were dropped."""
-    if config.prefix_only and anatomy.reads_prefix:
+    if config.prefix_only and anatomy.reads_prefix_only:
         return "prefix"
     return "grid" if anatomy.reads_patches and not PLANS[config.method].drops else "tensor"
 

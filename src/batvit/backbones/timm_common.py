@@ -49,7 +49,7 @@ def timm_anatomy(model: Any, image_size: tuple[int, int] | None, *, class_token:
         prefix=model.num_prefix_tokens,
         class_token=class_token,
         reads_patches=model.global_pool != "token",
-        reads_prefix=model.global_pool == "token",
+        reads_prefix_only=model.global_pool == "token",
     )
 
 

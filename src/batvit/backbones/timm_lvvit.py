@@ -26,7 +26,7 @@ class TimmLVViT(TimmAdapter):
         known: Any = model
         anatomy = timm_anatomy(model, image_size, class_token=True)
         # a maximum over groups is the maximum over their patches; labels are for patches
-        return replace(anatomy, reads_patches=known.token_labeling, reads_prefix=False)
+        return replace(anatomy, reads_patches=known.token_labeling, reads_prefix_only=False)
 
 
 ADAPTER = TimmLVViT()

@@ -51,7 +51,7 @@ class TorchvisionViT(Adapter):
             prefix=1,
             class_token=True,
             reads_patches=False,
-            reads_prefix=True,
+            reads_prefix_only=True,
         )
 
 

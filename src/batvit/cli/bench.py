@@ -18,6 +18,8 @@ from batvit.files import write_atomic
 from batvit.plots import plot_speedup
 from batvit.visualize import FIGURE_FORMATS, save
 
+COMPILERS = ("torch._dynamo", "torch._inductor")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Model, batch sizes, device and configuration."""
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     failure = None
     for batch in args.batch_size:
         try:
-            with options.progress_console.status(f"batch {batch}: {args.rounds} rounds"), _explained(args):
+            with options.progress_console.status(f"batch {batch}: {args.rounds} rounds"), _explained():
                 found.append(measure(args, pair, batch))
         except (RuntimeError, MemoryError) as error:
             if not _is_memory(error):
@@ -82,13 +84,20 @@ def _check(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _explained(args: argparse.Namespace) -> Iterator[None]:
+def _explained() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not args.compile or _is_memory(error):
+        if not _is_of_the_compiler(error) or _is_memory(error):
             raise
         raise ValueError(f"--compile does not work here ({str(error).splitlines()[0]}); leave it out") from error
+
+
+def _is_of_the_compiler(error: RuntimeError) -> bool:
+    # TorchRuntimeError is an error of the model that is compiled; where torch.compile knows no way at all, it says so itself
+    kind = type(error)
+    compiler = kind.__module__.startswith(COMPILERS) and kind.__name__ != "TorchRuntimeError"
+    return compiler or str(error).startswith("torch.compile")
 
 
 def _is_memory(error: Exception) -> bool:

@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from batvit import __version__
 from batvit.checks import CHOICES
 from batvit.config import BATConfig
 from batvit.files import check_writable, write_atomic
@@ -99,12 +100,13 @@ def config(args: argparse.Namespace) -> BATConfig:
 
 
 def machine(device: str) -> dict[str, str | None]:
-    """What times depend on beside the settings: processor, GPU, version of torch."""
+    """What results depend on beside the settings: processor, GPU, versions."""
     told = Path("/proc/cpuinfo")
     lines = told.read_text().splitlines() if told.is_file() else []
     named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
-    return {"cpu": named or platform.processor() or platform.machine(), "gpu": gpu, "torch": str(torch.__version__)}
+    versions = {"torch": str(torch.__version__), "batvit": __version__}
+    return {"cpu": named or platform.processor() or platform.machine(), "gpu": gpu, **versions}
 
 
 def image_size(args: argparse.Namespace) -> tuple[int, int] | None:

@@ -7,7 +7,7 @@ PLAIN = {"weight": "importance", "size_aware": False}
 SIZES = {"weight": "size", "size_aware": True}
 BOTH = {"weight": "importance_size", "size_aware": True}
 KEYS = {"similarity": "keys"}
-PRESET = {"weight": "importance", "size_aware": True, "size_power": 0.8, "keep_norm": True, "centres": 0.5, "neighbours": 2}
+PRESET = {"weight": "importance", "size_aware": True, "keep_norm": True, "centres": 0.5, "neighbours": 2}
 
 PLANS: dict[str, Plan] = {
     "bat": Plan(bat.plan, drops=False, published=PRESET),
