@@ -13,7 +13,7 @@ import batvit
 from batvit import tune as searches
 from batvit.backbones.patch import anatomy_of
 from batvit.benchmark import Comparison, Timing
-from batvit.calibration import Calibration
+from batvit.calibration import Calibration, Settled
 from batvit.cli import main
 from batvit.cost import Shape, fit_macs, varied
 from batvit.macs import count_macs
@@ -68,6 +68,21 @@ def tune(given, output, *arguments):
     return main(["tune", *given, "--samples", "6", "-o", str(output), *map(str, arguments)])
 
 
+@pytest.mark.parametrize(("keep_rate", "wins"), [(1.0, True), (0.01, False)])
+def test_a_preset_that_loses_less_is_written_instead(given, tmp_path, monkeypatch, capsys, keep_rate, wins):
+    preset = batvit.BATConfig.preset("paper", keep_rate=keep_rate, blocks=(0,))
+
+    def beside(dense, final, measure, *, timed):
+        return "MACs", Settled(preset, measure(preset), 0.7), []
+
+    monkeypatch.setattr("batvit.cli.tune.preset_beside", beside)
+    out = tmp_path / "out"
+    assert tune(given, out, "--target-macs", "0.7", "--trials", 3) == 0
+    found, result = batvit.BATConfig.load(out / "config.json"), json.loads((out / "result.json").read_text())
+    assert found == (preset if wins else batvit.BATConfig.from_dict(result["tuned"]["config"]))
+    assert ("the preset is written" in capsys.readouterr().out.replace("\n", " ")) == wins
+
+
 def test_a_folder_that_another_writes_into_is_left_alone(given, tmp_path, capsys):
     out = tmp_path / "out"
     with claimed(out):
@@ -83,7 +98,8 @@ def test_tune_writes_a_configuration_that_every_command_takes(given, tmp_path, m
     result = json.loads((out / "result.json").read_text())
     model = timm.create_model(NAME, num_classes=3, img_size=96)
     config = batvit.BATConfig.load(out / "config.json")
-    assert config == batvit.BATConfig.from_dict(result["tuned"]["config"])
+    assert config == batvit.BATConfig.from_dict(result["config"])
+    assert result["config"] in (result["tuned"]["config"], result["preset"]["config"])
     info = batvit.info(batvit.patch(model, config))
     assert info.macs <= 0.7 * info.dense_macs
     assert result["preset_at_same"] == "MACs"
@@ -136,7 +152,7 @@ def test_tune_for_a_speed_corrects_the_time_by_what_it_measures(given, tmp_path,
     assert abs(result["time_error"]) < 0.005
     assert result["tuned"]["speedup"] == pytest.approx(1.3, rel=0.03)
     assert result["preset_at_same"] == "time"
-    assert batvit.BATConfig.load(out / "config.json") == batvit.BATConfig.from_dict(result["tuned"]["config"])
+    assert batvit.BATConfig.load(out / "config.json") == batvit.BATConfig.from_dict(result["config"])
     printed = capsys.readouterr().out
     assert "the target is held: asked 1.30, measured 1.3" in printed
     assert " % of the measured one; 4." in printed
