@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import math
 from fractions import Fraction
 from math import ceil, inf, nan
 
@@ -482,7 +481,7 @@ def test_counts_that_are_given_are_not_made_gradual():
         ({"prefix_only": 1}, "prefix_only must be True or False, got 1"),
         ({"size_power": 0}, r"size_power must lie in \(0, 2\], got 0; 1 counts every patch"),
         ({"size_power": 2.5}, r"size_power must lie in \(0, 2\], got 2.5"),
-        ({"size_power": math.nan}, r"size_power must lie in \(0, 2\], got nan"),
+        ({"size_power": nan}, r"size_power must lie in \(0, 2\], got nan"),
         ({"size_power": True}, "size_power must be a number, got True"),
     ],
 )

@@ -203,12 +203,12 @@ def _verify(
         difference = tuned.minus(other)
         result |= {"preset": preset.row(other), "difference": {name: one._asdict() for name, one in difference.items()}}
         result["verdict"].append(f"on {data.samples} pictures held apart {beside(difference, f'the preset at equal {at}')}")
-        # chosen by the pictures searched on, so that those held apart say how good the choice is
-        losses = [judge(reduced_copy(dense, one.config), search.data).loss for one in (final, preset)]
-        if search.goal.max_drop is None and losses[1] < losses[0]:
-            result["config"] = preset.config.to_dict()
-            told = f"the preset loses {losses[1]:.4f} on the pictures searched on, tuned {losses[0]:.4f}"
-            result["verdict"].append(f"{told}: the preset is written")
+        if search.goal.max_drop is None:
+            # chosen by the pictures searched on, so that those held apart say how good the choice is
+            own, its = (judge(reduced_copy(dense, one.config), search.data).loss for one in (final, preset))
+            if its < own:
+                told = f"the preset loses {its:.4f} on the pictures searched on, tuned {own:.4f}: the preset is written"
+                result |= {"config": preset.config.to_dict(), "verdict": [*result["verdict"], told]}
     return result
 
 
