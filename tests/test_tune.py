@@ -4,6 +4,7 @@ import itertools
 import json
 import random
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,11 +17,14 @@ from batvit import tune
 from batvit.backbones.patch import anatomy_of, config_of
 from batvit.benchmark import Comparison, Timing
 from batvit.budget import OutOfReachError, macs_of
-from batvit.calibration import Calibration, Judgement, Settled, beside, judge, preset_beside, settle
+from batvit.calibration import Calibration, Judgement, beside, judge
 from batvit.config import BATConfig
 from batvit.copies import light_copy
-from batvit.cost import FEATURES, NEIGHBOURS, CostModel, Shape, features, fit_macs, fit_time, least, varied
-from batvit.tune import BEGIN, Goal, Search, best_of, complete, cut_short, finished, front_of, held, open_study
+from batvit.cost import FEATURES, CostModel, Sample, counted, features, load_samples, save_samples, timed
+from batvit.settle import Settled, found, held, preset_beside, settle
+from batvit.shapes import NEIGHBOURS, Shape, least, varied
+from batvit.trials import complete, cut_short, finished, leaders, newest, open_study
+from batvit.tune import BEGIN, Goal, Search, best_of, front_of
 
 BUDGET = 0.75
 SHAPE = Shape(3, 1, 3, 1.0, 0.5, 0.1, 2, "tokens", "size", True)
@@ -35,7 +39,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def cost(model):
-    return fit_macs(model, varied(anatomy_of(model), 12))
+    return CostModel.fit(model, counted(model, varied(anatomy_of(model), 13)))
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +72,22 @@ def test_a_shape_has_prefix_tokens_alone_in_the_end_where_no_others_are_read(mod
     assert SHAPE.at(6.0, anatomy_of(pooled)) == config.with_fields(prefix_only=False)
 
 
-def test_the_curve_says_whether_tokens_fall_early_or_late(model):
-    anatomy = anatomy_of(model)
-    early, late = (Shape(3, 1, 3, curve, 0.5, 0.1, 2, "tokens", "size", True).at(6.0, anatomy).tokens for curve in (0.5, 1.5))
-    assert early[0] < SHAPE.at(6.0, anatomy).tokens[0] < late[0]
-    assert early[2] == late[2]
+def test_tokens_fall_early_or_late(model):
+    tokens = [replace(SHAPE, fall=fall).at(6.0, anatomy_of(model)).tokens for fall in (-0.5, 0.0, 0.5, 1.0, 2.0)]
+    assert [each[0] for each in tokens] == sorted({each[0] for each in tokens})
+    assert {each[2] for each in tokens} == {6}
+
+
+@pytest.mark.parametrize(("preset", "shape"), [("training_free", BEGIN[0]), ("gradual", BEGIN[1])])
+def test_the_presets_are_shapes(deep, preset, shape):
+    """To a token, which gradual rounds up where all others are rounded."""
+    anatomy = anatomy_of(deep)
+    config = BATConfig.preset(preset, keep_rate=0.6, align=1)
+    sites = config.schedule(depth=12, patches=anatomy.patches, prefix=1)
+    expected = [site.tokens_out for site in sites]
+    found = shape.at(float(expected[-1]), anatomy)
+    assert found.blocks == tuple(site.block for site in sites)
+    assert found.tokens == pytest.approx(expected, abs=1)
 
 
 @pytest.mark.parametrize("similarity", ["tokens", "keys"])
@@ -139,7 +154,7 @@ def test_nothing_costs_less_than_the_leanest(model, cost):
 def test_a_time_model_finds_the_costs_it_was_fitted_to(model, monkeypatch):
     true = np.array([0.05, 0.3, 0.15, 0.1, 0.5, 0.04, 0.03, 0.1, 0.06, 0.05])
     anatomy = anatomy_of(model)
-    configs = varied(anatomy, 14)
+    configs = varied(anatomy, 24)
 
     def in_turns(runs, x, *, rounds, warmup):
         table = [features(c, anatomy.depth, anatomy.patches, anatomy.prefix) for c in (None, *configs)]
@@ -147,7 +162,8 @@ def test_a_time_model_finds_the_costs_it_was_fitted_to(model, monkeypatch):
         return [[float(np.dot(true, row)) * 2**i for i in range(rounds)] for row in table]
 
     monkeypatch.setattr(costs, "in_turns", in_turns)
-    found = fit_time(model, configs, torch.zeros(1, 3, 96, 96))
+    samples = timed(model, configs, torch.zeros(1, 3, 96, 96))
+    found = CostModel.fit(model, samples)
     dense = float(np.dot(true, features(None, 5, 36, 1)))
     for config in (*configs, SHAPE.at(25.0, anatomy)):
         expected = float(np.dot(true, features(config, 5, 36, 1))) / dense
@@ -155,16 +171,32 @@ def test_a_time_model_finds_the_costs_it_was_fitted_to(model, monkeypatch):
     assert min(found.weights) >= 0
 
 
-def test_a_cost_model_is_kept_and_needs_enough(model, tmp_path):
-    fitted = CostModel(5, 36, 1, tuple(float(i) for i in range(len(FEATURES))))
-    fitted.save(tmp_path / "time.json")
-    assert CostModel.load(tmp_path / "time.json", model) == fitted
-    for spoilt in ({}, *(dict.fromkeys(FEATURES, value) for value in (float("nan"), float("inf"), -1.0, "many"))):
-        (tmp_path / "time.json").write_text(json.dumps(spoilt))
-        with pytest.raises(ValueError, match=r"time.json: not a cost model .* remove it"):
-            CostModel.load(tmp_path / "time.json", model)
-    with pytest.raises(ValueError, match="needs 10 configurations or more, got 1"):
-        fit_time(model, [SHAPE.at(6.0, anatomy_of(model))], torch.zeros(1, 3, 96, 96))
+def test_what_was_measured_after_a_part_counts_for_more(model):
+    samples = [Sample(config, 0.8) for config in varied(anatomy_of(model), 24)]
+    shape = SHAPE.at(20.0, anatomy_of(model))
+    known, near = (CostModel.fit(model, [*samples, Sample(shape, 0.5, part)])(shape) for part in (0, 1))
+    assert abs(near - 0.5) < abs(known - 0.5)
+
+
+def test_samples_are_kept_and_must_be_enough(model, tmp_path):
+    path = tmp_path / "time.json"
+    samples = [Sample(SHAPE.at(6.0, anatomy_of(model)), 0.5), Sample(SHAPE.at(9.0, anatomy_of(model)), 0.75, part=2)]
+    save_samples(path, samples)
+    assert load_samples(path) == samples
+    row = json.loads(path.read_text())[0]
+    spoilt = (
+        {},
+        [{}],
+        "many",
+        [row | {"config": {"blocks": "many"}}],
+        *([row | {"share": share}] for share in (0, "x", 1e999)),
+    )
+    for kept in spoilt:
+        path.write_text(json.dumps(kept))
+        with pytest.raises(ValueError, match=r"time.json: not what configurations cost .* remove it"):
+            load_samples(path)
+    with pytest.raises(ValueError, match="needs 10 configurations or more, got 2"):
+        CostModel.fit(model, samples)
 
 
 def test_the_dense_model_is_no_distance_from_itself(model, data):
@@ -235,8 +267,8 @@ def stub(monkeypatch, loss_of):
 
 
 def left_over(config):
-    """Tokens that are gone at the last site but one."""
-    return 1 / config.tokens[0]
+    """A loss that grows as the tokens that are left in the end become few."""
+    return 1 / config.tokens[-1]
 
 
 @pytest.fixture
@@ -288,7 +320,7 @@ def test_the_same_seed_tries_the_same(search, monkeypatch, tmp_path):
 def test_hopeless_trials_are_left_once_there_is_something_to_go_by(search, monkeypatch, goal, state):
     number = itertools.count()
     stub(monkeypatch, lambda config: 1.0 if next(number) < 4 else 2.0)
-    monkeypatch.setattr(tune, "FIRST_TRIALS", 4)
+    monkeypatch.setattr("batvit.trials.FIRST_TRIALS", 4)
     found = search(goal)
     found.run(trials=14)
     judged = [trial.state.name for trial in found.study.trials if trial.intermediate_values]
@@ -316,6 +348,25 @@ def test_an_interrupt_loses_no_trial(search, monkeypatch):
     assert [done.count(tune.asdict(shape)) for shape in BEGIN] == [1, 2, 1]
     # what was tried again is not tried a third time
     assert cut_short(found.study) == []
+
+
+def test_the_next_part_begins_with_the_best_of_the_one_before_at_what_they_cost_by_then(search, monkeypatch, tmp_path):
+    stub(monkeypatch, left_over)
+    first = search(Goal(budget=BUDGET))
+    first.run(trials=8)
+    best = leaders(first.study)
+    assert best[0].user_attrs == best_of(first.study, first.goal)
+    assert len({tuple(trial.user_attrs["config"]["blocks"]) for trial in best}) == len(best) < len(complete(first.study)) + 1
+    study = open_study(tmp_path, seed=0, part=1)
+    assert newest(tmp_path).trials == first.study.trials
+    second = replace(first, study=study, before=first.study, cost=lambda config: 1.1 * first.cost(config))
+    second.run(trials=len(best) + 2)
+    assert shapes(study)[: len(best)] == [trial.params for trial in best]
+    assert newest(tmp_path).trials == study.trials
+    again, before = best_of(study, first.goal), best[0].user_attrs
+    assert 1.1 * first.cost(BATConfig.from_dict(again["config"])) <= BUDGET < 1.1 * before["cost"]
+    # and what is drawn is not drawn again
+    assert not any(params in shapes(first.study) for params in shapes(study)[len(best) :])
 
 
 def test_an_interrupt_is_no_traceback(search, monkeypatch):
@@ -417,6 +468,25 @@ def test_a_time_that_is_missed_is_corrected_by_what_was_measured(deep, cost_of_d
         assert abs(tried[-1].share - BUDGET) < abs(tried[0].share - BUDGET)
 
 
+def test_what_is_found_is_the_best_once_it_was_measured(search, monkeypatch):
+    """A shape that was promised more tokens than it has time for must win with those that it has."""
+    stub(monkeypatch, left_over)
+    one = search(Goal(budget=BUDGET))
+    one.run(trials=10)
+    promised, *others = leaders(one.study)[:3]
+    blocks = tuple(promised.user_attrs["config"]["blocks"])
+
+    def measure(config):
+        return measured((1.3 if config.blocks == blocks else 1.0) * one.cost(config))
+
+    best = found(one, measure, timed=True)
+    assert best.trial == others[0].user_attrs
+    assert best.final.config == best.fitted.config
+    assert best.final.share <= BUDGET
+    # nothing but its MACs is known of one without a time
+    assert found(one, measure, timed=False).trial == promised.user_attrs
+
+
 def test_a_time_is_corrected_twice_at_most(deep, cost_of_deep):
     noise = itertools.cycle((1.2, 0.8))
     settled = settle(BEGIN[0], BUDGET, cost_of_deep, anatomy_of(deep), lambda config: measured(next(noise) * BUDGET))
@@ -449,8 +519,8 @@ def test_the_preset_stands_beside_at_equal_time_or_macs_or_not_at_all(deep, monk
         config = at_macs(dense, family, share)
         return config, time_share(config)
 
-    monkeypatch.setattr("batvit.calibration.at_macs", at_macs)
-    monkeypatch.setattr("batvit.calibration.at_time", at_time)
+    monkeypatch.setattr("batvit.settle.at_macs", at_macs)
+    monkeypatch.setattr("batvit.settle.at_time", at_time)
 
     def stands(share, macs, *, timed):
         found = Settled(BATConfig(), measured(share, macs), share)

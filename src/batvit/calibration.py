@@ -1,25 +1,15 @@
-"""How far a reduced model is from the dense one: in what it says, on pictures that need no labels, and in its time."""
+"""How far a reduced model is from the dense one in what it says, on pictures that need no labels."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from batvit.backbones.anatomy import Anatomy
-from batvit.benchmark import Comparison
-from batvit.budget import Family, OutOfReachError, at_macs, at_time
-from batvit.config import BATConfig
-from batvit.cost import Cost, Shape
 from batvit.data import placed
 from batvit.evaluate import paired_interval
-
-CORRECTIONS, CLOSE = 2, 0.02
-
-Measure = Callable[[BATConfig], Comparison]
-"""times a configuration beside the dense model"""
 
 
 class Calibration(NamedTuple):
@@ -119,76 +109,3 @@ def judge(model: nn.Module, data: Calibration, report: Callable[[int, float], No
 def log_probabilities(model: nn.Module, images: Tensor) -> Tensor:
     """(B, classes) in float32, on the CPU."""
     return functional.log_softmax(model.eval()(placed(images, model)).float().cpu(), dim=1)
-
-
-@dataclass(frozen=True)
-class Settled:
-    """A configuration as it was measured beside the dense model, and what had been predicted."""
-
-    config: BATConfig
-    measured: Comparison
-    predicted: float
-    """share of the dense model's time, by the cost as it was known before"""
-
-    @property
-    def share(self) -> float:
-        """Of the dense model's time, as measured."""
-        return 1 / self.measured.speedup
-
-    @property
-    def error(self) -> float:
-        """Of the prediction, relative to what was measured."""
-        return self.predicted / self.share - 1
-
-    def row(self, found: Judgement) -> dict[str, Any]:
-        """The configuration, what it loses, and what it takes."""
-        told = {"config": self.config.to_dict(), **found.to_dict()}
-        return told | {"speedup": self.measured.speedup, "gmacs": self.measured.macs / 1e9}
-
-
-def settle(shape: Shape, budget: float, cost: Cost, anatomy: Anatomy, measure: Measure) -> list[Settled]:
-    """Measure a shape within a time; where time or prediction miss by more than 2 %, correct the cost, and measure it anew.
-
-    Args:
-        shape: with its most tokens for the budget, as the cost so far has it.
-        budget: share of the dense model's time.
-        cost: of time, as fitted.
-        anatomy: of the dense model.
-        measure: asked once for each.
-
-    Returns:
-        All that was measured, in order: one to three.
-    """
-    tried, factor = list[Settled](), 1.0
-    while len(tried) <= CORRECTIONS and (config := shape.within(budget / factor, cost, anatomy)) is not None:
-        tried.append(Settled(config, measure(config), factor * cost(config)))
-        if max(abs(tried[-1].share / budget - 1), abs(tried[-1].error)) <= CLOSE:
-            break
-        factor = tried[-1].share / cost(config)
-    return tried
-
-
-def preset_beside(
-    dense: nn.Module, found: Settled, measure: Measure, *, timed: bool
-) -> tuple[str | None, Settled | None, list[str]]:
-    """The training-free preset where it costs as much as what was found: in time, if it was timed, or else in MACs.
-
-    Returns:
-        Which of both, the preset, and in words what could not be had.
-    """
-    shares = {"time": found.share} if timed else {}
-    shares["MACs"] = found.measured.macs / found.measured.dense_macs
-    family, missing = Family.of("bat", dense), list[str]()
-    for at, share in shares.items():
-        try:
-            if share >= 1:
-                raise OutOfReachError("tuned saves nothing over the dense model")
-            if at == "time":
-                config, _ = at_time(dense, family, share, lambda each: 1 / measure(each).speedup)
-            else:
-                config = at_macs(dense, family, share)
-        except OutOfReachError as error:
-            missing.append(f"no preset at equal {at}: {error}")
-        else:
-            return at, Settled(config, measure(config), share), missing
-    return None, None, missing

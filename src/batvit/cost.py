@@ -1,40 +1,41 @@
-"""What a configuration of BAT costs, in MACs or in time, and the shapes that are given tokens until they cost just so much."""
+"""What a configuration of BAT costs, in MACs or in time: a model that is fitted to some, and says what all others cost."""
 
 import json
 import math
-import random
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
-from batvit.backbones.anatomy import Anatomy
 from batvit.backbones.patch import anatomy_of, reduced_copy
 from batvit.budget import macs_of
 from batvit.config import BATConfig
 from batvit.files import read_json, write_atomic
-from batvit.presets import GRADUAL
 from batvit.timing import in_turns, quartiles
-
-Cost = Callable[[BATConfig], float]
-"""what a configuration costs, as a share of the dense model"""
 
 FEATURES = (
     *("once", "attention, a token", "attention, a pair", "attention with sizes, a pair", "mlp, a token"),
     *("a site", "a site, a token", "clusters of tokens, a pair", "clusters of keys, a pair", "several neighbours, a pair"),
 )
 
-HALVINGS = 20
-NEIGHBOURS = (0, 2, 3, 5)
-SIMILARITIES = ("tokens", "keys")
-WEIGHTS = ("importance_size", "size", "importance")
+# what was measured after a part of a search says more of what is searched in the next
+NEAR = 3.0
+
+
+class Sample(NamedTuple):
+    """What one configuration costs, as it was counted or measured."""
+
+    config: BATConfig
+    share: float
+    """of the dense model's cost"""
+    part: int = 0
+    """of the search, after which it was measured: 0 before any"""
 
 
 @dataclass(frozen=True)
@@ -51,35 +52,43 @@ class CostModel:
         """As a share of the dense model's."""
         return float(np.dot(self.weights, features(config, self.depth, self.patches, self.prefix)))
 
-    def save(self, path: Path) -> None:
-        """Keep it for this machine."""
-        write_atomic(path, json.dumps(dict(zip(FEATURES, self.weights, strict=True)), indent=2) + "\n")
-
     @classmethod
-    def load(cls, path: Path, model: nn.Module) -> "CostModel":
-        """What :meth:`save` kept, for the same model."""
-        anatomy, kept = anatomy_of(model), read_json(path)
-        try:
-            weights = tuple(float(kept[name]) for name in FEATURES)
-            if not all(0 <= weight < math.inf for weight in weights):
-                raise ValueError("its weights must be finite, and none negative")
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: not a cost model ({error}); remove it, and it is fitted again") from error
-        return cls(anatomy.depth, anatomy.patches, anatomy.prefix, weights)
-
-    @classmethod
-    def fit(cls, model: nn.Module, configs: Sequence[BATConfig], costs: Sequence[float]) -> "CostModel":
-        """To what the dense model, and then each configuration, costs, in any unit; by relative error.
+    def fit(cls, model: nn.Module, samples: Sequence[Sample]) -> "CostModel":
+        """To what some configurations cost, and the dense model; by relative error, those measured in a search thrice.
 
         Raises:
-            ValueError: if there are fewer configurations than ``FEATURES``.
+            ValueError: if there are fewer samples than ``FEATURES``.
         """
-        if len(configs) < len(FEATURES):
-            raise ValueError(f"a cost model needs {len(FEATURES)} configurations or more, got {len(configs)}")
-        anatomy, shares = anatomy_of(model), np.array(costs) / costs[0]
-        table = np.array([features(each, anatomy.depth, anatomy.patches, anatomy.prefix) for each in (None, *configs)])
-        weights, _ = nnls(table / shares[:, None], np.ones(len(shares)))
+        if len(samples) < len(FEATURES):
+            raise ValueError(f"a cost model needs {len(FEATURES)} configurations or more, got {len(samples)}")
+        anatomy = anatomy_of(model)
+        configs, shares = (None, *(each.config for each in samples)), np.array([1.0, *(each.share for each in samples)])
+        counts = np.array([1.0, *(NEAR if each.part else 1.0 for each in samples)])
+        table = np.array([features(config, anatomy.depth, anatomy.patches, anatomy.prefix) for config in configs])
+        weights, _ = nnls(table * (counts / shares)[:, None], counts)
         return cls(anatomy.depth, anatomy.patches, anatomy.prefix, tuple(map(float, weights)))
+
+
+def save_samples(path: Path, samples: Sequence[Sample]) -> None:
+    """Keep what was measured on this machine."""
+    rows = [sample._asdict() | {"config": sample.config.to_dict()} for sample in samples]
+    write_atomic(path, json.dumps(rows, indent=2) + "\n")
+
+
+def load_samples(path: Path) -> list[Sample]:
+    """What :func:`save_samples` kept.
+
+    Raises:
+        ValueError: if it is damaged, naming the file.
+    """
+    kept = read_json(path)
+    try:
+        samples = [Sample(BATConfig.from_dict(row["config"]), float(row["share"]), int(row["part"])) for row in kept]
+        if not samples or not all(0 < sample.share < math.inf for sample in samples):
+            raise ValueError("there must be shares, finite and above 0")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not what configurations cost ({error}); remove it, and they are timed again") from error
+    return samples
 
 
 def features(config: BATConfig | None, depth: int, patches: int, prefix: int) -> list[float]:
@@ -112,107 +121,25 @@ def features(config: BATConfig | None, depth: int, patches: int, prefix: int) ->
     return [value / depth for value in found.values()]
 
 
-def fit_macs(dense: nn.Module, configs: Sequence[BATConfig]) -> CostModel:
+def counted(dense: nn.Module, configs: Sequence[BATConfig]) -> list[Sample]:
     """Count the MACs of some configurations; those of all others follow, but for rounding."""
-    return CostModel.fit(dense, configs, [float(macs_of(dense, config)) for config in (None, *configs)])
+    whole = macs_of(dense, None)
+    return [Sample(config, macs_of(dense, config) / whole) for config in configs]
 
 
 @torch.inference_mode()
-def fit_time(dense: nn.Module, configs: Sequence[BATConfig], images: Tensor, *, rounds: int = 7) -> CostModel:
+def timed(dense: nn.Module, configs: Sequence[BATConfig], images: Tensor, *, rounds: int = 7, part: int = 0) -> list[Sample]:
     """Time whole models in turns with the dense one.
 
     Args:
         dense: a supported model.
-        configs: at least as many as ``FEATURES``, and varied.
+        configs: what it is reduced by.
         images: (B, 3, H, W), on the model's device and in its precision.
         rounds: measurements of each.
+        part: of the search, after which this is.
     """
     models = [dense, *(reduced_copy(dense, config) for config in configs)]
     times = in_turns([partial(model.eval(), images) for model in models], images, rounds=rounds, warmup=1)
     # each round on its own, as the machine may slow down from round to round
-    ratios = [quartiles([own / base for own, base in zip(found, times[0], strict=True)])[1] for found in times]
-    return CostModel.fit(dense, configs, ratios)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A configuration but for how many tokens it leaves: what is searched."""
-
-    sites: int
-    first: int
-    """the first block that reduces"""
-    last: int
-    """the last one; the others lie evenly between"""
-    curve: float
-    """tokens fall evenly from site to site at 1, early below, late above"""
-    centres: float
-    pairs: float
-    neighbours: int
-    """0 for all"""
-    similarity: str
-    weight: str
-    size_aware: bool
-
-    @classmethod
-    def suggest(cls, trial: Any, depth: int) -> "Shape":
-        """One that a trial of Optuna wants tried, for a model of ``depth`` blocks."""
-        return cls(
-            sites=trial.suggest_int("sites", 1, depth),
-            first=trial.suggest_int("first", 0, (depth - 1) // 2),
-            last=trial.suggest_int("last", depth // 2, depth - 1),
-            curve=trial.suggest_float("curve", 0.4, 1.6),
-            centres=trial.suggest_float("centres", 0.05, 1.0),
-            pairs=trial.suggest_float("pairs", 0.0, 0.4),
-            neighbours=trial.suggest_categorical("neighbours", NEIGHBOURS),
-            similarity=trial.suggest_categorical("similarity", SIMILARITIES),
-            weight=trial.suggest_categorical("weight", WEIGHTS),
-            size_aware=trial.suggest_categorical("size_aware", (True, False)),
-        )
-
-    @classmethod
-    def draw(cls, chance: random.Random, depth: int) -> "Shape":
-        """Any one."""
-        first, last = chance.randint(0, (depth - 1) // 2), chance.randint(depth // 2, depth - 1)
-        curve, centres, pairs = chance.uniform(0.4, 1.6), chance.uniform(0.05, 1.0), chance.choice((0.0, 0.1, 0.2, 0.4))
-        kinds = (chance.choice(NEIGHBOURS), chance.choice(SIMILARITIES), chance.choice(WEIGHTS), chance.choice((True, False)))
-        return cls(chance.randint(1, depth), first, last, curve, centres, pairs, *kinds)
-
-    def at(self, final: float, anatomy: Anatomy) -> BATConfig:
-        """The configuration that leaves ``final`` tokens after the last site."""
-        patches, span, steps = anatomy.patches, self.last - self.first, max(self.sites - 1, 1)
-        blocks = sorted({round(self.first + span * i / steps) for i in range(self.sites)})
-        falls = [((i + 1) / len(blocks)) ** self.curve for i in range(len(blocks))]
-        tokens = [max(1, round(patches - (patches - final) * fall)) for fall in falls]
-        fields = {name: value for name, value in asdict(self).items() if name not in ("sites", "first", "last", "curve")}
-        fields |= {name: GRADUAL[name] for name in ("keep_norm", "size_power")} | {"neighbours": self.neighbours or None}
-        # a head that reads patches is given them all the same, and the cost must know
-        fields["prefix_only"] = anatomy.reads_prefix_only
-        return BATConfig(blocks=tuple(blocks), tokens=tuple(tokens), **fields)
-
-    def within(self, budget: float, cost: Cost, anatomy: Anatomy) -> BATConfig | None:
-        """The one that leaves most tokens within a budget; None if none does."""
-        low, high, best = 1.0, float(anatomy.patches), None
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            config = self.at(middle, anatomy)
-            if cost(config) <= budget:
-                low, best = middle, config
-            else:
-                high = middle
-            if high - low < 0.5:
-                break
-        return best
-
-
-def varied(anatomy: Anatomy, number: int) -> list[BATConfig]:
-    """So many configurations that are unlike one another, always the same."""
-    chance = random.Random(0)  # noqa: S311 - no secret
-    return [Shape.draw(chance, anatomy.depth).at(chance.uniform(1, 0.8 * anatomy.patches), anatomy) for _ in range(number)]
-
-
-def least(cost: Cost, anatomy: Anatomy) -> float:
-    """What the leanest configuration costs: one token from the first block on."""
-    lean = Shape(1, 0, anatomy.depth - 1, 1.0, 1.0, 0.0, 2, "tokens", "size", True)
-    kinds = product(NEIGHBOURS, SIMILARITIES, (True, False))
-    shapes = (replace(lean, neighbours=near, similarity=of, size_aware=aware) for near, of, aware in kinds)
-    return min(cost(shape.at(1.0, anatomy)) for shape in shapes)
+    ratios = [quartiles([own / base for own, base in zip(found, times[0], strict=True)])[1] for found in times[1:]]
+    return [Sample(config, ratio, part) for config, ratio in zip(configs, ratios, strict=True)]

@@ -1,35 +1,31 @@
 """Search for the configuration of BAT that keeps most within a budget, on pictures that need no labels."""
 
-import importlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from batvit.backbones.anatomy import Anatomy
 from batvit.backbones.patch import anatomy_of, reduced_copy
-from batvit.calibration import CLOSE, Calibration, Settled, judge
+from batvit.calibration import Calibration, judge
 from batvit.config import BATConfig
-from batvit.cost import Cost, Shape, least
+from batvit.shapes import Cost, Shape, least
+from batvit.trials import complete, cut_short, failures, finished, leaders, optuna_part
 
-FIRST_TRIALS = 24
-JOURNAL = "trials.journal"
-STUDY = "batvit"
 DROP_WEIGHT = 0.1
 DEPTH, BEGIN_BUDGET = 12, 0.6
 HOPELESS = 5
-MISSED = 0.05
 FRONT_SHAPES, FRONT_AT = 2, (0.8, 0.9, 1.1, 1.25)
 
-# where a search begins: near the presets, and with nearly every block
+# where a search begins: as the presets do, and with sites next to one another
 BEGIN = (
-    Shape(3, 3, 9, 1.0, 0.5, 0.1, 2, "tokens", "importance", True),
-    Shape(6, 2, 7, 1.0, 0.5, 0.05, 2, "tokens", "importance", True),
-    Shape(10, 0, 11, 1.0, 0.5, 0.2, 0, "tokens", "importance", True),
+    Shape(3, 3, 9, 0.0, 0.5, 0.1, 2, "tokens", "importance", True),
+    Shape(6, 2, 7, 0.5, 0.5, 0.05, 2, "tokens", "importance", True),
+    Shape(3, 4, 6, 0.5, 0.5, 0.1, 2, "keys", "importance", True),
 )
+BEGIN_WITH = 12
 
 
 @dataclass(frozen=True)
@@ -54,6 +50,8 @@ class Search:
     goal: Goal
     study: Any
     """of :func:`open_study`; each complete trial holds its ``shape``, ``config``, ``cost``, ``loss`` and ``drop``"""
+    before: Any = None
+    """the study of the part before, if there is one: its best shapes are tried anew, at what they are known to cost by now"""
 
     @property
     def anatomy(self) -> Anatomy:
@@ -128,9 +126,9 @@ class Search:
         """What the best shapes come to for less and for more than the budget, which all trials spend alike."""
         if self.goal.budget is None:
             return []
-        best = sorted(complete(self.study), key=lambda trial: float(trial["loss"]))[:FRONT_SHAPES]
+        best = [Shape(**trial.user_attrs["shape"]) for trial in leaders(self.study)[:FRONT_SHAPES]]
         budgets = [part * self.goal.budget for part in FRONT_AT if part * self.goal.budget < 1]
-        found = [Shape(**trial["shape"]).within(budget, self.cost, self.anatomy) for trial in best for budget in budgets]
+        found = [shape.within(budget, self.cost, self.anatomy) for shape in best for budget in budgets]
         return [self.judged(config) for config in dict.fromkeys(found) if config is not None]
 
     def _check_reach(self) -> None:
@@ -144,60 +142,13 @@ class Search:
     def _enqueue(self) -> None:
         """Where to begin; or what an interrupt cut short, once more."""
         wanted = cut_short(self.study)
-        if not self.study.trials and self.anatomy.depth == DEPTH:
+        if not self.study.trials and self.before is not None:
+            wanted = [trial.params for trial in leaders(self.before)[:BEGIN_WITH]]
+        elif not self.study.trials and self.anatomy.depth == DEPTH:
             more = {"budget": BEGIN_BUDGET} if self.goal.budget is None else {}
             wanted = [asdict(shape) | more for shape in BEGIN]
         for params in wanted:
             self.study.enqueue_trial(params)
-
-
-def optuna_part(name: str) -> Any:
-    """A module of Optuna, which is installed on request.
-
-    Raises:
-        ValueError: if it is not installed, saying how to.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ValueError(f"a search needs optuna: pip install 'batvit[tune]' ({error})") from error
-
-
-def open_study(folder: Path, *, seed: int) -> Any:
-    """Optuna's study in a folder, new or as it was left."""
-    optuna, journal = optuna_part("optuna"), optuna_part("optuna.storages.journal")
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = optuna.storages.JournalStorage(journal.JournalFileBackend(str(folder / JOURNAL)))
-    study = optuna.create_study(study_name=STUDY, storage=storage, load_if_exists=True)
-    # what was drawn before must not be drawn again
-    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), n_startup_trials=FIRST_TRIALS)
-    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=FIRST_TRIALS)
-    return study
-
-
-def finished(study: Any) -> int:
-    """How many trials came to an end, or were left as hopeless."""
-    return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.trials)
-
-
-def failures(study: Any) -> list[str]:
-    """Why trials failed."""
-    return [trial.user_attrs["failed"] for trial in study.trials if "failed" in trial.user_attrs]
-
-
-def cut_short(study: Any) -> list[dict[str, Any]]:
-    """The parameters of trials that an interrupt ended, and that were not tried again, each once."""
-    found, known = list[dict[str, Any]](), list[dict[str, Any]]()
-    for trial in study.trials:
-        params = trial.system_attrs.get("fixed_params", {}) | trial.params
-        ended = trial.state.name in ("RUNNING", "FAIL") and "failed" not in trial.user_attrs
-        (found if ended else known).append(params)
-    return [params for i, params in enumerate(found) if params not in known and params not in found[:i]]
-
-
-def complete(study: Any) -> list[dict[str, Any]]:
-    """What all complete trials came to."""
-    return [trial.user_attrs for trial in study.trials if trial.state.name == "COMPLETE"]
 
 
 def best_of(study: Any, goal: Goal) -> dict[str, Any]:
@@ -229,18 +180,3 @@ def front_of(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if not front or one["loss"] < front[-1]["loss"]:
             front.append(one)
     return front
-
-
-def held(goal: Goal, found: Settled, drop: float, *, timed: bool) -> str:
-    """Whether what was found meets the goal, as it was measured, in a sentence."""
-    if goal.budget is None:
-        told, over = f"lost {drop:.2f} points of top-1, {goal.max_drop:g} may be", drop > (goal.max_drop or 0.0)
-        return f"the limit {'does not hold' if over else 'holds'} on the pictures held apart: {told}"
-    if not timed:
-        dense, macs = found.measured.dense_macs / 1e9, found.measured.macs / 1e9
-        return f"the target is {_met(macs / dense / goal.budget - 1)}: asked {goal.budget * dense:.3f} G MACs, has {macs:.3f}"
-    return f"the target is {_met(found.share / goal.budget - 1)}: asked {1 / goal.budget:.2f}, measured {1 / found.share:.2f}"
-
-
-def _met(over: float) -> str:
-    return "held" if over <= CLOSE else f"{'missed' if over > MISSED else 'nearly held'}, by {100 * over:.1f} %"

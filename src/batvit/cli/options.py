@@ -213,3 +213,18 @@ def torch_device(name: str) -> torch.device:
         reason = textwrap.shorten(str(error), 160, placeholder=" …")
         raise ValueError(f"--device {name} cannot be used here ({reason}); give another, such as cpu") from error
     return device
+
+
+def macs(text: str) -> float:
+    """Read MACs such as 0.8G, or a share of the dense model's."""
+    units = {"G": 1e9, "M": 1e6}
+    number, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1.0)
+    try:
+        value = float(number) * unit
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected MACs such as 0.8G or 620M, or a share such as 0.5, got {text!r}") from None
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"expected more than 0, got {text!r}")
+    if 1 <= value < 1e6:
+        raise argparse.ArgumentTypeError(f"{value:g} MACs; did you mean {number}G?")
+    return value

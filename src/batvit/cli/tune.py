@@ -2,31 +2,35 @@
 
 import argparse
 import json
+import math
 import random
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from torch import Tensor, nn
 
 from batvit.backbones.patch import anatomy_of, reduced_copy
 from batvit.benchmark import Comparison, as_csv, compare
 from batvit.budget import macs_of
-from batvit.calibration import Calibration, Settled, beside, judge, preset_beside, settle
+from batvit.calibration import Calibration, beside, judge
 from batvit.cli import models, options
 from batvit.config import BATConfig
-from batvit.cost import Cost, CostModel, Shape, fit_macs, fit_time, varied
+from batvit.cost import CostModel, Sample, counted, load_samples, save_samples, timed
 from batvit.data import data_config, image_folder, loader
 from batvit.files import check_folder, check_same, read_json, write_atomic
+from batvit.settle import found, held, preset_beside
+from batvit.shapes import varied
 from batvit.training.record import claimed
-from batvit.tune import JOURNAL, Goal, Search, best_of, complete, finished, front_of, held, open_study, optuna_part
+from batvit.trials import JOURNAL, complete, finished, leaders, newest, open_study, optuna_part, studies
+from batvit.tune import Goal, Search, best_of, front_of
 
 CONFIG, FRONT, RESULT, TIME, ABOUT = "config.json", "front.csv", "result.json", "time.json", "about.json"
-FITTED_TO = 24
-ROUNDS = 15
+FITTED_TO, ROUNDS = 24, 15
+PARTS, TIMED = 3, 6
 SAME = (
     *("model", "checkpoint", "data", "class_map", "labels", "samples", "precision", "device", "batch_size", "threads", "seed"),
     *("target_speedup", "target_macs", "max_drop"),
@@ -40,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     goal = parser.add_mutually_exclusive_group(required=True)
     goal.add_argument("--target-speedup", type=float, metavar="X", help="times as fast as the dense model, as measured here")
     goal.add_argument(
-        "--target-macs", type=_macs, metavar="N", help="multiply-accumulates, such as 0.8G, or a share of dense, 0.5"
+        "--target-macs", type=options.macs, metavar="N", help="multiply-accumulates, such as 0.8G, or a share of dense, 0.5"
     )
     goal.add_argument("--max-drop", type=float, metavar="P", help="points of top-1 that may be lost at most; needs --labels")
     parser.add_argument(
@@ -77,36 +81,50 @@ def _tune(
 ) -> None:
     """Search in a folder of its own, and write what was found."""
     images = models.noise(dense, args.batch_size)
-    cost = _cost(args, folder, dense, images)
-    search = Search(dense, calibration, cost, goal, open_study(folder, seed=args.seed))
     try:
-        _search(args, search)
+        search = _search(args, folder, dense, calibration, goal, images)
     finally:
         # also when it is interrupted, or nothing was found
-        with suppress(ValueError):
-            BATConfig.from_dict(best_of(search.study, goal)["config"]).save(folder / CONFIG)
-    best = best_of(search.study, goal)
+        with suppress(ValueError, IndexError):
+            BATConfig.from_dict(best_of(newest(folder), goal)["config"]).save(folder / CONFIG)
     front = front_of([*complete(search.study), *search.around()])
     rows = [{name: one[name] for name in ("cost", "loss", "drop")} | {"config": json.dumps(one["config"])} for one in front]
     write_atomic(folder / FRONT, as_csv(rows))
-    result = _verify(args, dense, images, search, held_apart, best)
+    result = _verify(args, search, images, held_apart)
     BATConfig.from_dict(result["config"]).save(folder / CONFIG)
     options.write_json(folder / RESULT, result)
     options.write_json(args.json, result)
     _show(front, result, folder)
 
 
-def _search(args: argparse.Namespace, search: Search) -> None:
-    """Search, and show how far it is."""
+def _search(args: argparse.Namespace, folder: Path, dense: nn.Module, data: Calibration, goal: Goal, images: Tensor) -> Search:
+    """Search in parts: after each but the last, the best are timed, so that in the next all costs are known better."""
+    samples = _samples(args, folder, dense, images)
+    first = samples[-1].part
+    # MACs are known as they are
+    parts = max(first + 1, 1 if args.target_macs is not None else min(PARTS, args.trials or PARTS))
+    seconds = 60 * args.minutes / (parts - first)
     with Progress(console=options.progress_console, transient=True) as bar:
         task = bar.add_task("searching", total=args.trials)
+        for part in range(first, parts):
+            before, study = studies(folder)[:part], open_study(folder, seed=args.seed, part=part)
+            search = Search(dense, data, CostModel.fit(dense, samples), goal, study, before[-1] if before else None)
+            tried = sum(map(finished, before))
+            allowed = None if args.trials is None else math.ceil(args.trials * (part + 1) / parts) - tried
+            search.run(trials=allowed, seconds=seconds, progress=partial(_progress, bar, task, study, tried))
+            if part + 1 < parts:
+                bar.update(task, description="timing the best so far")
+                best = [BATConfig.from_dict(trial.user_attrs["config"]) for trial in leaders(study)[:TIMED]]
+                samples += timed(dense, best, images, part=part + 1)
+                save_samples(folder / TIME, samples)
+    return replace(search, study=newest(folder))
 
-        def progress() -> None:
-            losses, tried = [trial["loss"] for trial in complete(search.study)], finished(search.study)
-            text = f"{tried} tried" + (f", best {min(losses):.4f}" if losses else "")
-            bar.update(task, description=text, completed=tried)
 
-        search.run(trials=args.trials, seconds=60 * args.minutes, progress=progress)
+def _progress(bar: Progress, task: TaskID, study: Any, before: int) -> None:
+    """Show how far a search is."""
+    losses, tried = [trial["loss"] for trial in complete(study)], before + finished(study)
+    text = f"{tried} tried" + (f", best {min(losses):.4f}" if losses else "")
+    bar.update(task, description=text, completed=tried)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -164,51 +182,45 @@ def _goal(args: argparse.Namespace, dense: nn.Module) -> Goal:
     return Goal(budget=share)
 
 
-def _cost(args: argparse.Namespace, folder: Path, dense: nn.Module, images: Tensor) -> Cost:
-    """MACs, or the time as this machine takes it, fitted once."""
-    if (folder / TIME).exists():
-        return CostModel.load(folder / TIME, dense)
+def _samples(args: argparse.Namespace, folder: Path, dense: nn.Module, images: Tensor) -> list[Sample]:
+    """What some configurations cost: in MACs, or in time as this machine takes it, timed once."""
     configs = varied(anatomy_of(dense), FITTED_TO)
     if args.target_macs is not None:
-        return fit_macs(dense, configs)
-    with options.progress_console.status("timing whole models, to learn what blocks and sites cost here"):
-        found = fit_time(dense, configs, images)
-    found.save(folder / TIME)
-    return found
+        return counted(dense, configs)
+    if not (folder / TIME).exists():
+        with options.progress_console.status("timing whole models, to learn what blocks and sites cost here"):
+            save_samples(folder / TIME, timed(dense, configs, images))
+    return load_samples(folder / TIME)
 
 
-def _verify(
-    args: argparse.Namespace, dense: nn.Module, images: Tensor, search: Search, data: Calibration, best: dict[str, Any]
-) -> dict[str, Any]:
-    """The best, with as many tokens as the time has room for as measured, and the preset, on the pictures held apart."""
+def _verify(args: argparse.Namespace, search: Search, images: Tensor, data: Calibration) -> dict[str, Any]:
+    """What was found, measured, and the preset beside it, on the pictures held apart."""
 
     @cache
     def measure(config: BATConfig) -> Comparison:
-        return compare(dense, reduced_copy(dense, config), images, rounds=ROUNDS)
+        return compare(search.dense, reduced_copy(search.dense, config), images, rounds=ROUNDS)
 
-    config, timed = BATConfig.from_dict(best["config"]), args.target_macs is None
-    tried = [Settled(config, measure(config), best["cost"])]
-    if args.target_speedup is not None:
-        tried = settle(Shape(**best["shape"]), 1 / args.target_speedup, search.cost, search.anatomy, measure)
-    final = min(tried, key=lambda one: abs(one.share - (search.goal.budget or one.share)))
-    at, preset, missing = preset_beside(dense, final, measure, timed=timed)
-    tuned = judge(reduced_copy(dense, final.config), data)
-    result: dict[str, Any] = {"model": args.model, "held_apart": data.samples, "predicted": best, "tuned": final.row(tuned)}
+    clock = args.target_macs is None
+    best = found(search, measure, timed=clock)
+    at, preset, missing = preset_beside(search.dense, best.final, measure, timed=clock)
+    tuned = judge(reduced_copy(search.dense, best.final.config), data)
+    result: dict[str, Any] = {"model": args.model, "held_apart": data.samples, "predicted": best.trial}
     # what to write
-    result["config"] = final.config.to_dict()
-    result |= {"time_error": final.error, "fitted_error": tried[0].error} if timed else {}
-    result |= {"preset_at_same": at, "preset": None, "verdict": [held(search.goal, final, tuned.drop, timed=timed), *missing]}
+    result |= {"tuned": best.final.row(tuned), "config": best.final.config.to_dict()}
+    result |= {"time_error": best.final.error, "fitted_error": best.fitted.error} if clock else {}
+    told = [held(search.goal, best.final, tuned.drop, timed=clock), *missing]
+    result |= {"preset_at_same": at, "preset": None, "verdict": told}
     if preset is not None:
-        other = judge(reduced_copy(dense, preset.config), data)
+        other = judge(reduced_copy(search.dense, preset.config), data)
         difference = tuned.minus(other)
         result |= {"preset": preset.row(other), "difference": {name: one._asdict() for name, one in difference.items()}}
-        result["verdict"].append(f"on {data.samples} pictures held apart {beside(difference, f'the preset at equal {at}')}")
+        told.append(f"on {data.samples} pictures held apart {beside(difference, f'the preset at equal {at}')}")
         if search.goal.max_drop is None:
             # chosen by the pictures searched on, so that those held apart say how good the choice is
-            own, its = (judge(reduced_copy(dense, one.config), search.data).loss for one in (final, preset))
+            own, its = (search.judged(one.config)["loss"] for one in (best.final, preset))
             if its < own:
-                told = f"the preset loses {its:.4f} on the pictures searched on, tuned {own:.4f}: the preset is written"
-                result |= {"config": preset.config.to_dict(), "verdict": [*result["verdict"], told]}
+                told.append(f"the preset loses {its:.4f} on the pictures searched on, tuned {own:.4f}: the preset is written")
+                result["config"] = preset.config.to_dict()
     return result
 
 
@@ -232,17 +244,3 @@ def _show(front: list[dict[str, Any]], result: dict[str, Any], folder: Path) -> 
         written, fitted = (100 * abs(result[name]) for name in ("time_error", "fitted_error"))
         options.say(f"predicted time within {written:.1f} % of the measured one; {fitted:.1f} % as fitted")
     options.say(f"wrote {folder / CONFIG}; use it with --config {folder / CONFIG}, or batvit.patch(model, BATConfig.load(…))")
-
-
-def _macs(text: str) -> float:
-    units = {"G": 1e9, "M": 1e6}
-    number, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1.0)
-    try:
-        value = float(number) * unit
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected MACs such as 0.8G or 620M, or a share such as 0.5, got {text!r}") from None
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"expected more than 0, got {text!r}")
-    if 1 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"{value:g} MACs; did you mean {number}G?")
-    return value
