@@ -60,7 +60,7 @@ def slower(monkeypatch, fitted):
         timings = (Timing(1, time, 0.0, 1.0, None) for time in (1.0, share(dense, reduced)))
         return Comparison(*timings, *macs, 1, rounds, (1.0, 1.0), None)
 
-    def timed(dense, configs, images, *, part=0):
+    def timed(dense, configs, images, *, rounds=7, part=0):
         return [Sample(each, share(dense, reduced_copy(dense, each)), part) for each in configs] if part else list(fitted)
 
     monkeypatch.setattr("batvit.cli.tune.compare", compare)

@@ -115,7 +115,7 @@ def _search(args: argparse.Namespace, folder: Path, dense: nn.Module, data: Cali
             if part + 1 < parts:
                 bar.update(task, description="timing the best so far")
                 best = [BATConfig.from_dict(trial.user_attrs["config"]) for trial in leaders(study)[:TIMED]]
-                samples += timed(dense, best, images, part=part + 1)
+                samples += timed(dense, best, images, rounds=ROUNDS, part=part + 1)
                 save_samples(folder / TIME, samples)
     return replace(search, study=newest(folder))
 
