@@ -380,8 +380,8 @@ def test_bat_is_the_core_with_the_counts_and_choices_of_the_configuration():
 
 def patched(method, **fields):
     torch.manual_seed(0)
-    model = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=4, num_classes=5)
-    return batvit.patch(model, method=method, blocks=(0, 2), tokens=(11, 6), **fields)
+    model = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=3, num_classes=5)
+    return batvit.patch(model, method=method, blocks=(0, 1), tokens=(11, 6), **fields)
 
 
 @pytest.mark.parametrize("method", PLANS)
