@@ -30,6 +30,8 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "lengths not kept": {"keep_norm": False},
     "density over all tokens": {"neighbours": None},
     "a third of the tokens clusters": {"centres": 0.33},
+    "a tenth of the attentive in pairs": {"pairs": 0.1},
+    "no pairs": {"pairs": 0},
     "all tokens clusters": {"centres": 1.0},
 }
 

@@ -453,15 +453,15 @@ def test_aligned_counts_go_on_falling_at_many_sites():
     assert all(late < early for early, late in itertools.pairwise(counts))
 
 
-def test_the_side_falls_evenly_if_gradual_to_what_three_sites_would_leave():
+def test_every_site_keeps_the_same_share_if_gradual_and_in_the_end_as_many_are_left_as_by_three():
     config = BATConfig(keep_rate=0.25, gradual=True)
-    assert config.sites(12) == (2, 3, 4, 5, 6, 7)
-    assert config.sites(24) == tuple(range(4, 16))
+    assert config.sites(12) == (3, 4, 5, 6, 7, 8)
+    assert config.sites(24) == tuple(range(6, 18))
     tokens = [counts.tokens_out for counts in config.schedule(depth=12, patches=256)]
-    # the side falls from 16 to 2
-    assert tokens == [ceil(256 * (1 - 7 / 8 * part / 6) ** 2) for part in range(1, 7)] == [187, 129, 81, 45, 19, 4]
-    given = [counts.tokens_out for counts in config.with_fields(blocks=(3, 6, 9)).schedule(depth=12, patches=256)]
-    assert given == [129, 45, 4]
+    assert tokens == [128, 64, 32, 16, 8, 4]
+    given = config.with_fields(blocks=(3, 6, 9))
+    assert [counts.tokens_out for counts in given.schedule(depth=12, patches=256)] == [64, 16, 4]
+    assert given.with_fields(gradual=False).schedule(depth=12, patches=256) == given.schedule(depth=12, patches=256)
     aligned = BATConfig.preset("gradual", keep_rate=0.5).schedule(depth=12, patches=196, prefix=1)
     assert all((1 + counts.tokens_out) % 8 == 0 for counts in aligned)
     assert [c.tokens_out for c in BATConfig(keep_rate=1.0, gradual=True).schedule(depth=12, patches=196)] == [196] * 6

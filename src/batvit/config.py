@@ -47,7 +47,7 @@ class BATConfig:
     blocks: tuple[int, ...] | None = None
     """the blocks that reduce, counted from 0; by default three sites at the quarters of the depth (3, 6, 9 of 12)"""
     gradual: bool = False
-    """let a keep rate shrink the tokens in many blocks, the side of their square evenly, to what three sites would leave"""
+    """let many blocks keep the same share each, so that in the end as many tokens are left as three sites would leave"""
     align: int = 1
     """round what a keep rate leaves, with the prefix, to a multiple of this; of half of it, or less, where few are left"""
     method: str = "bat"
@@ -110,8 +110,8 @@ class BATConfig:
         if self.blocks is None and self.gradual and self._site_count is None:
             if depth < GRADUAL_DEPTH:
                 raise ValueError(f"gradual needs {GRADUAL_DEPTH} blocks or more, the model has {depth}; give blocks=(…)")
-            # from the second sixth to two thirds of the depth
-            return tuple(range(depth // 6, depth * 2 // 3))
+            # earlier, class attention does not know yet who matters
+            return tuple(range(depth // 4, depth * 3 // 4))
         if self.blocks is None:
             sites = self._site_count or 3
             if depth <= sites:
@@ -225,7 +225,7 @@ class BATConfig:
             assert rate is not None
             share, before = rate, tokens
             if self.gradual:
-                share, before = (1 - (1 - rate**1.5) * fallen) ** 2, patches
+                share, before = rate ** (3 * fallen), patches
             # a product such as 196 * (138 / 196) must not be rounded up by its last bit
             out = min(tokens, max(1, math.ceil(share * before - 1e-9)))
             return out if out == tokens else self._aligned(out, tokens, prefix)

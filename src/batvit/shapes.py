@@ -32,8 +32,8 @@ class Shape:
     last: int
     """the last one; the others lie evenly between"""
     fall: float
-    """the power of the tokens that falls evenly from site to site: 1 their number, 0.5 the side of the square that they fill
-    (as in ``gradual``); at 0 each site keeps the same share (as in ``training_free``)"""
+    """the power of the tokens that falls evenly from site to site: 1 their number, 0.5 the side of the square that they fill;
+    at 0, as in the presets, each site keeps the same share"""
     centres: float
     pairs: float
     neighbours: int

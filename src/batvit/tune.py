@@ -22,7 +22,7 @@ FRONT_SHAPES, FRONT_AT = 2, (0.8, 0.9, 1.1, 1.25)
 # where a search begins: as the presets do, and with sites next to one another
 BEGIN = (
     Shape(3, 3, 9, 0.0, 0.5, 0.1, 2, "tokens", "importance", True),
-    Shape(6, 2, 7, 0.5, 0.5, 0.05, 2, "tokens", "importance", True),
+    Shape(6, 3, 8, 0.0, 0.6, 0.02, 2, "tokens", "importance", True),
     Shape(3, 4, 6, 0.5, 0.5, 0.1, 2, "keys", "importance", True),
 )
 BEGIN_WITH = 12
