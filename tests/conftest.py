@@ -1,6 +1,7 @@
 """Property tests try the same examples every time; no clock decides whether they pass."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import settings
 settings.register_profile("batvit", derandomize=True, deadline=None, database=None, max_examples=50)
 settings.load_profile("batvit")
 
-# two threads that wait for one another on a busy machine are slower than one
+# two threads that wait for one another on a busy machine are slower than one; the same for the processes that tests start
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

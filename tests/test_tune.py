@@ -21,9 +21,9 @@ from batvit.calibration import Calibration, Judgement, beside, judge
 from batvit.config import BATConfig
 from batvit.copies import light_copy
 from batvit.cost import FEATURES, CostModel, Sample, counted, features, load_samples, save_samples, timed
-from batvit.settle import Settled, found, held, preset_beside, settle
+from batvit.settle import Settled, held, preset_beside, settle, winner
 from batvit.shapes import NEIGHBOURS, Shape, least, varied
-from batvit.trials import complete, cut_short, finished, leaders, newest, open_study
+from batvit.trials import complete, cut_short, finished, leaders, newest, open_study, studies
 from batvit.tune import BEGIN, Goal, Search, best_of, front_of
 
 BUDGET = 0.75
@@ -88,6 +88,8 @@ def test_the_presets_are_shapes(deep, preset, shape):
     found = shape.at(float(expected[-1]), anatomy)
     assert found.blocks == tuple(site.block for site in sites)
     assert found.tokens == pytest.approx(expected, abs=1)
+    named = ("centres", "pairs", "neighbours", "similarity", "weight", "size_aware", "keep_norm")
+    assert {name: getattr(found, name) for name in named} == {name: getattr(config, name) for name in named}
 
 
 @pytest.mark.parametrize("similarity", ["tokens", "keys"])
@@ -356,15 +358,19 @@ def test_the_next_part_begins_with_the_best_of_the_one_before_at_what_they_cost_
     first.run(trials=8)
     best = leaders(first.study)
     assert best[0].user_attrs == best_of(first.study, first.goal)
-    assert len({tuple(trial.user_attrs["config"]["blocks"]) for trial in best}) == len(best) < len(complete(first.study)) + 1
+    blocks = [tuple(trial["config"]["blocks"]) for trial in complete(first.study)]
+    assert sorted(tuple(trial.user_attrs["config"]["blocks"]) for trial in best) == sorted(set(blocks))
     study = open_study(tmp_path, seed=0, part=1)
-    assert newest(tmp_path).trials == first.study.trials
+    assert newest(studies(tmp_path)).trials == first.study.trials
     second = replace(first, study=study, before=first.study, cost=lambda config: 1.1 * first.cost(config))
     second.run(trials=len(best) + 2)
     assert shapes(study)[: len(best)] == [trial.params for trial in best]
-    assert newest(tmp_path).trials == study.trials
+    assert newest(studies(tmp_path)).trials == study.trials
     again, before = best_of(study, first.goal), best[0].user_attrs
     assert 1.1 * first.cost(BATConfig.from_dict(again["config"])) <= BUDGET < 1.1 * before["cost"]
+    # a part that nothing reaches by then is left out
+    replace(second, study=open_study(tmp_path, seed=0, part=2), cost=lambda config: 2.0).run(seconds=600.0)
+    assert [len(each.trials) for each in studies(tmp_path)] == [8, len(best) + 2, 0]
     # and what is drawn is not drawn again
     assert not any(params in shapes(first.study) for params in shapes(study)[len(best) :])
 
@@ -479,12 +485,26 @@ def test_what_is_found_is_the_best_once_it_was_measured(search, monkeypatch):
     def measure(config):
         return measured((1.3 if config.blocks == blocks else 1.0) * one.cost(config))
 
-    best = found(one, measure, timed=True)
+    best = winner(one, measure, timed=True)
     assert best.trial == others[0].user_attrs
     assert best.final.config == best.fitted.config
     assert best.final.share <= BUDGET
+    with pytest.raises(ValueError, match=r"what was found takes more than 0\.75 of the dense model's time; allow more"):
+        winner(replace(one, cost=lambda config: 2.0), measure, timed=True)
     # nothing but its MACs is known of one without a time
-    assert found(one, measure, timed=False).trial == promised.user_attrs
+    assert winner(one, measure, timed=False).trial == promised.user_attrs
+
+
+def test_where_all_miss_the_time_the_fastest_wins_and_what_holds_it_before_what_is_nearer(search, monkeypatch):
+    stub(monkeypatch, left_over)
+    one = search(Goal(budget=BUDGET))
+    one.run(trials=10)
+    few = leaders(one.study)[:3]
+    fastest = tuple(few[2].user_attrs["config"]["blocks"])
+    share = {tuple(trial.user_attrs["config"]["blocks"]): BUDGET * off for trial, off in zip(few, (1.2, 1.3, 1.1), strict=True)}
+    assert winner(one, lambda config: measured(share[config.blocks]), timed=True).final.config.blocks == fastest
+    noise = itertools.cycle((1.03, 0.96, 0.96))
+    assert winner(one, lambda config: measured(BUDGET * next(noise)), timed=True).final.share == pytest.approx(0.96 * BUDGET)
 
 
 def test_a_time_is_corrected_twice_at_most(deep, cost_of_deep):

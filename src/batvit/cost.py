@@ -24,7 +24,7 @@ FEATURES = (
     *("a site", "a site, a token", "clusters of tokens, a pair", "clusters of keys, a pair", "several neighbours, a pair"),
 )
 
-# what was measured after a part of a search says more of what is searched in the next
+# what was measured in the course of a search says more of what is searched next: errors there are that much larger
 NEAR = 3.0
 
 
@@ -35,7 +35,7 @@ class Sample(NamedTuple):
     share: float
     """of the dense model's cost"""
     part: int = 0
-    """of the search, after which it was measured: 0 before any"""
+    """of the search, the first that knows it: 0 if it was measured before any"""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class CostModel:
 
     @classmethod
     def fit(cls, model: nn.Module, samples: Sequence[Sample]) -> "CostModel":
-        """To what some configurations cost, and the dense model; by relative error, those measured in a search thrice.
+        """To what some configurations cost, and the dense model; by relative error, tripled for what was measured in a search.
 
         Raises:
             ValueError: if there are fewer samples than ``FEATURES``.
@@ -136,7 +136,7 @@ def timed(dense: nn.Module, configs: Sequence[BATConfig], images: Tensor, *, rou
         configs: what it is reduced by.
         images: (B, 3, H, W), on the model's device and in its precision.
         rounds: measurements of each.
-        part: of the search, after which this is.
+        part: of the search, which is to begin with this.
     """
     models = [dense, *(reduced_copy(dense, config) for config in configs)]
     times = in_turns([partial(model.eval(), images) for model in models], images, rounds=rounds, warmup=1)

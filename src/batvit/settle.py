@@ -48,7 +48,7 @@ class Settled:
         return told | {"speedup": self.measured.speedup, "gmacs": self.measured.macs / 1e9}
 
 
-class Found(NamedTuple):
+class Winner(NamedTuple):
     """What a search found, as it was in the search, and as it was measured."""
 
     trial: dict[str, Any]
@@ -59,7 +59,7 @@ class Found(NamedTuple):
     """its shape with as many tokens as the time has room for, as measured"""
 
 
-def found(search: Search, measure: Measure, *, timed: bool) -> Found:
+def winner(search: Search, measure: Measure, *, timed: bool) -> Winner:
     """The best of a search; for a time, which is predicted less well for some shapes than for others, the best after measuring.
 
     Args:
@@ -69,26 +69,26 @@ def found(search: Search, measure: Measure, *, timed: bool) -> Found:
 
     Returns:
         Of the best few, each with other blocks and brought to the time, that which loses least on the pictures searched on;
-        one that misses the time only if all do.
+        if all miss the time, the fastest.
 
     Raises:
-        ValueError: as :func:`batvit.tune.best_of`.
+        ValueError: as :func:`batvit.tune.best_of`; or if by now not one of the best is known to be within the time.
     """
     best = best_of(search.study, search.goal)
     if search.goal.budget is None or not timed:
         config = BATConfig.from_dict(best["config"])
         alone = Settled(config, measure(config), best["cost"])
-        return Found(best, alone, alone)
-    few = [Found(trial.user_attrs, *_settled(trial, search, measure)) for trial in leaders(search.study)[:FINALISTS]]
-    within = [one for one in few if one.final.share <= (1 + CLOSE) * search.goal.budget] or few
+        return Winner(best, alone, alone)
+    few, budget, limit = list[Winner](), search.goal.budget, (1 + CLOSE) * search.goal.budget
+    for trial in leaders(search.study)[:FINALISTS]:
+        tried = settle(Shape(**trial.user_attrs["shape"]), budget, search.cost, search.anatomy, measure)
+        if tried:
+            nearest = min(tried, key=lambda one: (one.share > limit, abs(one.share - budget)))
+            few.append(Winner(trial.user_attrs, tried[0], nearest))
+    if not few:
+        raise ValueError(f"what was found takes more than {budget:.3g} of the dense model's time; allow more minutes, or time")
+    within = [one for one in few if one.final.share <= limit] or [min(few, key=lambda one: one.final.share)]
     return min(within, key=lambda one: search.judged(one.final.config)["loss"])
-
-
-def _settled(trial: Any, search: Search, measure: Measure) -> tuple[Settled, Settled]:
-    """A trial's shape as the search had it, and as near to the time as it was brought."""
-    budget = search.goal.budget or 1.0
-    tried = settle(Shape(**trial.user_attrs["shape"]), budget, search.cost, search.anatomy, measure)
-    return tried[0], min(tried, key=lambda one: abs(one.share - budget))
 
 
 def settle(shape: Shape, budget: float, cost: Cost, anatomy: Anatomy, measure: Measure) -> list[Settled]:
@@ -102,7 +102,7 @@ def settle(shape: Shape, budget: float, cost: Cost, anatomy: Anatomy, measure: M
         measure: asked once for each.
 
     Returns:
-        All that was measured, in order: one to three.
+        All that was measured, in order: one to three; none if the shape does not go so low.
     """
     tried, factor = list[Settled](), 1.0
     while len(tried) <= CORRECTIONS and (config := shape.within(budget / factor, cost, anatomy)) is not None:

@@ -2,10 +2,13 @@
 
 import importlib
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 FIRST_TRIALS = 24
+# of the part before, with which the next begins
+RETRIED = 12
 JOURNAL = "trials.journal"
 
 
@@ -35,8 +38,9 @@ def open_study(folder: Path, *, seed: int, part: int = 0) -> Any:
     study = optuna.create_study(study_name=_name(part), storage=_storage(folder), load_if_exists=True)
     # what was drawn before must not be drawn again
     drawn = sum(len(each.trials) for each in studies(folder))
-    study.sampler = optuna.samplers.TPESampler(seed=seed + drawn, n_startup_trials=FIRST_TRIALS)
-    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=FIRST_TRIALS)
+    first = RETRIED if part else FIRST_TRIALS
+    study.sampler = optuna.samplers.TPESampler(seed=seed + drawn, n_startup_trials=first)
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=first)
     return study
 
 
@@ -74,10 +78,9 @@ def leaders(study: Any) -> list[Any]:
     return list(found.values())
 
 
-def newest(folder: Path) -> Any:
-    """The study of the last part in which a trial is complete; or the last one."""
-    known = studies(folder)
-    return next((study for study in reversed(known) if complete(study)), known[-1])
+def newest(known: Sequence[Any]) -> Any:
+    """The last study in which a trial is complete; None if there is none."""
+    return next((study for study in reversed(known) if complete(study)), None)
 
 
 def _name(part: int) -> str:

@@ -12,7 +12,7 @@ from batvit.backbones.patch import anatomy_of, reduced_copy
 from batvit.calibration import Calibration, judge
 from batvit.config import BATConfig
 from batvit.shapes import Cost, Shape, least
-from batvit.trials import complete, cut_short, failures, finished, leaders, optuna_part
+from batvit.trials import RETRIED, complete, cut_short, failures, finished, leaders, optuna_part
 
 DROP_WEIGHT = 0.1
 DEPTH, BEGIN_BUDGET = 12, 0.6
@@ -25,7 +25,6 @@ BEGIN = (
     Shape(6, 3, 8, 0.0, 0.6, 0.02, 2, "tokens", "importance", True),
     Shape(3, 4, 6, 0.5, 0.5, 0.1, 2, "keys", "importance", True),
 )
-BEGIN_WITH = 12
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,9 @@ class Search:
     """what a configuration costs, as a share of the dense model"""
     goal: Goal
     study: Any
-    """of :func:`open_study`; each complete trial holds its ``shape``, ``config``, ``cost``, ``loss`` and ``drop``"""
+    """of ``open_study``; each complete trial holds its ``shape``, ``config``, ``cost``, ``loss`` and ``drop``"""
     before: Any = None
-    """the study of the part before, if there is one: its best shapes are tried anew, at what they are known to cost by now"""
+    """the study of a part before, if there is one: its best shapes are tried anew, at what they are known to cost by now"""
 
     @property
     def anatomy(self) -> Anatomy:
@@ -75,9 +74,16 @@ class Search:
             progress: called after each trial.
 
         Raises:
-            ValueError: if nothing costs so little, naming the nearest.
+            ValueError: if nothing costs so little, naming the nearest; a later part is left out instead, as there is something.
         """
-        self._check_reach()
+        nearest = least(self.cost, self.anatomy)
+        if self.goal.budget is not None and self.goal.budget < nearest:
+            if self.before is not None:
+                return
+            raise ValueError(
+                f"no configuration goes down to {self.goal.budget:.3g} of the dense model's cost; the nearest that can be had "
+                f"is {nearest:.3g}, {1 / nearest:.2f} times less"
+            )
 
         def told(study: Any, trial: Any) -> None:
             progress()
@@ -131,24 +137,18 @@ class Search:
         found = [shape.within(budget, self.cost, self.anatomy) for shape in best for budget in budgets]
         return [self.judged(config) for config in dict.fromkeys(found) if config is not None]
 
-    def _check_reach(self) -> None:
-        nearest = least(self.cost, self.anatomy)
-        if self.goal.budget is not None and self.goal.budget < nearest:
-            raise ValueError(
-                f"no configuration goes down to {self.goal.budget:.3g} of the dense model's cost; the nearest that can be had "
-                f"is {nearest:.3g}, {1 / nearest:.2f} times less"
-            )
-
     def _enqueue(self) -> None:
-        """Where to begin; or what an interrupt cut short, once more."""
-        wanted = cut_short(self.study)
-        if not self.study.trials and self.before is not None:
-            wanted = [trial.params for trial in leaders(self.before)[:BEGIN_WITH]]
-        elif not self.study.trials and self.anatomy.depth == DEPTH:
+        """What an interrupt cut short, once more; and where to begin, as far as it was not tried."""
+        for params in cut_short(self.study):
+            self.study.enqueue_trial(params)
+        wanted = list[dict[str, Any]]()
+        if self.before is not None:
+            wanted = [trial.params for trial in leaders(self.before)[:RETRIED]]
+        elif self.anatomy.depth == DEPTH:
             more = {"budget": BEGIN_BUDGET} if self.goal.budget is None else {}
             wanted = [asdict(shape) | more for shape in BEGIN]
         for params in wanted:
-            self.study.enqueue_trial(params)
+            self.study.enqueue_trial(params, skip_if_exists=True)
 
 
 def best_of(study: Any, goal: Goal) -> dict[str, Any]:

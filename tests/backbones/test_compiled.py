@@ -29,7 +29,9 @@ def _fresh():
 
 @pytest.mark.parametrize(("name", "mode"), [*((name, "training_free") for name in FAMILIES), ("deit", "paper")])
 def test_one_graph_and_no_recompilation(name, mode):
-    model = anatomy_of(batvit.patch(family(name, depth=2), mode=mode, keep_rate=0.6, blocks=(0,))).tower
+    # of one family, a block before the site, too
+    depth, site = (3, 1) if name == "deit" else (2, 0)
+    model = anatomy_of(batvit.patch(family(name, depth=depth), mode=mode, keep_rate=0.6, blocks=(site,))).tower
     first, second = pictures(model, seed=1), pictures(model, seed=2)
     graph = torch.compile(model, fullgraph=True, backend="eager")
     with torch.no_grad(), torch._dynamo.config.patch(error_on_recompile=True):

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import operator
 
 import pytest
 import timm
@@ -20,7 +21,7 @@ from batvit.macs import count_macs
 from batvit.settle import Settled
 from batvit.shapes import Shape, varied
 from batvit.training.record import claimed
-from batvit.trials import JOURNAL
+from batvit.trials import JOURNAL, finished, studies
 
 NAME = "test_vit"
 
@@ -65,6 +66,8 @@ def slower(monkeypatch, fitted):
 
     monkeypatch.setattr("batvit.cli.tune.compare", compare)
     monkeypatch.setattr("batvit.cli.tune.timed", timed)
+    # three parts, however few the trials are
+    monkeypatch.setattr("batvit.cli.tune.FIRST_TRIALS", 1)
 
 
 @pytest.fixture
@@ -152,7 +155,7 @@ def test_tune_without_a_preset_that_goes_so_low_says_so(given, tmp_path, monkeyp
     assert "preset, equal" not in printed
 
 
-def test_tune_for_a_speed_corrects_the_time_by_what_it_measures(given, tmp_path, slower, monkeypatch, capsys):
+def test_tune_for_a_speed_knows_the_time_better_from_part_to_part(given, tmp_path, slower, monkeypatch, capsys):
     out = tmp_path / "out"
     assert tune(given, out, "--target-speedup", "1.3", "--trials", 3) == 0
     kept = (out / "time.json").read_bytes()
@@ -205,6 +208,51 @@ def test_an_interrupt_leaves_the_best_so_far(given, tmp_path, monkeypatch, capfd
     assert "Traceback" not in capfd.readouterr().err
     assert batvit.BATConfig.load(out / "config.json").blocks
     assert not (out / "result.json").exists()
+
+
+def interrupt(monkeypatch, name, at):
+    """Ctrl-C when a function of the command is called for the so-and-so-many-th time; and nothing more after it."""
+    number, whole = itertools.count(), operator.attrgetter(name)(batvit)
+
+    def interrupted(*arguments, **more):
+        if next(number) == at:
+            raise KeyboardInterrupt
+        return whole(*arguments, **more)
+
+    monkeypatch.setattr(f"batvit.{name}", interrupted)
+
+
+def test_an_interrupt_in_the_second_part_loses_nothing(given, tmp_path, slower, alone, monkeypatch):
+    out = tmp_path / "out"
+    arguments = ("--target-speedup", "1.3", "--trials", 6)
+    interrupt(monkeypatch, "tune.judge", 2)
+    assert tune(given, out, *arguments) == 130
+    begun = [study.trials for study in studies(out)]
+    assert len(begun) == 2
+    assert batvit.BATConfig.load(out / "config.json").blocks
+    assert tune(given, out, *arguments, "--resume") == 0
+    known = studies(out)
+    assert sum(map(finished, known)) == 6
+    assert known[0].trials == begun[0]
+    assert [trial.value for trial in known[1].trials[:1]] == [trial.value for trial in begun[1][:1]]
+    assert {sample["part"] for sample in json.loads((out / "time.json").read_text())} == {0, 1, 2}
+
+
+def test_an_interrupt_before_anything_is_tried_leaves_nothing_to_go_on_with(given, tmp_path, slower, alone, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        interrupt(patched, "cli.tune.timed", 0)
+        assert tune(given, out, "--target-speedup", "1.3", "--trials", 1) == 130
+    assert tune(given, out, "--target-speedup", "1.3", "--trials", 1) == 0
+
+
+def test_times_without_their_journal_are_taken_again_for_a_new_search(given, tmp_path, slower, alone, capsys):
+    out = tmp_path / "out"
+    assert tune(given, out, "--target-speedup", "1.3", "--trials", 3) == 0
+    (out / JOURNAL).unlink()
+    assert tune(given, out, "--target-speedup", "1.3", "--trials", 3) == 0
+    assert "the target is held" in capsys.readouterr().out
+    assert sum(map(finished, studies(out))) == 3
 
 
 def test_a_dense_model_that_is_not_finite_is_refused_before_the_search(given, tmp_path, capsys):

@@ -22,10 +22,10 @@ from batvit.config import BATConfig
 from batvit.cost import CostModel, Sample, counted, load_samples, save_samples, timed
 from batvit.data import data_config, image_folder, loader
 from batvit.files import check_folder, check_same, read_json, write_atomic
-from batvit.settle import found, held, preset_beside
+from batvit.settle import held, preset_beside, winner
 from batvit.shapes import varied
 from batvit.training.record import claimed
-from batvit.trials import JOURNAL, complete, finished, leaders, newest, open_study, optuna_part, studies
+from batvit.trials import FIRST_TRIALS, JOURNAL, complete, finished, leaders, newest, open_study, optuna_part, studies
 from batvit.tune import Goal, Search, best_of, front_of
 
 CONFIG, FRONT, RESULT, TIME, ABOUT = "config.json", "front.csv", "result.json", "time.json", "about.json"
@@ -81,12 +81,14 @@ def _tune(
 ) -> None:
     """Search in a folder of its own, and write what was found."""
     images = models.noise(dense, args.batch_size)
+    samples = _samples(args, folder, dense, images)
     try:
-        search = _search(args, folder, dense, calibration, goal, images)
+        search = _search(args, folder, partial(Search, dense, calibration, goal=goal), samples, images)
     finally:
         # also when it is interrupted, or nothing was found
-        with suppress(ValueError, IndexError):
-            BATConfig.from_dict(best_of(newest(folder), goal)["config"]).save(folder / CONFIG)
+        if (study := newest(studies(folder))) is not None:
+            with suppress(ValueError):
+                BATConfig.from_dict(best_of(study, goal)["config"]).save(folder / CONFIG)
     front = front_of([*complete(search.study), *search.around()])
     rows = [{name: one[name] for name in ("cost", "loss", "drop")} | {"config": json.dumps(one["config"])} for one in front]
     write_atomic(folder / FRONT, as_csv(rows))
@@ -97,27 +99,26 @@ def _tune(
     _show(front, result, folder)
 
 
-def _search(args: argparse.Namespace, folder: Path, dense: nn.Module, data: Calibration, goal: Goal, images: Tensor) -> Search:
-    """Search in parts: after each but the last, the best are timed, so that in the next all costs are known better."""
-    samples = _samples(args, folder, dense, images)
-    first = samples[-1].part
-    # MACs are known as they are
-    parts = max(first + 1, 1 if args.target_macs is not None else min(PARTS, args.trials or PARTS))
+def _search(args: argparse.Namespace, folder: Path, start: "partial[Search]", samples: list[Sample], images: Tensor) -> Search:
+    """Search for a speed in parts: after each but the last, the best are timed, so that the next knows all costs better."""
+    first = min(samples[-1].part, len(studies(folder)))
+    enough = PARTS if args.trials is None else max(1, args.trials // FIRST_TRIALS)
+    parts = max(first + 1, min(PARTS, enough) if args.target_speedup is not None else 1)
     seconds = 60 * args.minutes / (parts - first)
     with Progress(console=options.progress_console, transient=True) as bar:
         task = bar.add_task("searching", total=args.trials)
         for part in range(first, parts):
             before, study = studies(folder)[:part], open_study(folder, seed=args.seed, part=part)
-            search = Search(dense, data, CostModel.fit(dense, samples), goal, study, before[-1] if before else None)
+            search = start(cost=CostModel.fit(start.args[0], samples), study=study, before=newest(before))
             tried = sum(map(finished, before))
             allowed = None if args.trials is None else math.ceil(args.trials * (part + 1) / parts) - tried
             search.run(trials=allowed, seconds=seconds, progress=partial(_progress, bar, task, study, tried))
-            if part + 1 < parts:
+            best = [BATConfig.from_dict(trial.user_attrs["config"]) for trial in leaders(study)[:TIMED]]
+            if best and part + 1 < parts:
                 bar.update(task, description="timing the best so far")
-                best = [BATConfig.from_dict(trial.user_attrs["config"]) for trial in leaders(study)[:TIMED]]
-                samples += timed(dense, best, images, rounds=ROUNDS, part=part + 1)
+                samples = [*samples, *timed(search.dense, best, images, rounds=ROUNDS, part=part + 1)]
                 save_samples(folder / TIME, samples)
-    return replace(search, study=newest(folder))
+    return replace(search, study=newest(studies(folder)) or search.study)
 
 
 def _progress(bar: Progress, task: TaskID, study: Any, before: int) -> None:
@@ -201,7 +202,7 @@ def _verify(args: argparse.Namespace, search: Search, images: Tensor, data: Cali
         return compare(search.dense, reduced_copy(search.dense, config), images, rounds=ROUNDS)
 
     clock = args.target_macs is None
-    best = found(search, measure, timed=clock)
+    best = winner(search, measure, timed=clock)
     at, preset, missing = preset_beside(search.dense, best.final, measure, timed=clock)
     tuned = judge(reduced_copy(search.dense, best.final.config), data)
     result: dict[str, Any] = {"model": args.model, "held_apart": data.samples, "predicted": best.trial}
@@ -242,5 +243,5 @@ def _show(front: list[dict[str, Any]], result: dict[str, Any], folder: Path) -> 
         options.say(sentence)
     if "time_error" in result:
         written, fitted = (100 * abs(result[name]) for name in ("time_error", "fitted_error"))
-        options.say(f"predicted time within {written:.1f} % of the measured one; {fitted:.1f} % as fitted")
+        options.say(f"predicted time within {written:.1f} % of the measured one; {fitted:.1f} % as the search had it")
     options.say(f"wrote {folder / CONFIG}; use it with --config {folder / CONFIG}, or batvit.patch(model, BATConfig.load(…))")
