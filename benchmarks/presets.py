@@ -31,7 +31,8 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "density over all tokens": {"neighbours": None},
     "a third of the tokens clusters": {"centres": 0.33},
     "a tenth of the attentive in pairs": {"pairs": 0.1},
-    "no pairs": {"pairs": 0},
+    "blocks 2 to 7": {"blocks": tuple(range(2, 8))},
+    "blocks 3 to 8": {"blocks": tuple(range(3, 9))},
     "all tokens clusters": {"centres": 1.0},
 }
 

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -42,6 +40,10 @@ def digits(image_size: tuple[int, int], *, mean: Sequence[float], std: Sequence[
         image_size: (height, width) in pixels.
         mean, std: of each of three channels, for the normalisation.
     """
+    # scikit-learn takes longer to import than all of batvit, and only who trains on its digits needs it
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     found = load_digits()
     train, val = train_test_split(range(len(found.target)), test_size=360, stratify=found.target, random_state=0)
     scans, labels = torch.tensor(1 - found.images / 16, dtype=torch.float32), torch.tensor(found.target)
