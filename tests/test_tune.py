@@ -190,7 +190,7 @@ def test_samples_are_kept_and_must_be_enough(model, tmp_path):
         {},
         [{}],
         "many",
-        [row | {"config": {"blocks": "many"}}],
+        [row | {"config": {"method": "many"}}],
         *([row | {"share": share}] for share in (0, "x", 1e999)),
     )
     for kept in spoilt:

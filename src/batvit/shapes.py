@@ -70,7 +70,7 @@ class Shape:
         """The configuration that leaves ``final`` tokens after the last site."""
         patches, span, steps = anatomy.patches, self.last - self.first, max(self.sites - 1, 1)
         blocks = sorted({round(self.first + span * i / steps) for i in range(self.sites)})
-        tokens = [max(1, round(_mean(patches, final, (i + 1) / len(blocks), self.fall))) for i in range(len(blocks))]
+        tokens = [max(1, round(_mean(float(patches), final, (i + 1) / len(blocks), self.fall))) for i in range(len(blocks))]
         fields = {name: value for name, value in asdict(self).items() if name not in ("sites", "first", "last", "fall")}
         fields |= {name: GRADUAL[name] for name in ("keep_norm", "size_power")} | {"neighbours": self.neighbours or None}
         # a head that reads patches is given them all the same, and the cost must know
