@@ -27,11 +27,15 @@ def _fresh():
     torch._dynamo.reset()
 
 
+def reduced_tower(name, mode):
+    """A block that reduces, and one after it; of one family one before it, too."""
+    depth, site = (3, 1) if name == "deit" else (2, 0)
+    return anatomy_of(batvit.patch(family(name, depth=depth), mode=mode, keep_rate=0.6, blocks=(site,))).tower
+
+
 @pytest.mark.parametrize(("name", "mode"), [*((name, "training_free") for name in FAMILIES), ("deit", "paper")])
 def test_one_graph_and_no_recompilation(name, mode):
-    # of one family, a block before the site, too
-    depth, site = (3, 1) if name == "deit" else (2, 0)
-    model = anatomy_of(batvit.patch(family(name, depth=depth), mode=mode, keep_rate=0.6, blocks=(site,))).tower
+    model = reduced_tower(name, mode)
     first, second = pictures(model, seed=1), pictures(model, seed=2)
     graph = torch.compile(model, fullgraph=True, backend="eager")
     with torch.no_grad(), torch._dynamo.config.patch(error_on_recompile=True):
@@ -41,7 +45,7 @@ def test_one_graph_and_no_recompilation(name, mode):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_exports(name):
-    model = anatomy_of(batvit.patch(family(name, depth=2), keep_rate=0.6, blocks=(0,))).tower
+    model = reduced_tower(name, "training_free")
     x = pictures(model)
     program = torch.export.export(model, (x,))
     with torch.no_grad():

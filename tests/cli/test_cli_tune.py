@@ -21,7 +21,7 @@ from batvit.macs import count_macs
 from batvit.settle import Settled
 from batvit.shapes import Shape, varied
 from batvit.training.record import claimed
-from batvit.trials import JOURNAL, finished, studies
+from batvit.trials import FIRST_TRIALS, JOURNAL, finished, studies
 
 NAME = "test_vit"
 
@@ -153,6 +153,22 @@ def test_tune_without_a_preset_that_goes_so_low_says_so(given, tmp_path, monkeyp
     printed = capsys.readouterr().out
     assert "no preset at equal MACs: bat cannot go down to 0.3" in printed
     assert "preset, equal" not in printed
+
+
+def test_tune_for_a_speed_corrects_the_time_by_what_it_measures(given, tmp_path, slower, monkeypatch, capsys):
+    # so few trials are one part
+    monkeypatch.setattr("batvit.cli.tune.FIRST_TRIALS", FIRST_TRIALS)
+    out = tmp_path / "out"
+    assert tune(given, out, "--target-speedup", "1.3", "--trials", 3) == 0
+    result = json.loads((out / "result.json").read_text())
+    assert {sample["part"] for sample in json.loads((out / "time.json").read_text())} == {0}
+    assert result["fitted_error"] == pytest.approx(1 / 1.05 - 1, abs=0.005)
+    assert abs(result["time_error"]) < 0.005
+    assert result["tuned"]["speedup"] == pytest.approx(1.3, rel=0.03)
+    assert result["preset_at_same"] == "time"
+    printed = capsys.readouterr().out
+    assert "the target is held: asked 1.30, measured 1.3" in printed
+    assert " % of the measured one; 4." in printed
 
 
 def test_tune_for_a_speed_knows_the_time_better_from_part_to_part(given, tmp_path, slower, monkeypatch, capsys):

@@ -99,7 +99,7 @@ def _tune(
     _show(front, result, folder)
 
 
-def _search(args: argparse.Namespace, folder: Path, start: "partial[Search]", samples: list[Sample], images: Tensor) -> Search:
+def _search(args: argparse.Namespace, folder: Path, start: partial[Search], samples: list[Sample], images: Tensor) -> Search:
     """Search for a speed in parts: after each but the last, the best are timed, so that the next knows all costs better."""
     first = min(samples[-1].part, len(studies(folder)))
     enough = PARTS if args.trials is None else max(1, args.trials // FIRST_TRIALS)
