@@ -14,15 +14,15 @@ install: $(STAMP)
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable ".[export,tune]" --group dev
+	$(BIN)/python -m pip install --quiet --no-compile --editable ".[export,tune]" --group dev
 	touch $(STAMP)
 
 demo: install
 	$(BIN)/batvit demo
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not unchecked" $(SHAPES)
-	$(BIN)/python -m pytest -n 2 --dist loadscope -m unchecked
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope -m "not unchecked" $(SHAPES)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope -m unchecked
 
 # what the tests reach; they take half as long again
 coverage: install

@@ -112,7 +112,12 @@ def main() -> None:
     wanted = min(args.pictures, len(pictures))
     pictures.samples = [pictures.samples[i * len(pictures) // wanted] for i in range(wanted)]
     found = measure(panels, loader(pictures, panels[BEFORE]["dense"], batch_size=args.batch_size))
-    print(f"{args.model}, keep {args.keep_rate}, {len(pictures)} pictures, fp32; r(X) after each block\n")
+    print(f"{args.model}, {len(pictures)} pictures, fp32; r(X) after each block")
+    configs = {name: config.to_dict() for name, model in panels[BEFORE].items() if (config := batvit.config_of(model))}
+    for name, config in configs.items():
+        share = f"keep {config['keep_rate']}" if config["tokens"] is None else f"{config['tokens']} tokens"
+        print(f"{LABELS[name]}: {config['method']}, {share}")
+    print()
     blocks = range(len(found[BEFORE]["dense"]))
     print(f"| | | {' | '.join(map(str, blocks))} |\n|---|---|{'---|' * len(blocks)}")
     for panel, curves in found.items():
@@ -120,7 +125,7 @@ def main() -> None:
             print(f"| {panel} | {LABELS[name]} | {' | '.join(f'{value:.1f}' for value in values)} |")
     save(plot(found), args.output)
     if args.json:
-        settings = {"model": args.model, "keep_rate": args.keep_rate, "pictures": len(pictures)}
+        settings = {"model": args.model, "configs": configs, "pictures": len(pictures)}
         write_atomic(args.json, json.dumps(settings | {"diversity": found}, indent=2) + "\n")
 
 

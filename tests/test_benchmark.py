@@ -2,7 +2,10 @@
 
 import csv
 import io
+import platform
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -48,6 +51,29 @@ class Counting(nn.Module):
         if not x.is_meta:
             self.log.append((self.name, self.training, torch.is_inference_mode_enabled()))
         return self.linear(x)
+
+
+# page faults of a pass that allocates 128 MB, more than glibc would keep
+FAULTS = """
+import resource, torch
+from batvit.timing import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.nn.functional.gelu(torch.ones(2**24)).sum()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+before = min(faults() for _ in range(5))
+keep_freed_memory()
+after = [faults() for _ in range(10)]
+print(before, max(after[5:]))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what is freed is kept by glibc alone")
+def test_what_is_freed_is_kept_for_what_comes_next():
+    # in a process of its own, whose heap nothing else has filled
+    found = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout
+    before, after = map(int, found.split())
+    assert after < before / 10
 
 
 def test_a_model_beside_itself_does_the_same_work():

@@ -10,7 +10,7 @@ import batvit
 from batvit import budget
 from batvit.budget import Curve, Family, OutOfReachError, at_macs, at_time, contenders, macs_of
 from batvit.config import BATConfig
-from batvit.plans import PLANS
+from batvit.plans import PLANS, diffrate
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +73,17 @@ def test_tome_takes_the_same_number_in_every_block_and_half_at_most(model):
 
 
 def test_diffrate_has_its_published_shape(model):
-    deit = Family("diffrate", depth=12, patches=196)
-    # the published counts less the class token
-    assert deit.at(0.5).tokens == (196, 193, 175, 155, 140, 132, 120, 106, 87, 63, 55, 2)
+    deit = Family("diffrate", depth=12, patches=196, width=384)
+    # the published counts less the class token: 2.3 G at a sixth, 2.9 at four, 3.1 at five
+    assert deit.at(4 / 6).tokens == (196, 193, 175, 155, 140, 132, 120, 106, 87, 63, 55, 2)
+    assert deit.at(5 / 6).tokens == diffrate.tokens("deit_small", 3.1)
+    assert deit.at(4.5 / 6).tokens[2:4] == (180, 159)
+    assert deit.at(1 / 6).tokens == diffrate.tokens("deit_small", 2.3)
+    assert deit.at(1 / 12).tokens[3] == round(196 * (126 / 196) ** 2)
     assert deit.at(1.0).tokens == (196,) * 12
+    # of the model that is nearest in width
+    assert Family("diffrate", depth=12, patches=196, width=200).at(1 / 6).tokens == diffrate.tokens("deit_tiny", 0.6)
+    assert Family("diffrate", depth=24, patches=196, width=1024).at(1 / 6).tokens[1::2] == diffrate.tokens("deit_base", 8.7)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, 1.5, -0.1])

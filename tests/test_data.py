@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import struct
 import zlib
 
@@ -16,7 +17,7 @@ from timm.data import create_transform, resolve_data_config
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from batvit.data import UnreadableError, data_config, image_folder, loader, open_picture, placed, read_class_map
+from batvit.data import UnreadableError, data_config, image_folder, loader, open_picture, placed, read_class_map, unlabelled
 
 
 def noise(size=(40, 32), seed=0):
@@ -241,6 +242,29 @@ def test_files_that_are_no_pictures_or_cut_short_are_skipped_on_request(tmp_path
     assert [path.name for path, _ in found.samples] == ["1.jpg", "2.jpg"]
     # a class that lost all its pictures keeps its label
     assert found.classes == ("a", "b")
+
+
+def test_without_labels_pictures_may_lie_anywhere(tmp_path):
+    root = folder(tmp_path, ("a/1.jpg", "a/2.jpg", "b/1.jpg"))
+    shutil.copy(root / "a" / "1.jpg", root / "0.jpg")
+    (root / "b" / "deep").mkdir()
+    shutil.copy(root / "a" / "1.jpg", root / "b" / "deep" / "1.jpg")
+    (root / "b" / "2.jpg").write_text("hello")
+    with pytest.raises(UnreadableError, match=r"1 of 6 files cannot be read as pictures"):
+        unlabelled(root)
+    found = unlabelled(root, skip_unreadable=True)
+    assert [str(path.relative_to(root)) for path, _ in found.samples] == [
+        "0.jpg",
+        "a/1.jpg",
+        "a/2.jpg",
+        "b/1.jpg",
+        "b/deep/1.jpg",
+    ]
+    assert {label for _, label in found.samples} == {0}
+    assert found.skipped == (root / "b" / "2.jpg",)
+    (root / "none").mkdir()
+    with pytest.raises(ValueError, match="holds no pictures"):
+        unlabelled(root / "none")
 
 
 def test_a_folder_without_any_readable_picture_is_refused(tmp_path):

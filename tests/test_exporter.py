@@ -30,13 +30,13 @@ SIZE = 48
 
 def dense(name="deit_tiny_patch16_224", **settings):
     """36 patches unless said otherwise; every parameter random."""
-    small = {"img_size": SIZE, "patch_size": 8, "depth": 3, "embed_dim": 48, "num_heads": 3, "num_classes": 7}
+    small = {"img_size": SIZE, "patch_size": 8, "depth": 2, "embed_dim": 48, "num_heads": 3, "num_classes": 7}
     return randomised(timm.create_model(name, **(small | settings)))
 
 
 def reduced(**settings):
     """One site with pairs, and clusters by the nearest neighbour alone, as the preset has it."""
-    return batvit.patch(dense(), **({"keep_rate": 0.6, "blocks": (1,), "pairs": 4, "neighbours": 2} | settings))
+    return batvit.patch(dense(), **({"keep_rate": 0.6, "blocks": (0,), "pairs": 4, "neighbours": 2} | settings))
 
 
 def noise(batch, size=SIZE, seed=1):
@@ -129,7 +129,7 @@ def test_a_second_export_gives_the_same_logits(case, tmp_path):
 @torch.no_grad()
 def test_positions_alone_would_tie_without_them(tmp_path):
     """Without positions all patches of one colour are bit for bit alike: every order and choice of the reduction is a tie."""
-    model = batvit.patch(dense(depth=2), keep_rate=0.6, blocks=(1,), pairs=4, neighbours=2)
+    model = reduced()
     model.pos_embed.zero_()
     grey = torch.full((2, 3, SIZE, SIZE), 0.3)
     for suffix in (".onnx", ".xml"):
@@ -186,7 +186,7 @@ def of_transformers():
         intermediate_size=96,
         image_size=SIZE,
         patch_size=8,
-        num_hidden_layers=3,
+        num_hidden_layers=2,
         num_labels=7,
     )
     return randomised(transformers.ViTForImageClassification(config))
@@ -202,7 +202,7 @@ OTHERS = {
 @graphs
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_families(tmp_path, name):
-    model = batvit.patch(OTHERS[name](), keep_rate=0.5, blocks=(1,))
+    model = batvit.patch(OTHERS[name](), keep_rate=0.5, blocks=(0,))
     done = export(model, tmp_path / "model.onnx")
     assert (done.within, done.agreement) == (100, 100)
     difference, same = differences(load_engine(done.path), model, noise(3, model.patch_embed.img_size[0]))
@@ -214,7 +214,7 @@ def test_other_families(tmp_path, name):
 @torch.no_grad()
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
 def test_a_model_that_returns_more_than_logits(tmp_path, suffix):
-    model = batvit.patch(of_transformers(), keep_rate=0.6, blocks=(1,))
+    model = batvit.patch(of_transformers(), keep_rate=0.6, blocks=(0,))
     done = export(model, tmp_path / f"model{suffix}")
     engine = load_engine(done.path)
     assert done.card.model == "ViTForImageClassification"
@@ -263,7 +263,7 @@ def test_int8_leaves_the_reduction_as_it_is(tmp_path):
     assert len(precise) >= 4
     assert all("aten.matmul" in name or "aten.bmm" in name for name in precise)
     # four of each block and the head
-    assert len(quantised) == 4 * 3 + 1
+    assert len(quantised) == 4 * 2 + 1
     assert all("aten.linear" in name for name in quantised)
 
 

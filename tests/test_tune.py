@@ -28,7 +28,7 @@ from batvit.tune import BEGIN, Goal, Search, best_of, front_of
 
 BUDGET = 0.75
 SHAPE = Shape(3, 1, 3, 1.0, 0.5, 0.1, 2, "tokens", "size", True)
-WEIGHTS = (0.02, 0.3, 0.18, 0.18, 0.5, 0.02, 0.01, 0.02, 0.02, 0.02)
+WEIGHTS = (0.02, 0.3, 0.18, 0.18, 0.5, 0.02, 0.01, 0.02, 0.02, 0.02, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_a_shape_within_a_budget_spends_nearly_all_of_it(model, cost, budget):
 
 
 def test_the_dense_model_is_one_of_everything_and_no_site():
-    assert features(None, 12, 196, 1) == pytest.approx([1, 1, 1, 0, 1, 0, 0, 0, 0, 0])
+    assert features(None, 12, 196, 1) == pytest.approx([1, 1, 1, 0, 1, 0, 0, 0, 0, 0, 0])
     assert len(features(None, 12, 196, 1)) == len(FEATURES)
 
 
@@ -135,7 +135,7 @@ def test_what_a_cost_is_fitted_to_varies_in_all_that_is_searched(model):
     assert configs == varied(anatomy_of(model), 24)
     for name, number in (("neighbours", len(NEIGHBOURS)), ("similarity", 2), ("weight", 3), ("size_aware", 2), ("pairs", 4)):
         assert len({getattr(config, name) for config in configs}) == number
-    table = [features(config, 5, 36, 1) for config in (None, *configs)]
+    table = [features(config, 5, 36, 1, received=True) for config in (None, *configs)]
     assert np.linalg.matrix_rank(np.array(table)) == len(FEATURES)
 
 
@@ -154,7 +154,7 @@ def test_nothing_costs_less_than_the_leanest(model, cost):
 
 
 def test_a_time_model_finds_the_costs_it_was_fitted_to(model, monkeypatch):
-    true = np.array([0.05, 0.3, 0.15, 0.1, 0.5, 0.04, 0.03, 0.1, 0.06, 0.05])
+    true = np.array([0.05, 0.3, 0.15, 0.1, 0.5, 0.04, 0.03, 0.1, 0.06, 0.05, 0.0])
     anatomy = anatomy_of(model)
     configs = varied(anatomy, 24)
 
@@ -197,7 +197,7 @@ def test_samples_are_kept_and_must_be_enough(model, tmp_path):
         path.write_text(json.dumps(kept))
         with pytest.raises(ValueError, match=r"time.json: not what configurations cost .* remove it"):
             load_samples(path)
-    with pytest.raises(ValueError, match="needs 10 configurations or more, got 2"):
+    with pytest.raises(ValueError, match="needs 11 configurations or more, got 2"):
         CostModel.fit(model, samples)
 
 

@@ -41,6 +41,8 @@ class Family:
     method: str
     depth: int
     patches: int
+    width: int
+    """channels of a token: which of the published schedules is for a model like this"""
 
     @classmethod
     def of(cls, method: str, model: nn.Module) -> "Family":
@@ -48,7 +50,7 @@ class Family:
         if method not in contenders():
             raise ValueError(f"unknown plan {method!r}; there are {', '.join(contenders())}")
         anatomy = anatomy_of(model)
-        return cls(method, anatomy.depth, anatomy.patches)
+        return cls(method, anatomy.depth, anatomy.patches, anatomy.width)
 
     def at(self, keep: float) -> BATConfig:
         """One configuration; the larger ``keep``, the more tokens go on at every site."""
@@ -62,20 +64,17 @@ class Family:
         for wanted in self._wanted(keep):
             left = min(left, max(1, math.ceil(left * (1 - plan.most)), round(wanted)))
             tokens.append(left)
-        return BATConfig(tokens=tuple(tokens), blocks=tuple(range(self.depth)), **fields)
+        return BATConfig(tokens=tuple(tokens), blocks=tuple(range(plan.first, self.depth)), **fields)
 
     def _wanted(self, keep: float) -> list[float]:
-        """The tokens after each block, before they are rounded."""
-        spread = PLANS[self.method].spread
-        if spread == "blocks":
-            return [self.patches * (1 - (1 - keep) * (block + 1)) for block in range(self.depth)]
-        if spread == "rates":
-            return [self.patches * keep ** (block + 1) for block in range(self.depth)]
-        # at every depth the published share of tokens, to a power
-        shares = _published_shares()
-        power = (1 - keep) / keep
-        place = [round((block + 1) * len(shares) / self.depth) - 1 for block in range(self.depth)]
-        return [self.patches * shares[max(at, 0)] ** power for at in place]
+        """The tokens after each block that reduces, before they are rounded."""
+        plan = PLANS[self.method]
+        if plan.spread == "list":
+            return [self.patches * share for share in diffrate.shares(self.width, self.depth, keep)]
+        steps = range(1, self.depth - plan.first + 1)
+        if plan.spread == "blocks":
+            return [self.patches * (1 - (1 - keep) * step) for step in steps]
+        return [self.patches * keep**step for step in steps]
 
 
 def macs_of(model: nn.Module, config: BATConfig | None) -> int:
@@ -169,8 +168,3 @@ def at_time(
             f"{family.method} was not brought to {share:g} of the time of the dense model; nearest {taken:.3f}"
         )
     return config, taken
-
-
-def _published_shares() -> list[float]:
-    """The share of the image tokens that DiffRate's DeiT-S of 2.9 G has after each block."""
-    return [count / diffrate.PATCHES for count in diffrate.tokens("deit_small", 2.9)]

@@ -1,7 +1,5 @@
 """Which reduction keeps most for the time: every plan at the same MACs and at the same measured time, on the same pictures."""
 
-import hashlib
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +15,7 @@ from batvit.backbones.patch import reduced_copy, schedule
 from batvit.budget import NEAR, Family, at_macs, at_time, macs_of
 from batvit.config import BATConfig
 from batvit.evaluate import paired_interval
+from batvit.files import digest
 from batvit.outcomes import DENSE, Outcomes, finite_logits, spared
 from batvit.study import COSTS, OUTCOMES, Row, Study
 from batvit.timing import in_turns, peak_memory, quartiles
@@ -209,9 +208,8 @@ def _name(row: Row) -> str:
 
 def _digests(given: Any, configs: dict[str, Any]) -> dict[str, str]:
     """Of each configuration, with all that is given besides."""
-    common = hashlib.sha256(json.dumps(given, default=str).encode()).hexdigest()
-    texts = {name: common + json.dumps(config, sort_keys=True) for name, config in configs.items()}
-    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    common = digest(given)
+    return {name: digest([common, config]) for name, config in configs.items()}
 
 
 def _fill(row: Row, outcomes: Outcomes, name: str) -> None:

@@ -22,6 +22,7 @@ from batvit.timing import in_turns, quartiles
 FEATURES = (
     *("once", "attention, a token", "attention, a pair", "attention with sizes, a pair", "mlp, a token"),
     *("a site", "a site, a token", "clusters of tokens, a pair", "clusters of keys, a pair", "several neighbours, a pair"),
+    "attention received, a pair",
 )
 
 # what was measured in the course of a search says more of what is searched next: errors there are that much larger
@@ -47,10 +48,12 @@ class CostModel:
     prefix: int
     weights: tuple[float, ...]
     """one for each of ``FEATURES``, as shares of the dense model's cost"""
+    received: bool = False
+    """whether importance is the attention received from all tokens, as there is no class token"""
 
     def __call__(self, config: BATConfig) -> float:
         """As a share of the dense model's."""
-        return float(np.dot(self.weights, features(config, self.depth, self.patches, self.prefix)))
+        return float(np.dot(self.weights, features(config, self.depth, self.patches, self.prefix, self.received)))
 
     @classmethod
     def fit(cls, model: nn.Module, samples: Sequence[Sample]) -> "CostModel":
@@ -64,9 +67,10 @@ class CostModel:
         anatomy = anatomy_of(model)
         configs, shares = (None, *(each.config for each in samples)), np.array([1.0, *(each.share for each in samples)])
         counts = np.array([1.0, *(NEAR if each.part else 1.0 for each in samples)])
-        table = np.array([features(config, anatomy.depth, anatomy.patches, anatomy.prefix) for config in configs])
+        known = (anatomy.depth, anatomy.patches, anatomy.prefix)
+        table = np.array([features(config, *known, not anatomy.class_token) for config in configs])
         weights, _ = nnls(table * (counts / shares)[:, None], counts)
-        return cls(anatomy.depth, anatomy.patches, anatomy.prefix, tuple(map(float, weights)))
+        return cls(*known, tuple(map(float, weights)), not anatomy.class_token)
 
 
 def save_samples(path: Path, samples: Sequence[Sample]) -> None:
@@ -91,7 +95,7 @@ def load_samples(path: Path) -> list[Sample]:
     return samples
 
 
-def features(config: BATConfig | None, depth: int, patches: int, prefix: int) -> list[float]:
+def features(config: BATConfig | None, depth: int, patches: int, prefix: int, received: bool = False) -> list[float]:
     """The terms of a configuration's cost, or of the dense model's, in the order of ``FEATURES``: each near 1 at most.
 
     Attention that knows the sizes of tokens runs in another kernel than attention that does not; keys are narrower than
@@ -111,6 +115,7 @@ def features(config: BATConfig | None, depth: int, patches: int, prefix: int) ->
         if config is not None and counts is not None and counts.tokens_out < counts.tokens_in:
             found["a site"] += 1
             found["a site, a token"] += share
+            found["attention received, a pair"] += received * share**2
             clustered = ((counts.tokens_in - counts.attentive) / patches) ** 2
             matched = (counts.attentive / patches / 2) ** 2 if counts.pairs else 0.0
             found[f"clusters of {config.similarity}, a pair"] += clustered + matched

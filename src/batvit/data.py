@@ -104,25 +104,19 @@ def image_folder(
         FileNotFoundError, ValueError, UnreadableError: naming what is wrong and what to do.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder")
-    found, folders = find_images_and_targets(str(root), sort=False)
-    paths = sorted((Path(path) for path, _ in found), key=lambda path: _order(str(path)))
+    paths, names = _find(root)
     _check_layout(root, paths)
-    names = sorted(folders, key=_order)
     classes = tuple(names) if class_map is None else read_class_map(Path(class_map))
     _check_classes(root, names, classes, num_classes, class_map)
     label = {name: i for i, name in enumerate(classes)}
-    bad = tuple(path for path in paths if not _readable(path, decode=skip_unreadable))
-    if bad and not skip_unreadable:
-        raise UnreadableError(
-            f"{root}: {len(bad)} of {len(paths)} files cannot be read as pictures, the first is {bad[0]}; "
-            "remove them, or skip them (--skip-unreadable)"
-        )
-    if len(bad) == len(paths):
-        raise ValueError(f"{root}: none of the {len(paths)} files can be read as a picture, the first is {bad[0]}")
-    lost = set(bad)
-    return Pictures([(path, label[path.parent.name]) for path in paths if path not in lost], classes, bad)
+    kept, bad = _readable(root, paths, skip_unreadable=skip_unreadable)
+    return Pictures([(path, label[path.parent.name]) for path in kept], classes, bad)
+
+
+def unlabelled(root: str | Path, *, skip_unreadable: bool = False) -> Pictures:
+    """:func:`image_folder` where no labels are wanted: pictures may lie in any sub-folder or in none, and all have label 0."""
+    kept, bad = _readable(Path(root), _find(Path(root))[0], skip_unreadable=skip_unreadable)
+    return Pictures([(path, 0) for path in kept], (), bad)
 
 
 def loader(pictures: Pictures, model: nn.Module, *, batch_size: int, workers: int = 0) -> DataLoader[tuple[Tensor, Tensor]]:
@@ -162,14 +156,22 @@ def placed(batch: Tensor, model: nn.Module) -> Tensor:
     return batch.to(device=weight.device, dtype=weight.dtype if weight.is_floating_point() else torch.float32)
 
 
+def _find(root: Path) -> tuple[list[Path], list[str]]:
+    """All pictures below a folder, and the names of the folders they lie in, each in natural order."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder")
+    found, folders = find_images_and_targets(str(root), sort=False)
+    if not found:
+        raise ValueError(f"{root}: holds no pictures; expected one folder a class with .jpg, .jpeg or .png files in it")
+    return sorted((Path(path) for path, _ in found), key=lambda path: _order(str(path))), sorted(folders, key=_order)
+
+
 def _order(name: str) -> tuple[Any, str]:
     # timm's natural order does not tell "a" from "A" nor 1 from 01
     return natural_key(name), name
 
 
 def _check_layout(root: Path, paths: Sequence[Path]) -> None:
-    if not paths:
-        raise ValueError(f"{root}: holds no pictures; expected one folder a class with .jpg, .jpeg or .png files in it")
     beside = next((path for path in paths if path.parent == root), None)
     if beside is not None:
         raise ValueError(f"{root}: {beside.name} lies beside the class folders; put each picture into the folder of its class")
@@ -218,7 +220,21 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _readable(path: Path, *, decode: bool) -> bool:
+def _readable(root: Path, paths: Sequence[Path], *, skip_unreadable: bool) -> tuple[list[Path], tuple[Path, ...]]:
+    """The files that are pictures, and those that are not; refused if they are not to be skipped, or there are no others."""
+    bad = tuple(path for path in paths if not _is_picture(path, decode=skip_unreadable))
+    if bad and not skip_unreadable:
+        raise UnreadableError(
+            f"{root}: {len(bad)} of {len(paths)} files cannot be read as pictures, the first is {bad[0]}; "
+            "remove them, or skip them (--skip-unreadable)"
+        )
+    if len(bad) == len(paths):
+        raise ValueError(f"{root}: none of the {len(paths)} files can be read as a picture, the first is {bad[0]}")
+    lost = set(bad)
+    return [path for path in paths if path not in lost], bad
+
+
+def _is_picture(path: Path, *, decode: bool) -> bool:
     try:
         with _opened(path, str(path)) as image:
             if decode:

@@ -1,5 +1,6 @@
 """Reading what others wrote, and writing whole files or none."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -74,6 +75,11 @@ def check_same(folder: str | Path, before: Any, now: Mapping[str, Any]) -> None:
                 f"{folder}: begun with {name} = {begun}, and cannot go on with {value}; give what it was begun with, or name "
                 "another folder"
             )
+
+
+def digest(value: Any) -> str:
+    """What tells a plain value from others, in few characters."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def read_json(path: str | Path) -> Any:

@@ -139,6 +139,11 @@ def preset_beside(
     return None, None, missing
 
 
+def may_be_written(goal: Goal, preset: Settled, *, timed: bool) -> bool:
+    """Whether the preset could take the place of what was found: it keeps to the budget, as it was measured."""
+    return goal.budget is not None and (not timed or preset.share <= (1 + CLOSE) * goal.budget)
+
+
 def held(goal: Goal, found: Settled, drop: float, *, timed: bool) -> str:
     """Whether what was found meets the goal, as it was measured, in a sentence."""
     if goal.budget is None:

@@ -113,9 +113,9 @@ def test_a_deeper_compiled_model_merges_no_more_tables():
             return graph.forward
 
         torch._dynamo.reset()
-        model = reduced("eva02", blocks=(1,), depth=depth)
+        model = reduced("eva02", blocks=(0,), depth=depth)
         torch.compile(model, fullgraph=True, backend=backend)(pictures(model))
         return len(found)
 
-    assert scatters(3) == scatters(5) > 0
+    assert scatters(2) == scatters(4) > 0
     torch._dynamo.reset()

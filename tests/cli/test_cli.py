@@ -502,12 +502,19 @@ def test_eval_refuses_checkpoints_that_do_not_fit(refuses, weights, data, tmp_pa
     assert "missing, the first is 'cls_token'; 1 unexpected, the first is 'a'; give the model that the weights are of" in said
 
 
-def test_eval_refuses_a_model_without_a_trained_head(refuses, weights, data, tmp_path):
-    said = refuses("eval", NAME, "--data", data, "--num-classes", 3)
-    assert "--num-classes alone would measure a head of random weights; give the --checkpoint that has one" in said
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [("eval", ()), ("compare", ("-o", "OUT")), ("tune", ("--target-macs", "0.5", "-o", "OUT")), ("export", ("-o", "OUT.pt2"))],
+)
+def test_a_model_without_a_trained_head_is_refused(refuses, weights, data, tmp_path, command, more):
+    given = ("--data", data, *(part.replace("OUT", str(tmp_path / "out")) for part in more))
+    said = refuses(command, NAME, *given, "--num-classes", 3)
+    assert "--num-classes alone would make a head of random weights; give the --checkpoint that has one" in said
     state = {key: value for key, value in load_file(weights).items() if not key.startswith("head.")}
     save_file(state, tmp_path / "features.safetensors")
-    said = refuses("eval", NAME, "--data", data, "--num-classes", 0, "--checkpoint", tmp_path / "features.safetensors")
+    if command == "export":
+        return
+    said = refuses(command, NAME, *given, "--num-classes", 0, "--checkpoint", tmp_path / "features.safetensors")
     assert f"{NAME} has no classes, only features; give --num-classes N and a --checkpoint with a head" in said
 
 

@@ -304,7 +304,7 @@ def test_other_machines_and_settings_are_refused(given, again, monkeypatch, caps
     (again / "progress.json").write_text(json.dumps(kept))
     cpu = "another" if name == "cpu" else "this one"
     monkeypatch.setattr(
-        options, "machine", lambda device: {name: kept["about"][name] for name in ("gpu", "torch")} | {"cpu": cpu}
+        options, "machine", lambda device: {name: kept["about"][name] for name in ("gpu", "torch", "threads")} | {"cpu": cpu}
     )
     assert compare(given, again, "--resume", *(() if name == "cpu" else ("--precision", now))) == 2
     assert f"begun with {name} = {begun}, and cannot go on with {now}" in capsys.readouterr().err

@@ -140,6 +140,13 @@ def test_eval_of_files_gives_what_the_models_give(small, data, written, tmp_path
 
 
 @graphs
+def test_files_run_on_the_cpu_where_there_is_a_gpu(data, written, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert ends("eval", written / "reduced.onnx", "--dense", written / "dense.onnx", "--data", data) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "12 pictures, fp32, cpu"
+
+
+@graphs
 def test_export_says_how_the_file_compares(small, data, tmp_path, capsys):
     arguments = (*small, *REDUCTION, "-o", tmp_path / "model.pt2", "--format", "pt2", "--data", data, "--threads", 1)
     assert ends("export", *arguments, "--json", tmp_path / "x.json") == 0

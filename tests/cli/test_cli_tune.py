@@ -4,6 +4,10 @@ import csv
 import itertools
 import json
 import operator
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import timm
@@ -95,6 +99,26 @@ def test_a_preset_that_loses_less_is_written_instead(given, tmp_path, monkeypatc
     assert ("the preset is written" in capsys.readouterr().out.replace("\n", " ")) == wins
 
 
+@pytest.mark.parametrize(("share", "wins"), [(0.76, True), (0.9, False)])
+def test_a_preset_that_takes_more_time_than_asked_for_is_not_written(given, tmp_path, slower, monkeypatch, capsys, share, wins):
+    # it changes nothing, so it loses nothing
+    preset = batvit.BATConfig.preset("paper", keep_rate=1.0, blocks=(0,))
+
+    def beside(dense, final, measure, *, timed):
+        taken = replace(final.measured, reduced=replace(final.measured.reduced, step_time=share))
+        return "MACs", Settled(preset, taken, share), []
+
+    monkeypatch.setattr("batvit.cli.tune.preset_beside", beside)
+    out = tmp_path / "out"
+    assert tune(given, out, "--target-speedup", "1.333", "--trials", 3) == 0
+    found, result = batvit.BATConfig.load(out / "config.json"), json.loads((out / "result.json").read_text())
+    assert found == (preset if wins else batvit.BATConfig.from_dict(result["tuned"]["config"]))
+    told = capsys.readouterr().out.replace("\n", " ")
+    assert ("the preset is written" in told) == wins
+    # what is told of the time is told of what is written
+    assert (f"measured {1 / share:.2f}" in result["verdict"][0]) == wins
+
+
 def test_a_folder_that_another_writes_into_is_left_alone(given, tmp_path, capsys):
     out = tmp_path / "out"
     with claimed(out):
@@ -140,6 +164,35 @@ def test_tune_goes_on_with_the_same_and_nothing_else(given, tmp_path, monkeypatc
     monkeypatch.setattr(Calibration, "of", None)
     assert tune(given, out, "--target-macs", "0.6", "--trials", 2, "--resume") == 2
     assert "begun with target_macs = 0.7, and cannot go on with 0.6" in capsys.readouterr().err
+
+
+def test_tune_goes_on_with_the_same_weights_and_pictures_alone(given, tmp_path, monkeypatch, alone, capsys):
+    weights, data, out = tmp_path / "vit.safetensors", tmp_path / "data", tmp_path / "out"
+    shutil.copytree(given[given.index("--data") + 1], data)
+    shutil.copy(given[2], weights)
+    places = {given[2]: weights, given[given.index("--data") + 1]: data}
+    own = [str(places.get(part, part)) for part in given]
+    assert tune(own, out, "--target-macs", "0.7", "--trials", 1) == 0
+    monkeypatch.setattr(Calibration, "of", None)
+    (data / "dog" / "3.png").rename(data / "dog" / "4.png")
+    assert tune(own, out, "--target-macs", "0.7", "--trials", 2, "--resume") == 2
+    assert "begun with pictures = " in capsys.readouterr().err
+    (data / "dog" / "4.png").rename(data / "dog" / "3.png")
+    os.utime(weights, ns=(0, 0))
+    assert tune(own, out, "--target-macs", "0.7", "--trials", 2, "--resume") == 2
+    assert "begun with weights = " in capsys.readouterr().err
+
+
+def test_pictures_without_labels_may_lie_anywhere(given, tmp_path, alone, capsys):
+    place = given.index("--data") + 1
+    for i, path in enumerate(sorted(Path(given[place]).rglob("*.png"))):
+        shutil.copy(path, tmp_path / f"{i}.png")
+    flat = [*given[:place], str(tmp_path), *given[place + 1 :]]
+    (tmp_path / "runs").mkdir()
+    assert tune(flat, tmp_path / "runs" / "out", "--target-macs", "0.7", "--trials", 1) == 0
+    capsys.readouterr()
+    assert tune(flat, tmp_path / "runs" / "labels", "--target-macs", "0.7", "--trials", 1, "--labels") == 2
+    assert "lies beside the class folders; put each picture into the folder of its class" in capsys.readouterr().err
 
 
 def test_tune_without_a_preset_that_goes_so_low_says_so(given, tmp_path, monkeypatch, capsys):

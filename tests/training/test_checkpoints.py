@@ -98,6 +98,49 @@ def test_what_a_killed_process_began_to_write_is_swept_away(data, tmp_path):
     assert [path.name for path in tmp_path.glob(".*")] == [".lock"]
 
 
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_an_epoch_is_kept_though_its_evaluation_fails(data, tmp_path, epoch):
+    class Failing:
+        passes = 0
+
+        def __iter__(self):
+            self.passes += 1
+            if self.passes == epoch:
+                raise Interrupted
+            return iter(data[1])
+
+    whole = fit(vit(), *data, CONFIG, output=tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        fit(vit(), data[0], Failing(), CONFIG, output=tmp_path / "run")
+    steps = []
+    again = fit(vit(), *data, CONFIG, output=tmp_path / "run", resume=True, progress=steps.append)
+    assert [step.update for step in steps] == list(range(6 * epoch + 1, 19))
+    assert [(e.train_loss, e.eval_loss, e.lr) for e in again] == [(e.train_loss, e.eval_loss, e.lr) for e in whole]
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "run")
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_an_epoch_that_was_told_but_not_saved_is_told_once(data, tmp_path):
+    def killed(epoch):
+        if epoch.epoch == 2:
+            raise Interrupted
+
+    fit(vit(), *data, CONFIG, output=tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        fit(vit(), *data, CONFIG, output=tmp_path / "run", on_epoch=killed)
+    fit(vit(), *data, CONFIG, output=tmp_path / "run", resume=True)
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+def test_checkpoints_of_another_run_are_not_gone_on_with(data, tmp_path):
+    fit(vit(), *data, dataclasses.replace(CONFIG, epochs=1), output=tmp_path)
+    for path in tmp_path.glob("*.*"):
+        path.unlink()
+    with pytest.raises(FileExistsError, match=r"already holds a run \(checkpoints\)"):
+        fit(vit(), *data, CONFIG, output=tmp_path)
+
+
 def test_a_run_without_a_checkpoint_begins_anew(data, tmp_path):
     with pytest.raises(Interrupted):
         fit(vit(), *data, CONFIG, output=tmp_path, progress=stop_at(1))
@@ -115,7 +158,7 @@ def test_a_finished_run_stays_as_it_is(data, tmp_path):
 
 
 def test_a_run_cannot_go_on_as_another(data, tmp_path):
-    about = {"model": "vit", "config": REDUCTION.to_dict()}
+    about = {"model": "vit", "config": REDUCTION.to_dict(), "class_names": ("a", "b")}
     fit(vit(), *data, dataclasses.replace(CONFIG, epochs=1), output=tmp_path, about=about)
     before = (tmp_path / "run.json").read_text()
     cases = [
@@ -127,6 +170,7 @@ def test_a_run_cannot_go_on_as_another(data, tmp_path):
             about | {"config": REDUCTION.with_fields(keep_rate=0.6).to_dict()},
             r"config.keep_rate = .*, and cannot go on with 0.6; give what it was started with, or name another folder",
         ),
+        (dataclasses.replace(CONFIG, epochs=1), about | {"class_names": ("b", "a")}, r"class_names = \['a', 'b'\], and cannot"),
         # reduced before, dense now
         (dataclasses.replace(CONFIG, epochs=1), about | {"config": None}, r"config\.\w+ = .*, and cannot go on with None"),
     ]
@@ -159,7 +203,8 @@ def test_two_runs_cannot_write_into_one_folder(data, tmp_path):
             with pytest.raises(
                 FileExistsError, match="another run is writing into it; wait for it, or name another folder"
             ) as error:
-                fit(vit(), *data, CONFIG, output=tmp_path, resume=True)
+                fit(other := vit(), *data, CONFIG, output=tmp_path, resume=True)
+            assert not any(isinstance(module, DealtPath) for module in other.modules())
             said.append(error)
             raise Interrupted
 
@@ -181,20 +226,17 @@ def test_a_spoiled_checkpoint_is_refused_by_name(data, tmp_path):
 # in a process of its own
 
 
-def command(folder, *more):
+def arguments(folder, *more):
     common = ("train", "--model", "test_vit", "--data", "digits", "--dense", "--device", "cpu", "--threads", "1")
     sizes = ("--img-size", "32", "--batch-size", "64", "--epochs", "2", "--lr", "1e-3", "--save-every", "5", "--log-every", "1")
     return [
-        "-m",
-        "batvit",
-        *common,
-        *sizes,
-        "--checkpoint",
-        str(folder / "weights.safetensors"),
-        "--output",
-        str(folder / "run"),
-        *more,
+        *(*common, *sizes, "--checkpoint", str(folder / "weights.safetensors")),
+        *("--output", str(folder / "run"), *more),
     ]
+
+
+def command(folder, *more):
+    return [sys.executable, "-m", "batvit", *arguments(folder, *more)]
 
 
 @pytest.fixture
@@ -207,7 +249,7 @@ def folder(tmp_path):
 def start_and_wait(folder, update, *more, **options):
     """A training process, when it has logged an update."""
     process = subprocess.Popen(
-        [sys.executable, *command(folder, *more)],
+        command(folder, *more),
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
@@ -220,8 +262,7 @@ def start_and_wait(folder, update, *more, **options):
 
 
 def finish(folder):
-    done = subprocess.run([sys.executable, *command(folder, "--resume")], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert main(arguments(folder, "--resume")) == 0
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +270,7 @@ def uninterrupted(tmp_path_factory):
     whole = tmp_path_factory.mktemp("whole")
     torch.manual_seed(0)
     save_weights(timm.create_model("test_vit", num_classes=10), whole / "weights.safetensors")
-    subprocess.run([sys.executable, *command(whole)], check=True, capture_output=True)
+    assert main(arguments(whole)) == 0
     return losses(whole / "run")
 
 
@@ -275,9 +316,7 @@ def test_without_room_it_says_so_in_one_line_and_keeps_the_last_checkpoint(folde
     process.kill()
     process.communicate()
     before = sorted(path.name for path in (folder / "run" / "checkpoints").iterdir() if not path.name.startswith("."))
-    full = subprocess.run(
-        [sys.executable, *command(folder, "--resume")], preexec_fn=no_room, capture_output=True, text=True, check=False
-    )
+    full = subprocess.run(command(folder, "--resume"), preexec_fn=no_room, capture_output=True, text=True, check=False)
     assert full.returncode == 2
     (said,) = [line for line in full.stderr.splitlines() if line.startswith("batvit train: ")]
     assert "cannot write" in said
@@ -288,8 +327,6 @@ def test_without_room_it_says_so_in_one_line_and_keeps_the_last_checkpoint(folde
 
 
 def test_a_corrupt_picture_is_named_and_the_checkpoint_stays(tmp_path, capsys):
-    from batvit.checkpoint import save_weights
-
     for part in ("train", "val"):
         for name in ("blue", "red"):
             (tmp_path / "data" / part / name).mkdir(parents=True)
@@ -297,39 +334,20 @@ def test_a_corrupt_picture_is_named_and_the_checkpoint_stays(tmp_path, capsys):
                 Image.effect_noise((40, 40), 50).convert("RGB").save(tmp_path / "data" / part / name / f"{i}.jpg")
     torch.manual_seed(0)
     save_weights(timm.create_model("test_vit", num_classes=2), tmp_path / "weights.safetensors")
-    arguments = [
-        "train",
-        "--model",
-        "test_vit",
-        "--checkpoint",
-        str(tmp_path / "weights.safetensors"),
-        "--data",
-        str(tmp_path / "data"),
-    ]
-    arguments += [
-        "--dense",
-        "--img-size",
-        "32",
-        "--batch-size",
-        "4",
-        "--device",
-        "cpu",
-        "--output",
-        str(tmp_path / "run"),
-        "--save-every",
-        "1",
-    ]
+    given = ["train", "--model", "test_vit", "--checkpoint", str(tmp_path / "weights.safetensors"), "--dense"]
+    given += ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "run"), "--save-every", "1"]
+    given += ["--img-size", "32", "--batch-size", "4", "--device", "cpu"]
     bad = tmp_path / "data" / "train" / "red" / "2.jpg"
     whole = bad.read_bytes()
     # its header is fine, which is all that is looked at before
     bad.write_bytes(whole[: len(whole) // 2])
     for workers in ("0", "1"):
-        assert main([*arguments, "--epochs", "2", "--workers", workers, "--resume"]) == 2
+        assert main([*given, "--epochs", "2", "--workers", workers, "--resume"]) == 2
         said = capsys.readouterr().err.splitlines()[-1]
         assert said.startswith(f"batvit train: {bad}: cannot be read as a picture")
         assert "skip such files (--skip-unreadable)" in said
     bad.write_bytes(whole)
-    assert main([*arguments, "--epochs", "2", "--resume"]) == 0
+    assert main([*given, "--epochs", "2", "--resume"]) == 0
 
 
 def test_an_error_in_writing_is_told_whatever_it_is(tmp_path):

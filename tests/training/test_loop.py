@@ -88,6 +88,34 @@ def test_mixed_precision_leaves_weights_and_forward_as_they_are(data):
     assert found[0].train_loss != fit(vit(), *data, SHORT)[0].train_loss
 
 
+def test_a_model_is_trained_in_mixed_precision_every_time(data):
+    config, model = dataclasses.replace(SHORT, precision="bf16"), vit()
+    first = fit(model, *data, config)
+    model.load_state_dict(vit().state_dict())
+    assert [timeless(epoch) for epoch in fit(model, *data, config)] == [timeless(epoch) for epoch in first]
+
+
+def test_the_teacher_is_dense_whoever_reduces(data):
+    config, reduction = dataclasses.replace(SHORT, distill="soft"), batvit.BATConfig.preset("paper", keep_rate=0.5)
+    models = [batvit.patch(vit(), reduction) for _ in range(3)]
+    own = fit(models[0], *data, config)
+    assert [timeless(epoch) for epoch in fit(models[1], *data, config, teacher=vit())] == [timeless(epoch) for epoch in own]
+    known = fit(models[2], *data, config, reduce=reducer(reduction))
+    assert [timeless(epoch) for epoch in known] == [timeless(epoch) for epoch in own]
+    assert all(batvit.config_of(model) == reduction for model in models)
+
+
+def test_a_share_that_does_not_fit_is_found_before_the_first_update(data):
+    def reduce(model, share):
+        if share == 0.5:
+            raise ValueError("does not fit")
+
+    config, steps = dataclasses.replace(SHORT, keep_warmup_epochs=1, keep_warmup_steps=1), []
+    with pytest.raises(ValueError, match="does not fit"):
+        fit(vit(), *data, config, reduce=reduce, progress=steps.append)
+    assert not steps
+
+
 def test_workers_prepare_the_same_pictures(data):
     config = dataclasses.replace(SHORT, epochs=1)
     alone, helped = fit(vit(), *data, config), fit(vit(), *data, dataclasses.replace(config, workers=1))

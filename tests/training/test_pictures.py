@@ -10,8 +10,9 @@ from PIL import Image
 from timm.models import VisionTransformer
 
 from batvit.training import TrainConfig
-from batvit.training.batches import Part
+from batvit.training.batches import Part, deaf
 from batvit.training.pictures import augmentation, find
+from batvit.training.processes import counted_by
 
 
 def vit():
@@ -37,6 +38,17 @@ def test_a_folder_gives_views_to_train_on_and_all_of_val_to_count(folder):
     assert torch.cat([labels for _, labels in val]).tolist() == [0, 0, 1, 1]
     halves = [found.prepare(vit(), TrainConfig(batch_size=4), Part(rank, 2))[1] for rank in (0, 1)]
     assert [torch.cat([labels for _, labels in half]).tolist() for half in halves] == [[0, 1], [0, 1]]
+
+
+def test_all_that_read_pictures_leave_sigterm_to_the_process_that_trains(folder):
+    _, val = find(str(folder)).prepare(vit(), TrainConfig(batch_size=4), Part())
+    assert val.worker_init_fn is deaf
+
+
+def test_where_all_processes_take_every_step_together_each_counts_all(monkeypatch):
+    assert counted_by(Part(1, 2)) == Part(1, 2)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert counted_by(Part(1, 2)) == Part(0, 1)
 
 
 def test_splits_may_have_other_names(folder):

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 import batvit
 from batvit.checkpoint import save_weights
+from batvit.cli import main
 
 COMMON = (
     *("train", "--model", "test_vit", "--device", "cpu", "--img-size", "32", "--data", "digits", "--mode", "paper"),
@@ -28,20 +29,24 @@ def free_port():
         return found.getsockname()[1]
 
 
-def run(*command, folder, **more):
-    # the address that the machine's own name stands for may be out of reach
-    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "GLOO_SOCKET_IFNAME": loopback}
-    done = subprocess.run(
-        [sys.executable, *command], env=environment, capture_output=True, text=True, check=False, cwd=folder, **more
-    )
-    assert done.returncode == 0, done.stderr
-    return done
+def arguments(folder, name, *more):
+    return (*COMMON, "--checkpoint", str(folder / "weights.safetensors"), "--output", str(folder / name), *more)
+
+
+def alone(folder, name, *more):
+    """In this process."""
+    assert main(arguments(folder, name, *more)) == 0
 
 
 def two(folder):
+    # the address that the machine's own name stands for may be out of reach
+    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "GLOO_SOCKET_IFNAME": loopback}
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port()), "-m", "batvit")
-    return run(*launcher, *COMMON, "--checkpoint", "weights.safetensors", "--output", "two", folder=folder)
+    command = [sys.executable, *launcher, *arguments(folder, "two")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +54,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     torch.manual_seed(0)
     save_weights(timm.create_model("test_vit", num_classes=10), folder / "weights.safetensors")
-    run("-m", "batvit", *COMMON, "--checkpoint", "weights.safetensors", "--output", "one", folder=folder)
+    alone(folder, "one")
     return folder
 
 
@@ -78,9 +83,6 @@ def test_two_processes_reproduce_one(folder):
 
 
 def test_accumulated_parts_reproduce_a_whole_batch(folder):
-    run(
-        *("-m", "batvit", *COMMON, "--checkpoint", "weights.safetensors", "--output", "parts", "--grad-accum-steps", "4"),
-        folder=folder,
-    )
+    alone(folder, "parts", "--grad-accum-steps", "4")
     one, parts = (torch.tensor([line["loss"] for line in log_of(folder / name) if "loss" in line]) for name in ("one", "parts"))
     torch.testing.assert_close(parts, one, rtol=2e-3, atol=0)

@@ -114,11 +114,12 @@ def with_shades(found):
 def test_shards_train_on_every_picture_in_another_order_each_epoch(shards, workers):
     found = with_shades(find(f"wds/{shards}"))
     assert found.classes is None
-    batching = Batching(found.train.stream(), TrainConfig(batch_size=4, workers=workers))
+    batching = Batching(found.train.stream(4), TrainConfig(batch_size=4, workers=workers))
     assert batching.updates == 3
     first, again, second = ([i for images, _ in batching.epoch(n) for i in images.tolist()] for n in (1, 1, 2))
     assert first == again
     assert first != second
+    assert len(first) == len(second) == 12
     assert set(first) <= set(range(12))
     if workers == 0:
         assert sorted(first) == list(range(12))
@@ -126,6 +127,17 @@ def test_shards_train_on_every_picture_in_another_order_each_epoch(shards, worke
     assert [i for images, _ in batching.epoch(1, done=1) for i in images.tolist()] == first[4:]
     labels = [(int(i), int(label)) for images, labels in batching.epoch(1) for i, label in zip(images, labels, strict=True)]
     assert all(label == i % 3 for i, label in labels)
+
+
+@LEAVES_FILES_OPEN
+@pytest.mark.parametrize("workers", [0, 1])
+def test_shards_have_the_same_random_views_from_the_middle_of_an_epoch_on(shards, workers):
+    found = find(f"wds/{shards}")
+    found.train.transform = lambda picture: torch.rand(3)
+    batching = Batching(found.train.stream(4), TrainConfig(batch_size=4, workers=workers))
+    whole, rest = (torch.cat([images for images, _ in batching.epoch(1, done=done)]) for done in (0, 1))
+    assert len(whole.unique()) == 36
+    assert torch.equal(rest, whole[4:])
 
 
 @LEAVES_FILES_OPEN

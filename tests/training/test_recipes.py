@@ -57,3 +57,6 @@ def test_options_override_a_recipe_and_the_rest_stays():
     args = parse(["--recipe", "deit_small", "--data", "D", "-o", "O", "--dense"])
     train._resolve(args)
     assert (args.mode, args.keep_rate) == (None, None)
+    args = parse(["--recipe", "deit_small_scratch", "--data", "D", "-o", "O", "--dense"])
+    train._resolve(args)
+    assert (args.epochs, args.keep_warmup_start, args.keep_warmup_epochs) == (300, None, None)

@@ -57,16 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _is_of_the_input(error: Exception) -> bool:
     """Whether the user can do something about it; of the rest the traceback is what a bug report needs."""
-    return isinstance(error, ValueError | TypeError | OSError) or _is_memory(error)
+    return isinstance(error, ValueError | TypeError | OSError) or is_memory(error)
 
 
-def _is_memory(error: Exception) -> bool:
-    # on a CPU torch has no class for it
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def is_memory(error: Exception) -> bool:
+    """Whether there was not enough memory; on a CPU torch has no class for it, and a compiler wraps what it meets."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in said or "out of memory" in said
 
 
 def _one_line(error: Exception) -> str:
-    if _is_memory(error):
+    if is_memory(error):
         return f"not enough memory; lower --batch-size or --img-size ({str(error).strip().splitlines()[0]})"
     text = str(error).strip()
     # what a loader's process raised carries its traceback, and says what is wrong at the end

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from batvit.backbones.patch import anatomy_of, reductions
 from batvit.benchmark import COMPILE_MODES, Comparison, as_csv, compare
-from batvit.cli import models, options, per_block
+from batvit.cli import is_memory, models, options, per_block
 from batvit.data import data_config
 from batvit.engines import Engine, is_exported
 from batvit.files import write_atomic
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
             with options.progress_console.status(f"batch {batch}: {args.rounds} rounds"), _explained():
                 found.append(measure(args, pair, batch))
         except (RuntimeError, MemoryError) as error:
-            if not _is_memory(error):
+            if not is_memory(error):
                 raise
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             failure = MemoryError(f"batch {batch}: {reason}")
@@ -88,7 +88,7 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not _is_of_the_compiler(error) or _is_memory(error):
+        if not _is_of_the_compiler(error) or is_memory(error):
             raise
         raise ValueError(f"--compile does not work here ({str(error).splitlines()[0]}); leave it out") from error
 
@@ -98,12 +98,6 @@ def _is_of_the_compiler(error: RuntimeError) -> bool:
     kind = type(error)
     compiler = kind.__module__.startswith(COMPILERS) and kind.__name__ != "TorchRuntimeError"
     return compiler or str(error).startswith("torch.compile")
-
-
-def _is_memory(error: Exception) -> bool:
-    # on a CPU torch has no class for it, and a compiler wraps what it meets
-    said = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in said or "out of memory" in said
 
 
 def _mode(args: argparse.Namespace) -> str | None:

@@ -6,7 +6,6 @@ import shlex
 import sys
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from batvit.budget import contenders
 from batvit.cli import models, options
 from batvit.compare import Clock, fit_plans, time_plans, watch_plans
 from batvit.config import BATConfig
-from batvit.data import Pictures, data_config, image_folder, loader, placed
+from batvit.data import Pictures, data_config, loader, placed
 from batvit.files import check_folder, write_atomic
 from batvit.outcomes import DENSE, spared
 from batvit.plots import plot_pareto
@@ -56,8 +55,7 @@ def run(args: argparse.Namespace) -> None:
     options.check_outputs(args.json)
     options.silence_profiler()
     dense = models.load_dense(args, pretrained=True)
-    classes: Any = dense.num_classes
-    pictures = image_folder(args.data, class_map=args.class_map, num_classes=classes, skip_unreadable=args.skip_unreadable)
+    pictures = models.pictures(args, dense)
     pictures.samples = options.evenly(pictures.samples, args.samples)
     with claimed(folder):
         study = Study.open(folder, _about(args, dense), resume=args.resume)
@@ -85,7 +83,7 @@ def _compare(args: argparse.Namespace, study: Study, dense: nn.Module, pictures:
         watch_plans(
             *(study, dense, batches),
             samples=pictures.samples,
-            weights=_weights(args.checkpoint),
+            weights=options.weights(args.checkpoint),
             progress=lambda seen: bar.update(task, completed=seen),
         )
         study.check_any()
@@ -93,17 +91,9 @@ def _compare(args: argparse.Namespace, study: Study, dense: nn.Module, pictures:
 
 def _about(args: argparse.Namespace, dense: nn.Module) -> dict[str, Any]:
     """What must stay the same when a comparison goes on; plans, targets and pictures may be added or left out."""
-    names = ("model", "checkpoint", "data", "class_map", "precision", "device", "batch_size", "threads", "rounds")
+    names = ("model", "checkpoint", "data", "class_map", "precision", "device", "batch_size", "rounds")
     size = data_config(dense)["input_size"][1:]
     return {name: getattr(args, name) for name in names} | {"img_size": list(size)} | options.machine(args.device)
-
-
-def _weights(checkpoint: str | None) -> tuple[int, int] | None:
-    """What tells a checkpoint from another at the same path."""
-    if checkpoint is None:
-        return None
-    found = Path(checkpoint).stat()
-    return found.st_size, found.st_mtime_ns
 
 
 def _write(args: argparse.Namespace, study: Study, dense: nn.Module, pictures: Pictures) -> None:
@@ -124,8 +114,7 @@ def _write(args: argparse.Namespace, study: Study, dense: nn.Module, pictures: P
 def _environment(about: dict[str, Any]) -> dict[str, Any]:
     found = versions()
     return {
-        **{name: about[name] for name in ("cpu", "gpu", "torch")},
-        "threads": torch.get_num_threads(),
+        **{name: about[name] for name in ("cpu", "gpu", "torch", "threads")},
         **{name: found[name] for name in ("python", "timm", "batvit")},
         "commit": git_commit(),
         "date": datetime.now(UTC).date().isoformat(),

@@ -2,13 +2,11 @@
 
 import argparse
 from dataclasses import asdict
-from typing import Any
 
 from rich.progress import track
 
 from batvit.cli import models, options
-from batvit.data import image_folder, loader
-from batvit.engines import is_exported
+from batvit.data import loader
 from batvit.evaluate import evaluate
 
 
@@ -24,13 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Evaluate both models in one pass."""
     options.check_outputs(args.json)
-    if args.num_classes is not None and args.checkpoint is None and not is_exported(args.model):
-        raise ValueError("--num-classes alone would measure a head of random weights; give the --checkpoint that has one")
     pair = models.load(args, pretrained=True)
-    classes: Any = pair.dense.num_classes
-    if not classes:
-        raise ValueError(f"{args.model} has no classes, only features; give --num-classes N and a --checkpoint with a head")
-    pictures = image_folder(args.data, class_map=args.class_map, num_classes=classes, skip_unreadable=args.skip_unreadable)
+    pictures = models.pictures(args, pair.dense)
     batches = loader(pictures, pair.dense, batch_size=args.batch_size, workers=args.workers)
     bar = options.progress_console
     shown = track(batches, "evaluating", console=bar, transient=True, disable=not bar.is_terminal)

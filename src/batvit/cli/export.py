@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from batvit.cli import models, options
-from batvit.data import image_folder, loader
+from batvit.data import loader, unlabelled
 from batvit.engines import SUFFIXES
 from batvit.exporter import export
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--opset", type=options.at_least(1), metavar="N", help="of ONNX")
     parser.add_argument("--threads", type=options.at_least(1), metavar="N", help="CPU threads of torch")
     parser.add_argument(
-        "--data", metavar="DIR", help="sub-folders of pictures: the file is compared with the model on them; on noise otherwise"
+        "--data", metavar="DIR", help="a folder of pictures: the file is compared with the model on them; on noise otherwise"
     )
     parser.add_argument("--samples", type=options.at_least(1), default=50, metavar="N", help="how many of them at most (50)")
     options.add_config(parser)
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _pictures(folder: str, model: nn.Module, most: int) -> list[torch.Tensor]:
     """Some pictures of a folder, chosen by a fixed seed, one a batch."""
-    pictures = image_folder(folder)
+    pictures = unlabelled(folder)
     random.Random(0).shuffle(pictures.samples)  # noqa: S311
     pictures.samples = pictures.samples[:most]
     return [image for image, _ in loader(pictures, model, batch_size=1)]

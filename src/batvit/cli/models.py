@@ -12,7 +12,7 @@ from batvit.backbones.patch import patch, unpatch
 from batvit.checkpoint import create_model
 from batvit.cli import options
 from batvit.config import BATConfig
-from batvit.data import data_config, placed
+from batvit.data import Pictures, data_config, image_folder, placed, unlabelled
 from batvit.engines import Engine, is_exported, load_engine
 from batvit.info import info
 
@@ -62,10 +62,16 @@ def load(args: argparse.Namespace, *, pretrained: bool) -> Models:
 
 
 def load_dense(args: argparse.Namespace, *, pretrained: bool) -> nn.Module:
-    """The dense model alone, on its device and in its precision."""
+    """The dense model alone, on its device and in its precision; refused if its head would not be trained though wanted."""
+    if pretrained and args.num_classes and args.checkpoint is None:
+        raise ValueError("--num-classes alone would make a head of random weights; give the --checkpoint that has one")
     if getattr(args, "threads", None) is not None:
         torch.set_num_threads(args.threads)
-    device = options.torch_device(args.device) if hasattr(args, "device") else torch.device("cpu")
+    if not hasattr(args, "device"):
+        device = torch.device("cpu")
+    else:
+        args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = options.torch_device(args.device)
     dtype = options.PRECISIONS[getattr(args, "precision", "fp32")]
     dense = create_model(
         args.model,
@@ -75,6 +81,16 @@ def load_dense(args: argparse.Namespace, *, pretrained: bool) -> nn.Module:
         image_size=options.image_size(args),
     )
     return unpatch(dense.to(device=device, dtype=dtype).eval())
+
+
+def pictures(args: argparse.Namespace, model: nn.Module, *, labelled: bool = True) -> Pictures:
+    """The pictures asked for, with labels that fit the classes of the model, or without any; refused if it has no classes."""
+    classes: Any = model.num_classes
+    if not classes:
+        raise ValueError(f"{args.model} has no classes, only features; give --num-classes N and a --checkpoint with a head")
+    if not labelled:
+        return unlabelled(args.data, skip_unreadable=args.skip_unreadable)
+    return image_folder(args.data, class_map=args.class_map, num_classes=classes, skip_unreadable=args.skip_unreadable)
 
 
 def noise(model: nn.Module, batch: int) -> Tensor:
@@ -91,6 +107,7 @@ def _engines(args: argparse.Namespace) -> Models:
         raise ValueError(f"--{given[0].replace('_', '-')} comes too late: {args.model} is exported already; leave it out")
     if args.dense_file is None:
         raise ValueError(f"give --dense FILE, the dense model to compare {args.model} with: batvit export --dense writes it")
+    args.device = args.device or "cpu"
     if args.device.partition(":")[0] != "cpu":
         raise ValueError(f"exported models run on the CPU, got --device {args.device}; give --device cpu")
     dense, reduced = (load_engine(path, precision=args.precision) for path in (args.dense_file, args.model))

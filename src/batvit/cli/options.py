@@ -45,7 +45,7 @@ def add_model(parser: argparse.ArgumentParser, name: str = "model") -> None:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Where and how it runs."""
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda, cuda:1, …")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, …; by default the GPU if there is one, for exported files the CPU")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of weights and pictures (fp32)")
     parser.add_argument("--threads", type=at_least(1), metavar="N", help="CPU threads of torch")
 
@@ -99,14 +99,23 @@ def config(args: argparse.Namespace) -> BATConfig:
     return BATConfig.preset(args.mode or DEFAULT_MODE, **fields)
 
 
-def machine(device: str) -> dict[str, str | None]:
-    """What results depend on beside the settings: processor, GPU, versions."""
+def weights(checkpoint: str | None) -> list[int] | None:
+    """What tells a checkpoint from another at the same path."""
+    if checkpoint is None:
+        return None
+    found = Path(checkpoint).stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
+def machine(device: str) -> dict[str, str | int | None]:
+    """What times depend on beside the settings: processor, its threads, GPU, versions."""
     told = Path("/proc/cpuinfo")
     lines = told.read_text().splitlines() if told.is_file() else []
     named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
     versions = {"torch": str(torch.__version__), "batvit": __version__}
-    return {"cpu": named or platform.processor() or platform.machine(), "gpu": gpu, **versions}
+    cpu = named or platform.processor() or platform.machine()
+    return {"cpu": cpu, "gpu": gpu, "threads": torch.get_num_threads(), **versions}
 
 
 def image_size(args: argparse.Namespace) -> tuple[int, int] | None:

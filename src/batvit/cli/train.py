@@ -21,7 +21,7 @@ from batvit.digits import CLASSES, digits
 from batvit.training.batches import Part
 from batvit.training.config import DISTILLATIONS, PRECISIONS, TrainConfig
 from batvit.training.pictures import Found, find
-from batvit.training.processes import StoppedError, part_of
+from batvit.training.processes import StoppedError, counted_by, part_of
 from batvit.training.progress import Epoch
 from batvit.training.recipes import RECIPES
 from batvit.training.record import BEST, LAST, check_output
@@ -92,7 +92,8 @@ def run(args: argparse.Namespace) -> None:
     check_output(args.output, resume=args.resume)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    part, device = part_of(options.torch_device(args.device))
+    part, named = part_of(args.device)
+    device = options.torch_device(named)
     found = _pictures(args)
     # a new head is random too
     torch.manual_seed(config.seed)
@@ -100,9 +101,9 @@ def run(args: argparse.Namespace) -> None:
     of_teacher = teacher(args, config, model)
     if reduction is not None:
         patch(model, reduction)
-    train, val = found.prepare(model, config, part)
+    train, val = found.prepare(model, config, counted_by(part))
     about = {name: getattr(args, name) for name in ("model", "img_size", "data", "checkpoint", "teacher", "recipe")}
-    about["classes"] = None if found.classes is None else len(found.classes)
+    about |= {"classes": found.classes and len(found.classes), "class_names": found.classes}
     about["config"] = None if reduction is None else reduction.to_dict()
     try:
         epochs = fit_shown(
@@ -156,7 +157,7 @@ def _resolve(args: argparse.Namespace) -> None:
     recipe = RECIPES[args.recipe]
     args.model = args.model or recipe.model
     for name, value in recipe.train.items():
-        if getattr(args, name) is None:
+        if getattr(args, name) is None and not (args.dense and name.startswith("keep_warmup")):
             setattr(args, name, value)
     if not args.dense and args.config is None:
         args.mode = args.mode or recipe.reduction["mode"]

@@ -20,9 +20,9 @@ from batvit.calibration import Calibration, beside, judge
 from batvit.cli import models, options
 from batvit.config import BATConfig
 from batvit.cost import CostModel, Sample, counted, load_samples, save_samples, timed
-from batvit.data import data_config, image_folder, loader
-from batvit.files import check_folder, check_same, read_json, write_atomic
-from batvit.settle import held, preset_beside, winner
+from batvit.data import data_config, loader
+from batvit.files import check_folder, check_same, digest, read_json, write_atomic
+from batvit.settle import held, may_be_written, preset_beside, winner
 from batvit.shapes import varied
 from batvit.training.record import claimed
 from batvit.trials import FIRST_TRIALS, JOURNAL, complete, finished, leaders, newest, open_study, optuna_part, studies
@@ -32,7 +32,7 @@ CONFIG, FRONT, RESULT, TIME, ABOUT = "config.json", "front.csv", "result.json", 
 FITTED_TO, ROUNDS = 24, 15
 PARTS, TIMED = 3, 6
 SAME = (
-    *("model", "checkpoint", "data", "class_map", "labels", "samples", "precision", "device", "batch_size", "threads", "seed"),
+    *("model", "checkpoint", "data", "class_map", "labels", "samples", "precision", "device", "batch_size", "seed"),
     *("target_speedup", "target_macs", "max_drop"),
 )
 
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     dense = models.load_dense(args, pretrained=True)
     loaders, goal = _pictures(args, dense), _goal(args, dense)
     with claimed(folder):
-        _begin(args, folder, dense)
+        _begin(args, folder, dense, loaders)
         calibration, held_apart = (Calibration.of(dense, list(batches), labelled=args.labels) for batches in loaders)
         _tune(args, folder, dense, calibration, held_apart, goal)
 
@@ -148,8 +148,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _pictures(args: argparse.Namespace, dense: nn.Module) -> list[Any]:
     """Some to search on, and others to check on, drawn by the seed: a loader of each, that decodes when it is read."""
-    classes: Any = dense.num_classes if args.labels else None
-    pictures = image_folder(args.data, class_map=args.class_map, num_classes=classes, skip_unreadable=args.skip_unreadable)
+    pictures = models.pictures(args, dense, labelled=args.labels)
     random.Random(args.seed).shuffle(pictures.samples)  # noqa: S311 - no secret
     apart = args.held_apart or args.samples
     if len(pictures) < args.samples + apart:
@@ -161,9 +160,10 @@ def _pictures(args: argparse.Namespace, dense: nn.Module) -> list[Any]:
     return [loader(replace(pictures, samples=part), dense, batch_size=args.batch_size, workers=args.workers) for part in parts]
 
 
-def _begin(args: argparse.Namespace, folder: Path, dense: nn.Module) -> None:
+def _begin(args: argparse.Namespace, folder: Path, dense: nn.Module, loaders: list[Any]) -> None:
     """Write down what the search is about, and where time was taken, or refuse to go on with anything else."""
     about = {name: getattr(args, name) for name in SAME} | {"img_size": list(data_config(dense)["input_size"][1:])}
+    about |= {"weights": options.weights(args.checkpoint), "pictures": digest([each.dataset.samples for each in loaders])}
     if args.target_macs is None:
         about |= options.machine(args.device)
     if (folder / ABOUT).exists():
@@ -206,23 +206,22 @@ def _verify(args: argparse.Namespace, search: Search, images: Tensor, data: Cali
     at, preset, missing = preset_beside(search.dense, best.final, measure, timed=clock)
     tuned = judge(reduced_copy(search.dense, best.final.config), data)
     result: dict[str, Any] = {"model": args.model, "held_apart": data.samples, "predicted": best.trial}
-    # what to write
-    result |= {"tuned": best.final.row(tuned), "config": best.final.config.to_dict()}
-    result |= {"time_error": best.final.error, "fitted_error": best.fitted.error} if clock else {}
-    told = [held(search.goal, best.final, tuned.drop, timed=clock), *missing]
-    result |= {"preset_at_same": at, "preset": None, "verdict": told}
+    written, drop, told = best.final, tuned.drop, list(missing)
+    result |= {"tuned": best.final.row(tuned), "preset_at_same": at, "preset": None}
     if preset is not None:
         other = judge(reduced_copy(search.dense, preset.config), data)
         difference = tuned.minus(other)
         result |= {"preset": preset.row(other), "difference": {name: one._asdict() for name, one in difference.items()}}
         told.append(f"on {data.samples} pictures held apart {beside(difference, f'the preset at equal {at}')}")
-        if search.goal.max_drop is None:
+        if may_be_written(search.goal, preset, timed=clock):
             # chosen by the pictures searched on, so that those held apart say how good the choice is
             own, its = (search.judged(one.config)["loss"] for one in (best.final, preset))
             if its < own:
                 told.append(f"the preset loses {its:.4f} on the pictures searched on, tuned {own:.4f}: the preset is written")
-                result["config"] = preset.config.to_dict()
-    return result
+                written, drop = replace(preset, predicted=search.cost(preset.config)), other.drop
+    result |= {"time_error": written.error, "fitted_error": best.fitted.error} if clock else {}
+    told.insert(0, held(search.goal, written, drop, timed=clock))
+    return result | {"config": written.config.to_dict(), "verdict": told}
 
 
 def _show(front: list[dict[str, Any]], result: dict[str, Any], folder: Path) -> None:

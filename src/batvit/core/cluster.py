@@ -1,7 +1,7 @@
 """Step 3: cluster the inattentive tokens by simplified density peaks (SCE-MAE, equations 1-3)."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from batvit.core.assignment import Assignment
@@ -32,10 +32,15 @@ def cluster(features: Float[Tensor, "batch tokens channels"], centres: int, *, n
     # the largest rho_i * delta_i, in logarithms: far from one another, all rho_i would underflow to one tie
     score = torch.add(log_rho, separation(squared, log_rho).log(), alpha=0.5)
     centre = score.argsort(dim=1, descending=True, stable=True)[:, :centres]
-    nearest = take(squared, centre).min(dim=1).indices
-    # a centre belongs to itself, even where another lies on the same spot
-    itself = torch.arange(centres, device=centre.device).expand_as(centre)
-    return Assignment(nearest.scatter_(1, centre, itself), centres, drops=False)
+    return Assignment(join_nearest(squared, centre), centres, drops=False)
+
+
+def join_nearest(
+    squared: Float[Tensor, "batch tokens tokens"], centre: Int64[Tensor, "batch clusters"]
+) -> Int64[Tensor, "batch tokens"]:
+    """The cluster of each token: its nearest centre's. A centre's is its own, even where another lies on the same spot."""
+    itself = torch.arange(centre.shape[1], device=centre.device).expand_as(centre)
+    return take(squared, centre).min(dim=1).indices.scatter_(1, centre, itself)
 
 
 def squared_distances(features: Float[Tensor, "batch tokens channels"]) -> Float[Tensor, "batch tokens tokens"]:

@@ -49,13 +49,22 @@ def _bipartite(features: Float[Tensor, "batch tokens channels"], pairs: int) -> 
     batch, tokens, device = *features.shape[:2], features.device
     if pairs == 0:
         return Assignment.identity(batch, tokens, device)
-    # even ranks choose, odd ranks are chosen: these lead the groups 0, 1, 2, ..., and who stays alone the further ones
-    best, partner = cosines(features[:, 0::2], features[:, 1::2]).max(dim=2)
-    alone = best.argsort(dim=1, descending=True, stable=True)[:, pairs:]
-    further = torch.arange(tokens // 2, tokens - pairs, device=device).expand_as(alone)
+    # even ranks choose, odd ranks are chosen, and lead the groups 0, 1, 2, ...
     index = (torch.arange(tokens, device=device) // 2).repeat(batch, 1)
-    index[:, 0::2] = partner.scatter_(1, alone, further)
+    index[:, 0::2] = join_partners(cosines(features[:, 0::2], features[:, 1::2]), pairs)
     return Assignment(index, tokens - pairs, drops=False)
+
+
+def join_partners(similarity: Float[Tensor, "batch first second"], pairs: int) -> Int64[Tensor, "batch first"]:
+    """The group of each of the first: that of its most similar of the second, or one after all of those if it stays alone.
+
+    The ``pairs`` of highest similarity join; of equal ones that of lower index.
+    """
+    best, partner = similarity.max(dim=2)
+    alone = best.argsort(dim=1, descending=True, stable=True)[:, pairs:]
+    first, second = similarity.shape[1:]
+    further = torch.arange(second, second + first - pairs, device=best.device)
+    return partner.scatter_(1, alone, further.expand_as(alone))
 
 
 def _greedy(features: Float[Tensor, "batch tokens channels"], pairs: int) -> Assignment:

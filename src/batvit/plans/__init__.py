@@ -19,7 +19,7 @@ PLANS: dict[str, Plan] = {
     "tome": Plan(tome.plan, drops=False, most=0.5, published=SIZES | KEYS, spread="blocks"),
     "pitome": Plan(pitome.plan, drops=False, most=0.5, published=SIZES | KEYS, spread="rates"),
     "tofu": Plan(tofu.plan, drops=False, most=0.5, combine=tofu.combine, published=SIZES | KEYS, spread="blocks"),
-    "mctf": Plan(mctf.plan, drops=False, most=0.5, published=BOTH, spread="blocks"),
+    "mctf": Plan(mctf.plan, drops=False, most=0.5, published=BOTH, spread="blocks", first=1),
     "dpcknn": Plan(dpcknn.plan, drops=False, published=PLAIN | {"neighbours": dpcknn.NEIGHBOURS}),
     "kmedoids": Plan(kmedoids.plan, drops=False, published=PLAIN),
     "atc": Plan(atc.plan, drops=False, published=SIZES | KEYS),

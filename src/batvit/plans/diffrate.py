@@ -2,9 +2,11 @@
 
 The class token's attention ranks the tokens. Of those that go the last are lost; the others, more important, each join the most
 similar (cosine) of those that stay. How many, the paper learns for each model and budget: its published counts are
-:data:`SCHEDULES`. At a step that none of them has, the share of merges is their average, about a half.
+:data:`SCHEDULES`. For other budgets :func:`shares` has what lies between them; at a step that none of them has, the share of
+merges is their average, about a half.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from batvit.plans.plan import Evidence
 
 PUBLISHED: dict[str, Any] = {"weight": "size", "size_aware": True}
 PATCHES = 196
+WIDTHS = {"deit_tiny": 192, "deit_small": 384, "deit_base": 768}
 # image tokens after pruning, then after merging, in each of 12 blocks, by published G MACs
 SCHEDULES: dict[str, dict[float, tuple[tuple[int, ...], tuple[int, ...]]]] = {
     "deit_tiny": {
@@ -82,6 +85,26 @@ def tokens(architecture: str, gmacs: float) -> tuple[int, ...]:
         names = "; ".join(f"{name}: {', '.join(map(str, found))}" for name, found in SCHEDULES.items())
         raise ValueError(f"no published schedule of {architecture!r} at {gmacs} G MACs; there are {names}")
     return tuple(after for _, after, _ in _steps(*known[gmacs]))
+
+
+def shares(width: int, depth: int, keep: float) -> list[float]:
+    """The share of the image tokens after each block, for any budget.
+
+    Args:
+        width: channels of a token; of the DeiT of nearest width the published schedules are taken.
+        depth: how many blocks the model has; a block takes the share of that at its depth in a DeiT.
+        keep: in (0, 1]. The published schedules stand at equal distances, from the leanest on, and all tokens at 1; between
+            them the shares lie on straight lines, and below the leanest they are a power of its own.
+    """
+    architecture = min(WIDTHS, key=lambda name: abs(math.log(WIDTHS[name] / width)))
+    known = [[count / PATCHES for count in tokens(architecture, gmacs)] for gmacs in sorted(SCHEDULES[architecture])]
+    known.append([1.0] * len(known[0]))
+    # whole numbers are schedules
+    place = max(keep * len(known) - 1, 0.0)
+    low, power = min(math.floor(place + 1e-9), len(known) - 2), max(1 / (keep * len(known)), 1.0)
+    pairs = zip(known[low], known[low + 1], strict=True)
+    of_deit = [(lean + (place - low) * (rich - lean)) ** power for lean, rich in pairs]
+    return [of_deit[max(round((block + 1) * len(of_deit) / depth), 1) - 1] for block in range(depth)]
 
 
 def _steps(pruned: tuple[int, ...], merged: tuple[int, ...]) -> list[tuple[int, int, int]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from batvit.config import BATConfig, Counts
 from batvit.core import Assignment
-from batvit.core.cluster import HUGE, squared_distances
+from batvit.core.cluster import HUGE, join_nearest, squared_distances
 from batvit.core.decouple import decouple
 from batvit.plans.plan import Evidence
 
@@ -23,17 +23,8 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     squared = squared_distances(evidence.features)
     medoid = decouple(evidence.importance)[:, : counts.tokens_out]
     for _ in range(ROUNDS):
-        medoid = _middles(squared, _nearest(squared, medoid), counts.tokens_out)
-    return Assignment(_nearest(squared, medoid), counts.tokens_out, drops=False)
-
-
-def _nearest(
-    squared: Float[Tensor, "batch tokens tokens"], medoid: Int64[Tensor, "batch clusters"]
-) -> Int64[Tensor, "batch tokens"]:
-    """The cluster of each token; a medoid's is its own, even where another lies on the same spot."""
-    rows = squared.gather(1, medoid.unsqueeze(-1).expand(-1, -1, squared.shape[-1]))
-    itself = torch.arange(medoid.shape[1], device=medoid.device).expand_as(medoid)
-    return rows.min(dim=1).indices.scatter(1, medoid, itself)
+        medoid = _middles(squared, join_nearest(squared, medoid), counts.tokens_out)
+    return Assignment(join_nearest(squared, medoid), counts.tokens_out, drops=False)
 
 
 def _middles(

@@ -11,12 +11,12 @@ block but the first. A site knows no later block: here it is the current attenti
 """
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from batvit.config import BATConfig, Counts
 from batvit.core import Assignment, merge, sum_by_group
-from batvit.core.match import cosines
+from batvit.core.match import cosines, join_partners
 from batvit.plans.plan import Evidence
 
 OF_SIMILARITY, OF_INFORMATION, OF_SIZE = 1.0, 1 / 20, 1 / 40
@@ -31,13 +31,13 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     if merges == 0:
         return Assignment.identity(batch, tokens, evidence.importance.device)
     index = (torch.arange(tokens, device=evidence.importance.device) // 2).repeat(batch, 1)
-    index[:, 0::2] = _send(attractions(evidence, slice(0, None, 2), slice(1, None, 2)), merges - back)
+    index[:, 0::2] = join_partners(attractions(evidence, slice(0, None, 2), slice(1, None, 2)), merges - back)
     forth = Assignment(index, tokens - merges + back, drops=False)
     if back == 0:
         return forth
     # the others now lead, and what is left of the first follows
     index = (torch.arange(forth.groups, device=index.device) - others).repeat(batch, 1)
-    index[:, :others] = _send(attractions(_fused(evidence, forth), slice(others), slice(others, None)), back)
+    index[:, :others] = join_partners(attractions(_fused(evidence, forth), slice(others), slice(others, None)), back)
     return forth.then(Assignment(index, counts.tokens_out, drops=False))
 
 
@@ -47,15 +47,6 @@ def attractions(evidence: Evidence, first: slice, second: slice) -> Float[Tensor
     cosine = cosines(evidence.features[:, first], evidence.features[:, second])
     alike = ((cosine + 1) / 2).clamp(min=0) ** OF_SIMILARITY
     return alike * alone[:, first].unsqueeze(2) * alone[:, second].unsqueeze(1)
-
-
-def _send(attraction: Float[Tensor, "batch first second"], merges: int) -> Int64[Tensor, "batch first"]:
-    """The group of each of the first: that of the one it joins, or one after those of the second if it stays alone."""
-    best, partner = attraction.max(dim=2)
-    alone = best.argsort(dim=1, descending=True, stable=True)[:, merges:]
-    first, second = attraction.shape[1:]
-    further = torch.arange(second, second + first - merges, device=best.device)
-    return partner.scatter(1, alone, further.expand_as(alone))
 
 
 def _fused(evidence: Evidence, assignment: Assignment) -> Evidence:

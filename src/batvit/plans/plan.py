@@ -15,7 +15,7 @@ SPREADS = {
     "sites": "a share of the tokens at three sites",
     "blocks": "the same number of tokens in every block",
     "rates": "the same share of the tokens in every block",
-    "list": "numbers of tokens that were published for every block",
+    "list": "numbers of tokens that were published for every block, and what lies between them",
 }
 
 
@@ -49,6 +49,8 @@ class Plan:
     """the fields of BATConfig, besides the counts, with which it is what its paper describes; they cannot be changed"""
     spread: str = "sites"
     """where its paper takes tokens away; one of ``SPREADS``"""
+    first: int = 0
+    """the first block from which it does so, where it is in every block"""
 
     def __post_init__(self) -> None:
         if self.spread not in SPREADS:
@@ -57,4 +59,4 @@ class Plan:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a read-only view can be neither copied nor pickled
-        return Plan, (self.decide, self.drops, self.most, self.combine, dict(self.published), self.spread)
+        return Plan, (self.decide, self.drops, self.most, self.combine, dict(self.published), self.spread, self.first)

@@ -4,7 +4,7 @@ import random
 import signal
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -101,14 +101,14 @@ class Batching:
                 num_workers=workers,
                 generator=seed,
                 pin_memory=pinned,
-                worker_init_fn=_deaf,
+                worker_init_fn=deaf,
             )
             # what cannot be skipped is read again
-            batches = islice(loader, self.updates * steps)
+            batches = _seeded(islice(loader, self.updates * steps), self.config.seed, number)
             return _readable(islice(batches, done * steps, None))
         dealt = Dealt(self, number, done)
         views = Views(self.train, self.config.seed)
-        loader = DataLoader(views, batch_sampler=dealt, num_workers=workers, pin_memory=pinned, worker_init_fn=_deaf)
+        loader = DataLoader(views, batch_sampler=dealt, num_workers=workers, pin_memory=pinned, worker_init_fn=deaf)
         return _readable(iter(loader))
 
 
@@ -169,7 +169,18 @@ def seed_all(*numbers: int) -> None:
         torch.default_generator.manual_seed(seed)
 
 
-def _deaf(worker: int) -> None:
+def _seeded(batches: Batches, *key: int) -> Batches:
+    """Where this process itself prepares them, their random views depend on their place alone, read anew or not."""
+    for place in count():
+        seed_all(*key, place)
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        yield batch
+
+
+def deaf(worker: int) -> None:
     """Only the process that trains hears SIGTERM, which may be sent to all; it ends its workers when it has saved."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

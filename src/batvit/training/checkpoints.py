@@ -12,8 +12,9 @@ from torch import nn
 from batvit.checkpoint import load_weights, save_weights
 from batvit.files import read_json, write_atomic
 from batvit.training.progress import Progress
+from batvit.training.record import CHECKPOINTS
 
-FOLDER, EMA, PROGRESS = "checkpoints", "ema.safetensors", "progress.json"
+EMA, PROGRESS = "ema.safetensors", "progress.json"
 
 
 class CheckpointError(OSError):
@@ -21,37 +22,50 @@ class CheckpointError(OSError):
 
 
 def save(
-    accelerator: Accelerator, folder: Path, progress: Progress, *, ema: nn.Module | None, keep: int, updates_per_epoch: int
+    accelerator: Accelerator,
+    folder: Path,
+    progress: Progress,
+    *,
+    ema: nn.Module | None,
+    keep: int,
+    updates_per_epoch: int,
+    again: bool = False,
 ) -> None:
     """Write a checkpoint, then remove all but the latest ``keep`` and the one after the best epoch.
 
-    accelerate writes weights (safetensors), optimizer, gradient scaler and random states; every process takes part.
+    accelerate writes weights (safetensors), optimizer, gradient scaler and random states; every process takes part. Where this
+    update was saved before (``again``), only the progress is new: the epoch has been evaluated since.
 
     Raises:
         CheckpointError: naming the reason, such as a full disk.
     """
-    target = folder / FOLDER / _name(progress.update)
+    target = folder / CHECKPOINTS / _name(progress.update)
     partial = target.with_name(f".{target.name}")
     with written(target):
+        if not again:
+            _save_state(accelerator, partial, ema)
         if accelerator.is_main_process:
-            # what a killed process began
-            for begun in target.parent.glob(".update-*"):
-                shutil.rmtree(begun)
-            partial.mkdir(parents=True)
-        accelerator.wait_for_everyone()
-        accelerator.save_state(str(partial))
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            if ema is not None:
-                save_weights(ema, partial / EMA)
-            write_atomic(partial / PROGRESS, json.dumps(progress.to_dict()) + "\n")
-            shutil.rmtree(target, ignore_errors=True)
-            partial.replace(target)
+            write_atomic((target if again else partial) / PROGRESS, json.dumps(progress.to_dict()) + "\n")
+            if not again:
+                partial.replace(target)
             best = progress.best.epoch * updates_per_epoch if progress.history else None
             for old in sorted(_found(folder), reverse=True)[keep:]:
                 if old != best:
-                    shutil.rmtree(folder / FOLDER / _name(old))
+                    shutil.rmtree(folder / CHECKPOINTS / _name(old))
     accelerator.wait_for_everyone()
+
+
+def _save_state(accelerator: Accelerator, partial: Path, ema: nn.Module | None) -> None:
+    if accelerator.is_main_process:
+        # what a killed process began
+        for begun in partial.parent.glob(".update-*"):
+            shutil.rmtree(begun)
+        partial.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process and ema is not None:
+        save_weights(ema, partial / EMA)
 
 
 @contextmanager
@@ -72,7 +86,7 @@ def written(target: Path) -> Iterator[None]:
 def latest(folder: Path) -> Path | None:
     """The last whole checkpoint of a run, or None."""
     found = max(_found(folder), default=None)
-    return None if found is None else folder / FOLDER / _name(found)
+    return None if found is None else folder / CHECKPOINTS / _name(found)
 
 
 def load(accelerator: Accelerator, checkpoint: Path, *, ema: nn.Module | None) -> Progress:
@@ -97,6 +111,6 @@ def _name(update: int) -> str:
 
 
 def _found(folder: Path) -> Iterator[int]:
-    for path in (folder / FOLDER).glob("update-*"):
+    for path in (folder / CHECKPOINTS).glob("update-*"):
         if (path / PROGRESS).is_file() and path.name.removeprefix("update-").isdecimal():
             yield int(path.name.removeprefix("update-"))

@@ -65,7 +65,7 @@ class TrainConfig:
     reprob: float = 0.0
     """probability that a rectangle of a picture is erased"""
     aug_repeats: int = 0
-    """views of each picture in one epoch, of a share of the pictures (repeated augmentation); 0 as 1"""
+    """views of each picture in one epoch, of a share of the pictures (repeated augmentation); 0 as 1; not of tar shards"""
     drop_path: float = 0.0
     """stochastic depth: the rate at which the last block is skipped, falling to 0 at the first"""
     distill: str = "none"

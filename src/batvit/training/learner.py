@@ -1,6 +1,5 @@
 """One update: a model, what it learns from, and what moves its weights."""
 
-import copy
 import math
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -22,6 +21,7 @@ from batvit.training.config import TrainConfig
 from batvit.training.depth import Depth
 from batvit.training.objective import Objective
 from batvit.training.processes import is_sharded
+from batvit.training.warmup import shares
 
 
 class DivergedError(ValueError):
@@ -59,6 +59,10 @@ class Learner:
         self.wrapped: nn.Module
         self.wrapped, self.optimizer = accelerator.prepare(model, optimizer)
         self.run = torch.compile(self.wrapped) if config.compile else self.wrapped
+        if config.compile:
+            # a graph for each share of the reduction; beyond the limit torch would go on without
+            limits: Any = torch._dynamo.config
+            limits.recompile_limit = max(limits.recompile_limit, len(shares(config)))
         self.depth = Depth(model, batching)
         self.lr = 0.0
 
@@ -130,8 +134,8 @@ class Learner:
         """Leave the caller's model as one to be used; with averaged weights, if they were asked for."""
         if self.ema is not None:
             self.model.load_state_dict(self.ema.module.state_dict())
-        # what accelerate put on the instance for mixed precision
-        for name in ("forward", "_original_forward"):
+        # what accelerate put on the instance for mixed precision, and by which it knows what it need not prepare again
+        for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
             vars(self.model).pop(name, None)
         if self.config.grad_checkpointing:
             unwrapped: Any = self.model
@@ -173,7 +177,7 @@ def _frozen(teacher: nn.Module | None, model: nn.Module, classes: int, batching:
     known = _count_classes(teacher, batching)
     if known != classes:
         raise ValueError(f"the teacher knows {known} classes, the model {classes}; give a teacher of the same classes")
-    return copy.deepcopy(teacher).to(next(model.parameters()).device).eval().requires_grad_(False)
+    return teacher.to(next(model.parameters()).device).eval().requires_grad_(False)
 
 
 @torch.no_grad()

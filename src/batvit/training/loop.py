@@ -20,7 +20,7 @@ from batvit.training.learner import DivergedError, Learner
 from batvit.training.processes import Stop, StoppedError, accelerator_on, stoppable
 from batvit.training.progress import Epoch, Progress, Step
 from batvit.training.record import BEST, LAST, LOG, RUN, Record, check_output, claimed
-from batvit.training.warmup import Reduce, share_of
+from batvit.training.warmup import Reduce, dense_copy, share_of, shares
 
 
 def fit(
@@ -52,8 +52,8 @@ def fit(
         output: folder for the run: ``run.json`` (how it was made), ``log.jsonl``, ``summary.csv``, ``checkpoints``,
             ``last.safetensors`` and ``best.safetensors`` (highest top-1, the earliest of equals), each whole at any time.
         resume: go on from the last checkpoint in ``output``, if there is one.
-        teacher: the dense model to learn from, where the configuration says so; by default a copy of ``model`` as it comes,
-            of which ``reduce`` takes the reduction.
+        teacher: the model to learn from, where the configuration says so; by default ``model`` as it comes, without its
+            reduction. It is left alone.
         reduce: changes how much of its reduction a model has, see :func:`batvit.training.warmup.reducer`; needed to warm it up.
             ``model`` comes with the whole of it, and accuracy is always that of the whole.
         about: what else ``run.json`` is to tell, plain values; a run goes on only where they are the same.
@@ -81,17 +81,20 @@ def fit(
     )
     batching = Batching(train, config, Part(accelerator.process_index, accelerator.num_processes))
     seed_all(config.seed)
-    if teacher is None and config.learns_from_teacher:
-        teacher = _dense(model, reduce)
-    learner = Learner(model, config, batching, accelerator, teacher=teacher)
-    with stoppable() as stop, claimed(folder if accelerator.is_main_process else None):
-        run = Run(learner, batching, folder, reduce, stop, on_epoch, progress)
-        try:
-            run.begin(dict(about or {}) | {"pictures": batching.size}, resume=resume, log_with=log_with)
-            run.go(val)
-        finally:
-            learner.finish()
-            accelerator.end_training()
+    if config.learns_from_teacher:
+        teacher = dense_copy(model, reduce) if teacher is None else copy.deepcopy(teacher)
+    learner = Learner(model, config, batching, accelerator, teacher=teacher if config.learns_from_teacher else None)
+    try:
+        with stoppable() as stop, claimed(folder if accelerator.is_main_process else None):
+            run = Run(learner, batching, folder, reduce, stop, on_epoch, progress)
+            try:
+                run.begin(dict(about or {}) | {"pictures": batching.size}, resume=resume, log_with=log_with)
+                run.go(val)
+            finally:
+                run.give(1.0)
+    finally:
+        learner.finish()
+        accelerator.end_training()
     return run.at.history
 
 
@@ -113,6 +116,7 @@ class Run:
         self.reduce, self.stop, self.on_epoch, self.progress = reduce, stop, on_epoch, progress
         self.share = 1.0
         self.at = Progress()
+        self.saved = 0
 
     def begin(self, about: Mapping[str, Any], *, resume: bool, log_with: Sequence[str]) -> None:
         """Take up the last checkpoint, or write how the run is made."""
@@ -124,10 +128,14 @@ class Run:
             if found is not None:
                 ema = self.learner.ema
                 self.at = checkpoints.load(self.accelerator, found, ema=None if ema is None else ema.module)
+                self.saved = self.at.update
             elif self.accelerator.is_main_process:
                 self.record.begin(self.config, about)
             if self.accelerator.is_main_process:
-                self.record.cut(self.at.update)
+                self.record.cut(self.at.update, len(self.at.history))
+        # one that does not fit is found before the first update
+        for share in shares(self.config):
+            self.give(share)
         if log_with:
             self.accelerator.init_trackers("batvit", config={k: v for k, v in asdict(self.config).items() if v is not None})
 
@@ -135,47 +143,46 @@ class Run:
         """Train and evaluate, epoch after epoch."""
         for number in range(len(self.at.history) + 1, self.config.epochs + 1):
             try:
-                asked = self._train(number)
+                self._train(number)
             except DivergedError as error:
                 kept = (
                     f"; the weights after epoch {number - 1} are in {self.folder / LAST}" if self.folder and number > 1 else ""
                 )
                 raise DivergedError(f"epoch {number}: {error}{kept}") from error
             self._close(number, val)
-            if asked and number < self.config.epochs:
-                self._leave()
 
-    def _train(self, number: int) -> bool:
-        """One epoch, or what is left of it; whether any process was asked to stop in its last update."""
+    def _train(self, number: int) -> None:
+        """One epoch, or what is left of it; saved before it is evaluated, as that may fail, or take longer than there is."""
         at, end, steps = self.at, number * self.batching.updates, self.config.grad_accum_steps
         batches = self.batching.epoch(number, done=at.update - (number - 1) * self.batching.updates)
         self.learner.model.train()
-        asked, mark = False, time.perf_counter()
+        mark = time.perf_counter()
         for update in range(at.update + 1, end + 1):
-            self._reduce(share_of(self.config, (update - 1) / self.batching.updates))
+            self.give(share_of(self.config, (update - 1) / self.batching.updates))
             parts = [(images, labels) for images, labels in islice(batches, steps)]
             if len(parts) < steps:
-                raise ValueError(f"the training pictures ended in update {update}; give the number of them that there are")
+                raise ValueError(
+                    f"the training pictures ended in update {update}; give the number of them that there are, and of tar "
+                    "shards as many as all processes have workers"
+                )
             loss, asked = self.learner.update(update, parts, stop=self.stop.asked)
-            at.update, now = update, time.perf_counter()
+            at.update, at.lr, now = update, self.learner.lr, time.perf_counter()
             at.losses.append(loss)
             at.seconds += now - mark
             self._tell(number)
-            if update < end and (asked or (self.config.save_every and update % self.config.save_every == 0)):
+            if asked or update == end or (self.config.save_every and update % self.config.save_every == 0):
                 self.learner.check_weights(update)
                 self._save()
-            if asked and update < end:
+            if asked:
                 self._leave()
             mark = time.perf_counter()
-        self.learner.check_weights(end)
-        return asked
 
     def _close(self, number: int, val: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Evaluate, and write what there is after an epoch."""
-        self._reduce(1.0)
+        self.give(1.0)
         found, at = self.learner.evaluate(val), self.at
         loss, speed = sum(at.losses) / len(at.losses), len(at.losses) * self.config.batch_size / at.seconds
-        at.history.append(Epoch(number, loss, found.loss, found.top1, found.top5, self.learner.lr, at.seconds, speed))
+        at.history.append(Epoch(number, loss, found.loss, found.top1, found.top5, at.lr, at.seconds, speed))
         at.losses, at.seconds = [], 0.0
         weights = self.learner.state_dict()
         if self.accelerator.is_main_process:
@@ -194,7 +201,7 @@ class Run:
         at = self.at
         total, speed = self.config.epochs * self.batching.updates, len(at.losses) * self.config.batch_size / at.seconds
         recent = at.losses[-self.config.log_every :]
-        step = Step(at.update, total, sum(recent) / len(recent), self.learner.lr, speed)
+        step = Step(at.update, total, sum(recent) / len(recent), at.lr, speed)
         if at.update % self.config.log_every == 0:
             self.accelerator.log({"train_loss": step.loss, "lr": step.lr}, step=at.update)
             if self.record is not None and self.accelerator.is_main_process:
@@ -203,7 +210,8 @@ class Run:
         if self.progress is not None and self.accelerator.is_main_process:
             self.progress(step)
 
-    def _reduce(self, share: float) -> None:
+    def give(self, share: float) -> None:
+        """Put a share of the reduction in place."""
         if self.reduce is not None and share != self.share:
             for model in self.learner.models:
                 self.reduce(model, share)
@@ -220,15 +228,10 @@ class Run:
                 ema=None if ema is None else ema.module,
                 keep=self.config.keep,
                 updates_per_epoch=self.batching.updates,
+                again=self.saved == self.at.update,
             )
+            self.saved = self.at.update
 
     def _leave(self) -> None:
         where = f"; go on with --resume from {self.folder}" if self.folder is not None else ""
         raise StoppedError(f"asked to stop (SIGTERM) after update {self.at.update}{where}")
-
-
-def _dense(model: nn.Module, reduce: Reduce | None) -> nn.Module:
-    twin = copy.deepcopy(model)
-    if reduce is not None:
-        reduce(twin, 0.0)
-    return twin

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from batvit.data import Pictures, data_config, image_folder
-from batvit.training.batches import ALONE, Part, Stream
+from batvit.training.batches import ALONE, Part, Stream, deaf
 from batvit.training.config import TrainConfig
 from batvit.training.readers import Shards, Table
 
@@ -38,10 +38,10 @@ class Found:
         if isinstance(self.train, Shards) and isinstance(self.val, Shards):
             # a process without a picture could not count
             mine = part if self.val.size >= part.processes else ALONE
-            return self.train.stream(), Parted(DataLoader(self.val.whole(), batch, num_workers=config.workers), mine)
+            return self.train.stream(batch), Parted(_loader(self.val.whole(), batch, config.workers), mine)
         assert not isinstance(self.train, Shards)
         assert not isinstance(self.val, Shards)
-        return self.train, DataLoader(part.of(self.val), batch, num_workers=config.workers)
+        return self.train, _loader(part.of(self.val), batch, config.workers)
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,10 @@ class Parted:
                 yield images[first :: self.part.processes], labels[first :: self.part.processes]
 
 
+def _loader(pictures: Dataset[Any], batch: int, workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
+    return DataLoader(pictures, batch, num_workers=workers, worker_init_fn=deaf)
+
+
 def augmentation(model: nn.Module, config: TrainConfig) -> Callable[[Image.Image], Tensor]:
     """Random views for training: PIL image to (3, H, W).
 
@@ -72,6 +76,7 @@ def augmentation(model: nn.Module, config: TrainConfig) -> Callable[[Image.Image
         auto_augment=config.auto_augment,
         color_jitter=config.color_jitter,
         re_prob=config.reprob,
+        re_mode="pixel",
     )
     for policy in views.transforms:
         for operation in (*getattr(policy, "ops", ()), *chain(*getattr(policy, "policy", ()))):

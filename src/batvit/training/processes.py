@@ -11,9 +11,9 @@ from types import FrameType
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, parse_flag_from_env
 
-from batvit.training.batches import Part
+from batvit.training.batches import ALONE, Part
 
 
 class StoppedError(RuntimeError):
@@ -46,10 +46,15 @@ def accelerator_on(
     )
 
 
-def part_of(device: torch.device) -> tuple[Part, torch.device]:
-    """Which process this is, and its device: the one asked for, if it is alone."""
-    state = PartialState(cpu=device.type == "cpu")
-    return Part(state.process_index, state.num_processes), state.device if state.num_processes > 1 else device
+def part_of(device: str) -> tuple[Part, str]:
+    """Which process this is, and its device: the one asked for, if it is alone. Nothing is put on any device yet."""
+    state = PartialState(cpu=device.startswith("cpu"))
+    return Part(state.process_index, state.num_processes), str(state.device) if state.num_processes > 1 else device
+
+
+def counted_by(part: Part) -> Part:
+    """Whose validation pictures a process counts: its own, or those of all (FSDP), where all must take every step together."""
+    return ALONE if parse_flag_from_env("ACCELERATE_USE_FSDP") else part
 
 
 def is_sharded(accelerator: Accelerator) -> bool:

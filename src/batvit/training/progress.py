@@ -45,6 +45,8 @@ class Progress:
     update: int = 0
     history: list[Epoch] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    lr: float = 0.0
+    """of the last update"""
     seconds: float = 0.0
 
     @property

@@ -90,9 +90,9 @@ class Shards:
                 "the number after it, as in train-{0000..0009}.tar|12800"
             )
 
-    def stream(self) -> Stream:
-        """For training: shuffled anew every epoch, the shards shared by the processes."""
-        return Stream(self.size, lambda seed: self._open(training=True, seed=seed))
+    def stream(self, batch: int) -> Stream:
+        """For training: shuffled anew every epoch; processes and workers share the shards, and give whole batches."""
+        return Stream(self.size, lambda seed: self._open(training=True, seed=seed, batch=batch))
 
     def whole(self) -> Dataset[tuple[Tensor, int]]:
         """For counting: each picture once, in every process."""
@@ -101,9 +101,11 @@ class Shards:
         reader.dist_rank, reader.dist_num_replicas = 0, 1
         return dataset
 
-    def _open(self, *, training: bool, seed: int = 0) -> Any:
+    def _open(self, *, training: bool, seed: int = 0, batch: int = 1) -> Any:
         try:
-            dataset: Any = create_dataset(f"wds/{self.root}", str(self.root), self.split, is_training=training, seed=seed)
+            dataset: Any = create_dataset(
+                f"wds/{self.root}", str(self.root), self.split, is_training=training, seed=seed, batch_size=batch
+            )
         except Exception as error:
             raise ValueError(f"wds/{self.root}: split {self.split!r} could not be opened ({_reason(error)})") from error
         dataset.transform = self.transform

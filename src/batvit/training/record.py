@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -20,7 +21,7 @@ from batvit.training.config import TrainConfig
 from batvit.training.progress import Epoch, Step
 
 RUN, LOG, SUMMARY = "run.json", "log.jsonl", "summary.csv"
-LAST, BEST = "last.safetensors", "best.safetensors"
+LAST, BEST, CHECKPOINTS = "last.safetensors", "best.safetensors", "checkpoints"
 # they change how fast it goes, not where to
 FREE = ("data", "recipe", "grad_accum_steps", "grad_checkpointing", "compile", "workers", "log_every", "save_every", "keep")
 
@@ -48,15 +49,15 @@ class Record:
             ValueError: naming the first difference.
         """
         earlier = read_json(self.folder / RUN)
-        before: dict[str, Any] = {"train": {}} | (earlier if isinstance(earlier, dict) else {})
+        known: dict[str, Any] = {"train": {}} | (earlier if isinstance(earlier, dict) else {})
         # JSON has lists for tuples
-        now = json.loads(json.dumps(dict(about) | {"train": asdict(config)}))
-        told, there = _flat(now), _flat({name: before.get(name) for name in now})
+        wanted = json.loads(json.dumps(dict(about) | {"train": asdict(config)}))
+        told, there = _flat(wanted), _flat({name: known.get(name) for name in wanted})
         for name in told | there:
             if told.get(name) != there.get(name) and name.removeprefix("train.") not in FREE:
+                before, now = (shorten(str(each.get(name)), 200, placeholder=" …") for each in (there, told))
                 raise ValueError(
-                    f"{self.folder}: this run was started with {name} = {there.get(name)}, and cannot go on with "
-                    f"{told.get(name)}; "
+                    f"{self.folder}: this run was started with {name} = {before}, and cannot go on with {now}; "
                     "give what it was started with, or name another folder"
                 )
 
@@ -75,14 +76,14 @@ class Record:
         table.writerows((e.epoch - 1, e.train_loss, e.eval_loss, e.top1, e.top5, e.lr) for e in history)
         write_atomic(self.folder / SUMMARY, text.getvalue())
 
-    def cut(self, update: int) -> None:
-        """Take back what was told of later updates, which will come again, and what a killed process began to write."""
+    def cut(self, update: int, epochs: int) -> None:
+        """Take back what was told of later updates and epochs, which will come again, and what a killed process began."""
         for name in (RUN, LOG, SUMMARY, LAST, BEST):
             for begun in self.folder.glob(f".{name}.*"):
                 begun.unlink()
         path = self.folder / LOG
         lines = path.read_text().splitlines() if path.is_file() else []
-        kept = [line for line in lines if _update_of(line) <= update]
+        kept = [line for line in lines if _is_of(line, update, epochs)]
         write_atomic(path, "".join(f"{line}\n" for line in kept))
 
     def _add(self, fields: Mapping[str, Any]) -> None:
@@ -116,7 +117,7 @@ def check_output(output: str | Path, *, resume: bool = False) -> Path:
         OSError: if it holds a run already and is not to be resumed, cannot be written, or its parent does not exist.
     """
     folder = check_folder(output)
-    held = next((name for name in (RUN, LOG, LAST, BEST) if (folder / name).exists()), None)
+    held = next((name for name in (RUN, LOG, LAST, BEST, CHECKPOINTS) if (folder / name).exists()), None)
     if held is not None and not resume:
         raise FileExistsError(f"{folder}: already holds a run ({held}); go on with it by --resume, or name another folder")
     return folder
@@ -152,9 +153,10 @@ def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _update_of(line: str) -> float:
-    """The update that a line of the log is about; a line cut short is about none that was kept."""
+def _is_of(line: str, update: int, epochs: int) -> bool:
+    """Whether a line of the log is about these updates, or about one of these epochs; a line cut short is about none."""
     try:
-        return float(json.loads(line)["update"])
+        told = json.loads(line)
+        return bool(told["update"] <= update and ("top1" not in told or told["epoch"] <= epochs))
     except (ValueError, KeyError, TypeError):
-        return float("inf")
+        return False

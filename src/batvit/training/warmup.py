@@ -1,11 +1,12 @@
 """Fewer and fewer tokens: from all of them to what a reduction says, as EViT trains (Liang et al., ICLR 2022, section 4)."""
 
+import copy
 import math
 from collections.abc import Callable
 
 from torch import nn
 
-from batvit.backbones.patch import anatomy_of, patch, unpatch
+from batvit.backbones.patch import anatomy_of, config_of, patch, unpatch
 from batvit.config import BATConfig
 from batvit.training.config import TrainConfig
 
@@ -24,6 +25,14 @@ def share_of(config: TrainConfig, epochs: float) -> float:
     return math.floor((1 - math.cos(math.pi * way)) / 2 * steps) / steps
 
 
+def shares(config: TrainConfig) -> list[float]:
+    """All that :func:`share_of` gives, rising."""
+    if not config.keep_warmup_start + config.keep_warmup_epochs:
+        return [1.0]
+    steps = config.keep_warmup_steps + 1
+    return [step / steps for step in range(steps + 1)]
+
+
 def reducer(config: BATConfig) -> Reduce:
     """Put any share of a reduction into a model: at each site it loses that share of the tokens it will lose in the end."""
 
@@ -36,8 +45,21 @@ def reducer(config: BATConfig) -> Reduce:
     return reduce
 
 
+def dense_copy(model: nn.Module, reduce: Reduce | None) -> nn.Module:
+    """A copy of a model without its reduction, which ``reduce`` takes away if it is given."""
+    twin = copy.deepcopy(model)
+    if reduce is not None:
+        reduce(twin, 0.0)
+    elif config_of(twin) is not None:
+        unpatch(twin)
+    return twin
+
+
 def _partly(model: nn.Module, config: BATConfig, share: float) -> BATConfig:
     anatomy = anatomy_of(model)
     counts = config.schedule(depth=anatomy.depth, patches=anatomy.patches, prefix=anatomy.prefix)
     tokens = tuple(round(anatomy.patches - share * (anatomy.patches - each.tokens_out)) for each in counts)
-    return config.with_fields(tokens=tokens, blocks=tuple(each.block for each in counts))
+    # numbers of them shrink with what is lost, to less, as counts are rounded
+    fewer = {"pairs": max(0, int(share * config.pairs) - 1)} if isinstance(config.pairs, int) else {}
+    fewer |= {"centres": math.ceil(share * config.centres)} if isinstance(config.centres, int) else {}
+    return config.with_fields(tokens=tokens, blocks=tuple(each.block for each in counts), **fewer)
