@@ -194,6 +194,10 @@ def test_the_papers_fractions_scale_to_other_images(tokens):
     assert outs(BATConfig.preset("paper", keep_rate=keep_rate), patches=576) == tuple(expected)
 
 
+def test_the_paper_preset_may_be_gradual():
+    assert BATConfig.preset("paper", keep_rate=0.7, gradual=True).keep_rate == 0.7
+
+
 def test_the_papers_fractions_at_384_pixels_by_hand():
     # 576 * 138 / 196 = 405.6; 406 * 97 / 138 = 285.4; 286 * 68 / 97 = 200.5
     assert outs(BATConfig.preset("paper", keep_rate=0.7), patches=576) == (406, 286, 201)

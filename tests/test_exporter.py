@@ -225,6 +225,22 @@ def test_a_model_that_returns_more_than_logits(tmp_path, suffix):
 
 
 @graphs
+def test_the_card_tells_what_the_caller_knows_of_the_images(tmp_path):
+    half = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "crop_pct": 1.0, "interpolation": "bilinear"}
+    done = export(of_transformers(), tmp_path / "model.pt2", images=noise(2).bfloat16(), preprocessing=half)
+    assert {name: getattr(load_engine(done.path).card, name) for name in half} == half
+    with pytest.raises(ValueError, match=r"preprocessing tells of mean, std, .*, got 'size'"):
+        export(of_transformers(), tmp_path / "other.pt2", preprocessing={"size": 3})
+
+
+def test_a_model_without_logits_is_refused(tmp_path):
+    config = transformers.ViTConfig(hidden_size=48, num_attention_heads=3, image_size=SIZE, patch_size=8, num_hidden_layers=1)
+    with pytest.raises(TypeError, match="a ViTModel gives no logits; export a classifier"):
+        export(transformers.ViTModel(config), tmp_path / "model.pt2")
+    assert not names(tmp_path)
+
+
+@graphs
 @pytest.mark.filterwarnings("default")
 def test_what_an_engine_cannot_express_is_one_line(tmp_path):
     """OpenVINO has no antialiased resampling, which a model for all image sizes does in every pass."""

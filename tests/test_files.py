@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batvit.files import check_writable, read_json, write_atomic
+from batvit.files import check_folder, check_writable, read_json, write_atomic
 
 
 def test_text_and_bytes_are_written(tmp_path):
@@ -71,6 +71,13 @@ def test_a_folder_that_is_read_only_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(PermissionError, match="is not writable"):
         check_writable(tmp_path / "a.txt")
+
+
+def test_an_output_folder_may_hold_any_name(tmp_path):
+    (tmp_path / "file").mkdir()
+    assert check_folder(tmp_path) == tmp_path
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist; create it first"):
+        check_folder(tmp_path / "nowhere" / "out")
 
 
 def test_json_is_read(tmp_path):

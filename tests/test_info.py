@@ -45,6 +45,12 @@ def test_a_dense_model_has_a_table_too():
     assert "my vit at 64 x 64: " in str(found)
 
 
+def test_of_a_plan_that_tells_no_attentive_tokens_from_others_the_table_has_only_numbers_of_tokens():
+    found = batvit.info(batvit.patch(vit(), method="dpcknn", tokens=(10,), blocks=(1,)))
+    assert [(b.attentive, b.pairs, b.clusters) for b in found.blocks] == [(None, None, None)] * 4
+    assert [b.tokens_out for b in found.blocks] == [16, 10, 10, 10]
+
+
 def test_the_table_says_what_happens_at_every_block():
     model = batvit.patch(vit(), tokens=(10, 6), blocks=(1, 3), centres=3, pairs=2)
     found = batvit.info(model)

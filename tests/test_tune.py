@@ -130,6 +130,15 @@ def test_every_choice_that_takes_time_of_its_own_has_a_term(model):
     assert terms(pairs=0.0)["clusters of tokens, a pair"] != plain["clusters of tokens, a pair"]
 
 
+def test_without_a_class_token_the_attention_received_is_counted(model):
+    siglip = timm.create_model("vit_base_patch16_siglip_224", img_size=96, depth=5, embed_dim=48, num_heads=3, num_classes=4)
+    known = counted(siglip.eval(), varied(anatomy_of(siglip), 24))
+    cost = CostModel.fit(siglip, known)
+    assert cost.received
+    assert [cost(each.config) for each in known] == pytest.approx([each.share for each in known], rel=1e-4)
+    assert not CostModel.fit(model, counted(model, varied(anatomy_of(model), 13))).received
+
+
 def test_what_a_cost_is_fitted_to_varies_in_all_that_is_searched(model):
     configs = varied(anatomy_of(model), 24)
     assert configs == varied(anatomy_of(model), 24)

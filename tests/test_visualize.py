@@ -187,7 +187,8 @@ class TestTitles:
     )
     def test_title(self, counts, pruned, title):
         origin = Assignment.identity(1, 4)
-        assert visualize._title(SiteTrace(counts, origin, origin.sizes.float()), pruned) == title
+        groups = np.repeat([-1, 0], (pruned, 196 - pruned)).reshape(14, 14)
+        assert visualize._title(SiteTrace(counts, origin, origin.sizes.float()), groups, "attentive") == title
 
     def test_the_font_is_the_largest_that_fits(self):
         lines = ["after block 3: 138 tokens", "97 attentive"]

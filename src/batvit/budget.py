@@ -82,7 +82,7 @@ def macs_of(model: nn.Module, config: BATConfig | None) -> int:
     shadow = on_meta(model)
     known = unpatch(shadow) if config is None else patch(shadow, config)
     anatomy = anatomy_of(known)
-    return count_macs(anatomy.tower, (3, *anatomy.image_size), **anatomy.arguments)[""]
+    return count_macs(anatomy.tower, (anatomy.channels, *anatomy.image_size), **anatomy.arguments)[""]
 
 
 class Curve:

@@ -12,6 +12,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "weight": ("importance", "size", "importance_size"),
 }
 
+SWITCHES = ("size_aware", "keep_norm", "gradual", "prefix_only")
+
 
 def check(config: "BATConfig") -> None:
     """Refuse every value that no model could be patched with."""
@@ -42,7 +44,7 @@ def check(config: "BATConfig") -> None:
     _integers("neighbours", None if config.neighbours is None else (config.neighbours,), least=1, remedy="or None for all")
     if not _number("size_power", config.size_power) or not 0 < config.size_power <= 2:
         raise ValueError(f"size_power must lie in (0, 2], got {config.size_power}; 1 counts every patch, size_aware=False none")
-    for name in ("size_aware", "keep_norm", "gradual", "prefix_only"):
+    for name in SWITCHES:
         if not isinstance(getattr(config, name), bool):
             raise TypeError(f"{name} must be True or False, got {getattr(config, name)!r}")
     if config.gradual and isinstance(config.keep_rate, tuple):

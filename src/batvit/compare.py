@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -148,7 +147,7 @@ def watch_plans(
     dense: nn.Module,
     batches: Callable[[int], Iterable[tuple[Tensor, Tensor]]],
     *,
-    samples: Sequence[tuple[Path, int]],
+    samples: Sequence[Any],
     weights: Any = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
@@ -158,7 +157,7 @@ def watch_plans(
         study: its rows are filled in; what was seen is kept every minute, and not looked at again.
         dense: the dense model.
         batches: pictures and labels from a place on, always in the same order.
-        samples: all pictures, with their labels.
+        samples: for each picture what tells it from others, and its label, for JSON.
         weights: what tells the weights from others, for JSON; with others, everything is looked at again.
         progress: told how many were seen.
     """

@@ -96,7 +96,7 @@ class BATConfig:
         if name not in PRESETS:
             raise ValueError(f"mode must be one of {', '.join(PRESETS)}, got {mode!r}")
         fields = PRESETS[name] | fields
-        if name == "paper" and fields.get("tokens") is None:
+        if name == "paper" and fields.get("tokens") is None and not fields.get("gradual"):
             rate = fields.get("keep_rate")
             fields["keep_rate"] = as_in_paper(DEFAULT_KEEP_RATE if rate is None else rate, fields.get("blocks"))
         return cls.from_dict(fields)

@@ -5,7 +5,7 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,9 @@ class Logits(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) for images (B, 3, H, W)."""
         output = self.model(images)
-        logits: Tensor = output if isinstance(output, Tensor) else output.logits
+        logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+        if not isinstance(logits, Tensor):
+            raise TypeError(f"a {type(self.model).__name__} gives no logits; export a classifier")
         return logits
 
 
@@ -65,6 +67,7 @@ def export(
     images: Tensor | None = None,
     calibration: Sequence[Tensor] | None = None,
     opset: int | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> Exported:
     """Write a supported classifier, patched or not, for ONNX Runtime, OpenVINO or torch.export.
 
@@ -78,6 +81,8 @@ def export(
         images: (B, 3, H, W), prepared as the model expects them, on which file and model are compared; noise by default.
         calibration: batches of such images; with them OpenVINO's tool (nncf) quantises to int8, all but the reduction.
         opset: of ONNX; torch's choice by default.
+        preprocessing: what the file tells of the images, where the model does not tell it, as timm's do: ``mean``, ``std``,
+            ``interpolation``, ``crop_pct``, ``crop_mode``; timm's defaults (ImageNet's mean and std) otherwise.
 
     Returns:
         What was written, and how far it is from the model.
@@ -89,13 +94,15 @@ def export(
     """
     path = Path(path)
     form = _check(path, opset, calibration)
-    size = anatomy_of(model).image_size
+    anatomy = anatomy_of(model)
+    shape = (anatomy.channels, *anatomy.image_size)
     if images is None:
-        images = torch.randn(8, 3, *size, generator=torch.Generator().manual_seed(0))
-    if images.dim() != 4 or images.shape[1:] != (3, *size) or not len(images):
-        raise ValueError(f"images must have shape (B, 3, {size[0]}, {size[1]}), got {tuple(images.shape)}")
+        images = torch.randn(8, *shape, generator=torch.Generator().manual_seed(0), device="cpu")
+    if images.dim() != 4 or images.shape[1:] != shape or not len(images):
+        raise ValueError(f"images must have shape (B, {', '.join(map(str, shape))}), got {tuple(images.shape)}")
+    images = images.to("cpu", torch.float32)
     plain = Logits(quiet_copy(model)).to("cpu", torch.float32).eval().requires_grad_(False)
-    card = _card(model, plain, name, int8=calibration is not None)
+    card = _card(model, plain(images[:1]), name, preprocessing or {}, int8=calibration is not None)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder, warnings.catch_warnings():
         # exporters warn of their own inner workings
         warnings.simplefilter("ignore")
@@ -135,11 +142,12 @@ def _check(path: Path, opset: int | None, calibration: Sequence[Tensor] | None) 
     return form
 
 
-def _card(model: nn.Module, plain: nn.Module, name: str | None, *, int8: bool) -> Card:
-    cost = info(model, name=name)
-    settings = data_config(model)
-    with torch.no_grad():
-        logits = plain(torch.zeros(1, 3, *cost.img_size))
+def _card(model: nn.Module, logits: Tensor, name: str | None, preprocessing: Mapping[str, Any], *, int8: bool) -> Card:
+    cost, settings = info(model, name=name), data_config(model)
+    unknown = next((each for each in preprocessing if each not in settings or each == "input_size"), None)
+    if unknown is not None:
+        raise ValueError(f"preprocessing tells of mean, std, interpolation, crop_pct and crop_mode, got {unknown!r}")
+    settings |= preprocessing
     return Card(
         model=cost.model,
         config=cost.config,
@@ -148,7 +156,7 @@ def _card(model: nn.Module, plain: nn.Module, name: str | None, *, int8: bool) -
         param_count=cost.param_count,
         num_classes=logits.shape[1],
         int8=int8,
-        input_size=(3, *cost.img_size),
+        input_size=(anatomy_of(model).channels, *cost.img_size),
         mean=tuple(settings["mean"]),
         std=tuple(settings["std"]),
         interpolation=settings["interpolation"],
@@ -197,7 +205,7 @@ def _write_openvino(
         with contextlib.redirect_stdout(io.StringIO()):
             written = nncf.quantize(
                 written,
-                nncf.Dataset([batch.numpy() for batch in calibration]),
+                nncf.Dataset([batch.to("cpu", torch.float32).numpy() for batch in calibration]),
                 subset_size=len(calibration),
                 model_type=nncf.ModelType.TRANSFORMER,
                 ignored_scope=nncf.IgnoredScope(patterns=list(PRECISE), validate=False),

@@ -94,15 +94,17 @@ def info(model: nn.Module, *, image_size: tuple[int, int] | None = None, name: s
     tower, size = anatomy.tower, anatomy.image_size
     config = config_of(model)
     sites = {counts.block: counts for counts in schedule(model, image_size)}
-    macs = count_macs(tower, (3, *size), **anatomy.arguments)
-    dense = macs if config is None else count_macs(unpatch(on_meta(tower)), (3, *size), **anatomy.arguments)
+    shape = (anatomy.channels, *size)
+    macs = count_macs(tower, shape, **anatomy.arguments)
+    dense = macs if config is None else count_macs(unpatch(on_meta(tower)), shape, **anatomy.arguments)
     blocks, tokens = [], anatomy.patches
     for i in range(anatomy.depth):
         site = sites.get(i)
         out = site.tokens_out if site else tokens
         if getattr(anatomy.blocks[i], "leave_as", None) == "prefix":
             out = 0
-        attentive, pairs, clusters = (site.attentive, site.pairs, site.centres) if site else (None, None, None)
+        told = site is not None and config is not None and config.method == "bat"
+        attentive, pairs, clusters = (site.attentive, site.pairs, site.centres) if site and told else (None, None, None)
         blocks.append(BlockInfo(i, tokens, attentive, pairs, clusters, out, macs[anatomy.name_of(i)]))
         tokens = out
     return Info(

@@ -38,7 +38,10 @@ def load(folder: str | Path, **arguments: Any) -> nn.Module:
         raise ValueError(
             f"{folder}: its config.json holds no BAT configuration; load it with from_pretrained, then call batvit.patch"
         )
-    reduction = BATConfig.from_dict(found)
+    try:
+        reduction = BATConfig.from_dict(found)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder}: the BAT configuration in its config.json is not valid: {error}") from error
     names = config.architectures or ["none"]
     kind = getattr(transformers, names[0], None)
     if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):

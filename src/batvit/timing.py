@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-# glibc's M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD, in bytes
-MALLOC = ((-1, 2**31 - 1), (-2, 2**26), (-3, 2**30, 2**25))
+# glibc's M_TRIM_THRESHOLD and M_TOP_PAD, in bytes, and M_MMAP_MAX: nothing lies outside of the heap
+MALLOC = {-1: 2**31 - 1, -2: 2**26, -4: 0}
 
 
 def in_turns(runs: Sequence[Callable[[], Any]], x: Tensor, *, rounds: int, warmup: int) -> list[list[float]]:
@@ -51,9 +51,8 @@ def keep_freed_memory() -> None:
     """
     tune = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if tune is not None:
-        for option, *values in MALLOC:
-            # older versions refuse a high threshold
-            next((value for value in values if tune(option, value)), None)
+        for option, value in MALLOC.items():
+            tune(option, value)
 
 
 @torch.inference_mode()

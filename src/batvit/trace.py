@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from batvit.backbones.patch import anatomy_of, reductions
+from batvit.backbones.patch import anatomy_of, config_of, reductions
 from batvit.backbones.site import Reduce, Tokens
 from batvit.config import Counts
 from batvit.core import Assignment, diversity, unmerge
@@ -50,6 +50,12 @@ class Trace:
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
         return anatomy_of(self.model, self.image_size).grid
+
+    @property
+    def kind(self) -> str:
+        """What the groups are that are no clusters: attentive, as BAT tells them from others; of its peers just groups."""
+        config = config_of(self.model)
+        return "attentive" if config is None or config.method == "bat" else "groups"
 
     def __str__(self) -> str:
         if not self.sites:

@@ -84,7 +84,8 @@ def from_tensor(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> I
         raise ValueError(f"image must hold finite floating-point values, got {image.dtype}; give what the model was given")
     if len(mean) != 3 or len(std) != 3:
         raise ValueError(f"mean and std must be three numbers, one a channel, got {tuple(mean)} and {tuple(std)}")
-    pixels = image.detach().float().cpu() * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
+    scale, shift = torch.tensor([std, mean], device="cpu").view(2, 3, 1, 1)
+    pixels = image.detach().float().cpu() * scale + shift
     return Image.fromarray((pixels * 255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy())
 
 
@@ -145,9 +146,8 @@ def _strip(image: Image.Image, trace: Trace, index: int, title: str) -> Image.Im
     means = _patch_means(image, (rows, columns))
     panels = [(f"{title}\n{rows * columns} patches ({rows} x {columns})", image.resize((columns * scale, rows * scale)))]
     for site in trace.sites:
-        groups = site.origin.index[index].cpu().numpy().reshape(rows, columns)
-        attentive = site.attentive[index].cpu().numpy().reshape(rows, columns)
-        panels.append((_title(site, int((groups < 0).sum())), Image.fromarray(_panel(means, groups, attentive, scale))))
+        groups, attentive = (each[index].cpu().numpy().reshape(rows, columns) for each in (site.origin.index, site.attentive))
+        panels.append((_title(site, groups, trace.kind), Image.fromarray(_panel(means, groups, attentive, scale))))
     return _side_by_side(panels)
 
 
@@ -199,9 +199,9 @@ def _panel(
     return np.where((neighbours != groups).any(axis=0)[..., None], borders[..., None], colours).astype(np.uint8)
 
 
-def _title(site: SiteTrace, pruned: int) -> str:
+def _title(site: SiteTrace, groups: Int[np.ndarray, "rows columns"], kind: str) -> str:
     block, _, attentive, pairs, centres, tokens = site.counts
-    parts = (f"{attentive - pairs} attentive", f"{centres} cluster{'s' * (centres != 1)}", f"{pruned} pruned")
+    parts = (f"{attentive - pairs} {kind}", f"{centres} cluster{'s' * (centres != 1)}", f"{(groups < 0).sum()} pruned")
     kinds = ", ".join(part for part in parts if not part.startswith("0 "))
     return f"after block {block}: {tokens} token{'s' * (tokens != 1)}\n{kinds}"
 
@@ -222,7 +222,7 @@ def _with_legend(picture: Image.Image, trace: Trace) -> Image.Image:
     """Add a line that explains the fills and borders that occur."""
     kept, attentive = (torch.cat(m) for m in zip(*((s.origin.kept, s.attentive) for s in trace.sites), strict=True))
     legend = (
-        ("attentive: full colour, dark border", [[0, 0], [1, 1]], True, attentive.any()),
+        (f"{trace.kind}: full colour, dark border", [[0, 0], [1, 1]], True, attentive.any()),
         ("inattentive: faded, white border", [[0, 0], [1, 1]], False, (kept & ~attentive).any()),
         ("pruned: empty", [[-1, -1], [-1, -1]], False, (~kept).any()),
     )

@@ -458,6 +458,44 @@ def test_another_pooling_is_followed():
     batvit.unpatch(model).reset_classifier(0, "avg")
 
 
+class Whole(nn.Linear):
+    """Weights kept as whole numbers, as quantisers for GPUs keep them."""
+
+    def __init__(self, linear):
+        super().__init__(linear.in_features, linear.out_features)
+        self.step = float(linear.weight.detach().abs().max()) / 127
+        self.weight = nn.Parameter((linear.weight.detach() / self.step).round().to(torch.int8), requires_grad=False)
+        self.bias = linear.bias
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight * self.step, self.bias)
+
+
+def test_weights_that_are_whole_numbers_are_no_obstacle():
+    model = family("vit")
+    for block in model.blocks:
+        block.attn.qkv, block.mlp.fc1 = Whole(block.attn.qkv), Whole(block.mlp.fc1)
+    with torch.no_grad():
+        dense = model(pictures(model))
+        assert torch.equal(batvit.patch(model, keep_rate=1.0)(pictures(model)), dense)
+
+
+def test_the_default_device_does_not_matter():
+    model = family("vit")
+    with torch.device("meta"):
+        batvit.patch(model, keep_rate=0.5)
+    assert model(pictures(model)).device.type == "cpu"
+
+
+def test_pictures_may_have_other_channels_than_three():
+    model = batvit.patch(timm.create_model("vit_tiny_patch16_224", img_size=64, depth=4, in_chans=1), keep_rate=0.5)
+    found = batvit.info(model)
+    assert found.macs < found.dense_macs
+    with batvit.trace(model) as trace:
+        model.eval()(torch.randn(2, 1, 64, 64))
+    assert "clusters" in str(trace)
+
+
 def test_quantised_layers_are_reduced_unproven():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

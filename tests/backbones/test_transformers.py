@@ -8,6 +8,7 @@ import torch
 import transformers
 from families import SMALL, family, of_transformers, of_two_towers, pictures
 from PIL import Image
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 import batvit
 from batvit.backbones.patch import anatomy_of, reductions
@@ -148,6 +149,16 @@ def test_an_attention_that_takes_no_sizes_is_refused():
     assert batvit.config_of(model) is None
 
 
+def test_an_attention_that_takes_no_sizes_may_not_be_set_afterwards():
+    transformers.AttentionInterface.register("another", sdpa_attention_forward)
+    model = batvit.patch(vit(), keep_rate=0.5)
+    model.set_attn_implementation("another")
+    with pytest.raises(ValueError, match=r"size_aware adds to the attention logits, which .*'another' cannot take"):
+        run(model, pictures(model))
+    batvit.patch(model, keep_rate=0.5, size_aware=False)
+    assert run(model, pictures(model)).logits.isfinite().all()
+
+
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 @pytest.mark.parametrize("size_aware", [False, True])
 def test_padding_is_seen_by_nobody(implementation, size_aware):
@@ -220,6 +231,15 @@ def test_two_towers_are_found_again(tmp_path):
     folder = tmp_path / "outer" / "inner"
     batvit.patch(model, keep_rate=0.3).save_pretrained(folder)
     assert batvit.config_of(batvit.load(folder.parent, subfolder="inner")).keep_rate == 0.3
+
+
+@pytest.mark.parametrize("wrong", [{"keep_rate": "0.5"}, {"keep": 0.5}])
+def test_a_saved_reduction_that_is_not_valid_is_named(tmp_path, wrong):
+    batvit.patch(vit(), keep_rate=0.5).save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(saved | {"batvit": wrong}))
+    with pytest.raises(ValueError, match=r"the BAT configuration in its config.json is not valid: (.|\n)*keep"):
+        batvit.load(tmp_path)
 
 
 def test_models_that_share_a_configuration_do_not_forget():

@@ -180,6 +180,10 @@ def test_what_timm_saves_it_can_load(tmp_path):
     loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     assert batvit.config_of(loaded) == batvit.config_of(model)
     assert torch.equal(loaded(pictures()), model(pictures()))
+    timm.models.save_for_hf(batvit.patch(loaded, keep_rate=0.3, pairs=1, blocks=(1,), align=1), tmp_path)
+    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    assert batvit.config_of(again) == batvit.config_of(loaded)
+    assert batvit.config_of(again).keep_rate == 0.3
 
 
 @pytest.mark.skipif(not hasattr(timm.models, "resolve_model_input_args"), reason="timm's scripts do not call it yet")

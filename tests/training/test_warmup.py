@@ -54,6 +54,7 @@ def counts(model):
         {"method": "tome", "keep_rate": 0.6},
         {"keep_rate": 0.7, "pairs": 8, "blocks": (1,), "align": 1},
         {"tokens": (50, 40), "pairs": 3, "centres": 9, "blocks": (1, 2)},
+        {"tokens": (56, 48), "pairs": 8, "centres": 0, "blocks": (1, 2)},
     ],
 )
 def test_each_share_takes_as_much_of_the_tokens(fields):

@@ -47,6 +47,11 @@ class Anatomy:
         return len(self.blocks)
 
     @property
+    def channels(self) -> int:
+        """Of an image: what the first convolution of the stem takes."""
+        return next((part.in_channels for part in self.stem.modules() if isinstance(part, nn.Conv2d)), 3)
+
+    @property
     def patches(self) -> int:
         """Image tokens at the first block."""
         return self.grid[0] * self.grid[1] - self.left_out

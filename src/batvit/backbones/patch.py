@@ -38,7 +38,7 @@ def patch(model: Model, config: BATConfig | None = None, *, mode: str | None = N
         model: a model of :func:`supported`; patch it before ``torch.compile`` or a parallel wrapper, and after its head
             is what you want (``reset_classifier``): how it pools decides what the last block gives.
         config: the whole configuration. Or leave it out and give:
-        mode: a preset, ``training_free`` (default) or ``paper``; and any
+        mode: a preset, ``training_free`` (default), ``gradual`` or ``paper``; and any
         fields: of :class:`BATConfig`, such as ``keep_rate=0.7`` or ``blocks=(3, 6, 9)``, counted from 0.
 
     Returns:

@@ -25,8 +25,8 @@ class TimmLVViT(TimmAdapter):
     def anatomy(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Anatomy:
         known: Any = model
         anatomy = timm_anatomy(model, image_size, class_token=True)
-        # a maximum over groups is the maximum over their patches; labels are for patches
-        return replace(anatomy, reads_patches=known.token_labeling, reads_prefix_only=False)
+        # of a token head a maximum over groups is the maximum over their patches; labels are for patches
+        return replace(anatomy, reads_patches=known.token_labeling or anatomy.reads_patches, reads_prefix_only=False)
 
 
 ADAPTER = TimmLVViT()

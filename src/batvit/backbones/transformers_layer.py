@@ -38,6 +38,19 @@ def _overhear(module: InterfaceEar, query: Tensor, key: Tensor, value: Tensor, m
 AttentionInterface.register("batvit", _overhear)
 
 
+def refuse_kernel(kernel: str, what: str) -> None:
+    """Refuse what no attention but sdpa and eager can be given: numbers added to its logits.
+
+    Raises:
+        ValueError: naming the kernel and what is to be added.
+    """
+    if kernel not in ("sdpa", "eager"):
+        raise ValueError(
+            f"{what} adds to the attention logits, which attn_implementation={kernel!r} cannot take; "
+            'call model.set_attn_implementation("sdpa"), or patch with size_aware=False'
+        )
+
+
 class ReducedLayer(ReducedBlock):
     """What all layers of transformers have in common."""
 
@@ -60,6 +73,7 @@ class ReducedLayer(ReducedBlock):
 
     def _real(self, mask: Tensor) -> Tensor:
         """Of the attention mask (B, 1, tokens, tokens), a truth value or what is added to the logits: who may be seen."""
+        refuse_kernel(self._kernel, "a mask of padding")
         # inside a graph no value can be looked at
         if not torch.compiler.is_compiling() and not torch.equal(mask, mask[:, :1, -1:].expand_as(mask)):
             raise ValueError(
@@ -68,6 +82,17 @@ class ReducedLayer(ReducedBlock):
             )
         row = mask[:, 0, -1, self.prefix :]
         return row if row.dtype == torch.bool else row == 0
+
+    @property
+    def _kernel(self) -> str:
+        kernel: str = getattr(self, self.parts.attention).config._attn_implementation
+        return kernel
+
+    def run(self, x: Tensor | Tokens, **arguments: Any) -> Any:
+        # another kernel may have been set since it was patched
+        if isinstance(x, Tokens) and x.bias is not None:
+            refuse_kernel(self._kernel, "size_aware")
+        return super().run(x, **arguments)
 
     def attend(self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]) -> tuple[Tensor, Heard]:
         hear = InterfaceEar(getattr(self, self.parts.attention), type(self).eager)

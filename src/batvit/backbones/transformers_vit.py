@@ -9,6 +9,7 @@ from transformers.models.beit.modeling_beit import BeitPreTrainedModel
 
 from batvit.backbones.anatomy import Adapter, Anatomy
 from batvit.backbones.grid import give_grids
+from batvit.backbones.transformers_layer import refuse_kernel
 from batvit.backbones.transformers_layers import LAYERS
 from batvit.config import BATConfig
 
@@ -64,12 +65,8 @@ class Transformers(Adapter):
         )
 
     def check(self, model: nn.Module, config: BATConfig) -> None:
-        kernel = _owner(model).config._attn_implementation
-        if config.size_aware and kernel not in ("sdpa", "eager"):
-            raise ValueError(
-                f"size_aware adds log(size) to the attention logits, which attn_implementation={kernel!r} cannot take; "
-                'call model.set_attn_implementation("sdpa"), or patch with size_aware=False'
-            )
+        if config.size_aware:
+            refuse_kernel(_owner(model).config._attn_implementation, "size_aware")
 
     def patched(self, model: nn.Module, config: BATConfig) -> None:
         _recorder(model).register_forward_hook(give_grids)

@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> None:
     folder = check_folder(args.output)
     options.check_outputs(args.json)
     options.silence_profiler()
+    models.check_head(args)
     dense = models.load_dense(args, pretrained=True)
     pictures = models.pictures(args, dense)
     pictures.samples = options.evenly(pictures.samples, args.samples)
@@ -82,8 +83,8 @@ def _compare(args: argparse.Namespace, study: Study, dense: nn.Module, pictures:
         bar.update(task, description="pictures", total=len(pictures))
         watch_plans(
             *(study, dense, batches),
-            samples=pictures.samples,
-            weights=options.weights(args.checkpoint),
+            samples=options.stamped(pictures),
+            weights=options.weights(args),
             progress=lambda seen: bar.update(task, completed=seen),
         )
         study.check_any()

@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Evaluate both models in one pass."""
     options.check_outputs(args.json)
+    models.check_head(args)
     pair = models.load(args, pretrained=True)
     pictures = models.pictures(args, pair.dense)
     batches = loader(pictures, pair.dense, batch_size=args.batch_size, workers=args.workers)

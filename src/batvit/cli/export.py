@@ -34,11 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the file, then say how it compares."""
     output = Path(args.output)
-    if args.format is not None and output.suffix != SUFFIXES[args.format]:
-        raise ValueError(f"--format {args.format} is written to a file ending in {SUFFIXES[args.format]}, got {output}")
-    if args.int8 and args.data is None:
-        raise ValueError("--int8 needs pictures to calibrate on: give --data DIR")
-    options.check_outputs(args.json, output)
+    _check(args, output)
     pair = models.load(args, pretrained=True)
     model = pair.dense if args.dense else pair.reduced
     images = calibration = None
@@ -71,6 +67,15 @@ def run(args: argparse.Namespace) -> None:
             **({} if args.dense else pair.cost),
         },
     )
+
+
+def _check(args: argparse.Namespace, output: Path) -> None:
+    if args.format is not None and output.suffix != SUFFIXES[args.format]:
+        raise ValueError(f"--format {args.format} is written to a file ending in {SUFFIXES[args.format]}, got {output}")
+    if args.int8 and args.data is None:
+        raise ValueError("--int8 needs pictures to calibrate on: give --data DIR")
+    options.check_outputs(args.json, output)
+    models.check_head(args)
 
 
 def _pictures(folder: str, model: nn.Module, most: int) -> list[torch.Tensor]:

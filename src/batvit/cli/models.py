@@ -62,9 +62,7 @@ def load(args: argparse.Namespace, *, pretrained: bool) -> Models:
 
 
 def load_dense(args: argparse.Namespace, *, pretrained: bool) -> nn.Module:
-    """The dense model alone, on its device and in its precision; refused if its head would not be trained though wanted."""
-    if pretrained and args.num_classes and args.checkpoint is None:
-        raise ValueError("--num-classes alone would make a head of random weights; give the --checkpoint that has one")
+    """The dense model alone, on its device and in its precision."""
     if getattr(args, "threads", None) is not None:
         torch.set_num_threads(args.threads)
     if not hasattr(args, "device"):
@@ -81,6 +79,12 @@ def load_dense(args: argparse.Namespace, *, pretrained: bool) -> nn.Module:
         image_size=options.image_size(args),
     )
     return unpatch(dense.to(device=device, dtype=dtype).eval())
+
+
+def check_head(args: argparse.Namespace) -> None:
+    """Refuse, before anything is made, what would have a head of random weights, where its logits count."""
+    if args.num_classes and args.checkpoint is None and not is_exported(args.model):
+        raise ValueError("--num-classes alone would make a head of random weights; give the --checkpoint that has one")
 
 
 def pictures(args: argparse.Namespace, model: nn.Module, *, labelled: bool = True) -> Pictures:

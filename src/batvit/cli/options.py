@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from batvit import __version__
-from batvit.checks import CHOICES
+from batvit.checks import CHOICES, SWITCHES
 from batvit.config import BATConfig
+from batvit.data import Pictures
 from batvit.files import check_writable, write_atomic
 from batvit.plans import PLANS
 from batvit.presets import DEFAULT_MODE, PRESETS
@@ -71,7 +72,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     for name, text in field_help(BATConfig).items():
         option = "--" + name.replace("_", "-")
         text += "".join(f" [{mode}: {PRESETS[mode][name]}]" for mode in PRESETS if name in PRESETS[mode])
-        if name in ("size_aware", "keep_norm", "gradual", "prefix_only"):
+        if name in SWITCHES:
             group.add_argument(option, action=argparse.BooleanOptionalAction, default=None, help=text)
         elif name in choices:
             group.add_argument(option, choices=choices[name], help=text)
@@ -99,12 +100,20 @@ def config(args: argparse.Namespace) -> BATConfig:
     return BATConfig.preset(args.mode or DEFAULT_MODE, **fields)
 
 
-def weights(checkpoint: str | None) -> list[int] | None:
-    """What tells a checkpoint from another at the same path."""
-    if checkpoint is None:
-        return None
-    found = Path(checkpoint).stat()
+def stamp(path: str | Path) -> list[int]:
+    """What tells a file from another at the same path."""
+    found = Path(path).stat()
     return [found.st_size, found.st_mtime_ns]
+
+
+def weights(args: argparse.Namespace) -> list[int] | None:
+    """What tells the weights from others, if they are a file's."""
+    return None if args.checkpoint is None else stamp(args.checkpoint)
+
+
+def stamped(pictures: Pictures) -> list[Any]:
+    """What tells pictures from others: their files and labels."""
+    return [[str(path), label, *stamp(path)] for path, label in pictures.samples]
 
 
 def machine(device: str) -> dict[str, str | int | None]:

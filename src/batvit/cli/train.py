@@ -40,7 +40,7 @@ class Scans:
         """As they are: a mirrored digit is another sign."""
         settings = data_config(model)
         train, val = digits(settings["input_size"][1:], mean=settings["mean"], std=settings["std"])
-        return train, DataLoader(part.of(val), config.batch_size)
+        return train, DataLoader(counted_by(part).of(val), config.batch_size)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
     of_teacher = teacher(args, config, model)
     if reduction is not None:
         patch(model, reduction)
-    train, val = found.prepare(model, config, counted_by(part))
+    train, val = found.prepare(model, config, part)
     about = {name: getattr(args, name) for name in ("model", "img_size", "data", "checkpoint", "teacher", "recipe")}
     about |= {"classes": found.classes and len(found.classes), "class_names": found.classes}
     about["config"] = None if reduction is None else reduction.to_dict()

@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> None:
     folder = check_folder(args.output)
     if (folder / JOURNAL).exists() and not args.resume:
         raise FileExistsError(f"{folder}: already holds a search; go on with it by --resume, or name another folder")
+    models.check_head(args)
     dense = models.load_dense(args, pretrained=True)
     loaders, goal = _pictures(args, dense), _goal(args, dense)
     with claimed(folder):
@@ -163,7 +164,7 @@ def _pictures(args: argparse.Namespace, dense: nn.Module) -> list[Any]:
 def _begin(args: argparse.Namespace, folder: Path, dense: nn.Module, loaders: list[Any]) -> None:
     """Write down what the search is about, and where time was taken, or refuse to go on with anything else."""
     about = {name: getattr(args, name) for name in SAME} | {"img_size": list(data_config(dense)["input_size"][1:])}
-    about |= {"weights": options.weights(args.checkpoint), "pictures": digest([each.dataset.samples for each in loaders])}
+    about |= {"weights": options.weights(args), "pictures": digest(options.stamped(loaders[0].dataset))}
     if args.target_macs is None:
         about |= options.machine(args.device)
     if (folder / ABOUT).exists():

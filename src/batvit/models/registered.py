@@ -2,7 +2,8 @@
 
 Importing this file registers ``bat_<name>`` for each DeiT, distilled DeiT, DeiT-III, AugReg ViT, DINOv2 and LV-ViT, with
 the tags and weights of ``<name>``. ``mode`` and the fields of :class:`batvit.BATConfig` are for :func:`batvit.patch`, all
-other arguments are timm's. timm's own scripts run by ``python -m batvit.models train.py DATA --model bat_...``.
+other arguments are timm's. What timm saves of such a model has the reduction that it was patched with last, also after
+:func:`batvit.unpatch`. timm's own scripts run by ``python -m batvit.models train.py DATA --model bat_...``.
 """
 
 from collections.abc import Callable

@@ -104,7 +104,7 @@ class Batching:
                 worker_init_fn=deaf,
             )
             # what cannot be skipped is read again
-            batches = _seeded(islice(loader, self.updates * steps), self.config.seed, number)
+            batches = _seeded(islice(loader, self.updates * steps), self.config.seed, number, self.part.rank)
             return _readable(islice(batches, done * steps, None))
         dealt = Dealt(self, number, done)
         views = Views(self.train, self.config.seed)

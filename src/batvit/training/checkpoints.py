@@ -47,6 +47,8 @@ def save(
         if accelerator.is_main_process:
             write_atomic((target if again else partial) / PROGRESS, json.dumps(progress.to_dict()) + "\n")
             if not again:
+                # one that is not whole
+                shutil.rmtree(target, ignore_errors=True)
                 partial.replace(target)
             best = progress.best.epoch * updates_per_epoch if progress.history else None
             for old in sorted(_found(folder), reverse=True)[keep:]:

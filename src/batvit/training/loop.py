@@ -92,9 +92,9 @@ def fit(
                 run.go(val)
             finally:
                 run.give(1.0)
+                accelerator.end_training()
     finally:
         learner.finish()
-        accelerator.end_training()
     return run.at.history
 
 

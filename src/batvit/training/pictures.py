@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from batvit.data import Pictures, data_config, image_folder
 from batvit.training.batches import ALONE, Part, Stream, deaf
 from batvit.training.config import TrainConfig
+from batvit.training.processes import counted_by
 from batvit.training.readers import Shards, Table
 
 KINDS = ("hfds", "wds")
@@ -37,11 +38,11 @@ class Found:
         batch = -(-config.batch_size // (part.processes * config.grad_accum_steps))
         if isinstance(self.train, Shards) and isinstance(self.val, Shards):
             # a process without a picture could not count
-            mine = part if self.val.size >= part.processes else ALONE
+            mine = counted_by(part) if self.val.size >= part.processes else ALONE
             return self.train.stream(batch), Parted(_loader(self.val.whole(), batch, config.workers), mine)
         assert not isinstance(self.train, Shards)
         assert not isinstance(self.val, Shards)
-        return self.train, _loader(part.of(self.val), batch, config.workers)
+        return self.train, _loader(counted_by(part).of(self.val), batch, config.workers)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -55,9 +54,9 @@ class Record:
         told, there = _flat(wanted), _flat({name: known.get(name) for name in wanted})
         for name in told | there:
             if told.get(name) != there.get(name) and name.removeprefix("train.") not in FREE:
-                before, now = (shorten(str(each.get(name)), 200, placeholder=" …") for each in (there, told))
                 raise ValueError(
-                    f"{self.folder}: this run was started with {name} = {before}, and cannot go on with {now}; "
+                    f"{self.folder}: this run was started with {name} = {there.get(name)}, and cannot go on with "
+                    f"{told.get(name)}; "
                     "give what it was started with, or name another folder"
                 )
 
@@ -149,7 +148,12 @@ def git_commit() -> str | None:
 def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in fields.items():
-        flat |= {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": inner for key, inner in value.items()}
+        elif isinstance(value, list):
+            flat |= {f"{name}[{i}]": inner for i, inner in enumerate(value)}
+        else:
+            flat[name] = value
     return flat
 
 

@@ -29,7 +29,7 @@ def shares(config: TrainConfig) -> list[float]:
     """All that :func:`share_of` gives, rising."""
     if not config.keep_warmup_start + config.keep_warmup_epochs:
         return [1.0]
-    steps = config.keep_warmup_steps + 1
+    steps = config.keep_warmup_steps + 1 if config.keep_warmup_epochs else 1
     return [step / steps for step in range(steps + 1)]
 
 
@@ -51,7 +51,10 @@ def dense_copy(model: nn.Module, reduce: Reduce | None) -> nn.Module:
     if reduce is not None:
         reduce(twin, 0.0)
     elif config_of(twin) is not None:
-        unpatch(twin)
+        try:
+            unpatch(twin)
+        except TypeError as error:
+            raise ValueError("the model holds a reduced one; give the dense model to learn from as teacher") from error
     return twin
 
 
@@ -59,7 +62,10 @@ def _partly(model: nn.Module, config: BATConfig, share: float) -> BATConfig:
     anatomy = anatomy_of(model)
     counts = config.schedule(depth=anatomy.depth, patches=anatomy.patches, prefix=anatomy.prefix)
     tokens = tuple(round(anatomy.patches - share * (anatomy.patches - each.tokens_out)) for each in counts)
-    # numbers of them shrink with what is lost, to less, as counts are rounded
-    fewer = {"pairs": max(0, int(share * config.pairs) - 1)} if isinstance(config.pairs, int) else {}
-    fewer |= {"centres": math.ceil(share * config.centres)} if isinstance(config.centres, int) else {}
+    fewer = dict[str, float]()
+    if isinstance(config.pairs, int):
+        # fewer than their share, as counts are rounded; without clusters as many as are lost
+        fewer["pairs"] = max(0, int(share * config.pairs) - 1) if config.centres else 0.5
+    if isinstance(config.centres, int):
+        fewer["centres"] = math.ceil(share * config.centres)
     return config.with_fields(tokens=tokens, blocks=tuple(each.block for each in counts), **fewer)
