@@ -1,6 +1,7 @@
 """Every plan, brought to a budget of MACs and of time."""
 
 import re
+from functools import cache
 
 import pytest
 import timm
@@ -11,6 +12,16 @@ from batvit import budget
 from batvit.budget import Curve, Family, OutOfReachError, at_macs, at_time, contenders, macs_of
 from batvit.config import BATConfig
 from batvit.plans import PLANS, diffrate
+
+counted = cache(macs_of)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _counted_once():
+    """All tests are of one model."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(budget, "macs_of", counted)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +56,15 @@ def test_macs_are_met_from_below(method, model):
 
 
 def test_what_was_counted_is_not_counted_again(model, monkeypatch):
-    family, counted = Family.of("bat", model), []
-    monkeypatch.setattr(budget, "macs_of", lambda model, config: counted.append(config) or macs_of(model, config))
+    family, asked = Family.of("bat", model), []
+    monkeypatch.setattr(budget, "macs_of", lambda model, config: asked.append(config) or counted(model, config))
     curve = Curve(model, family)
-    config, first = curve.within(0.6), len(counted)
+    config, first = curve.within(0.6), len(asked)
     assert curve.within(0.6) == config
-    assert len(counted) == first
+    assert len(asked) == first
     near = curve.within(0.62)
     assert 0.61 < macs_of(model, near) / macs_of(model, None) <= 0.62
-    assert len(counted) - first < first
+    assert len(asked) - first < first
     assert at_macs(model, family, 0.6) == config
 
 
@@ -108,7 +119,7 @@ def test_time_is_met_whatever_a_plan_costs_beside_its_macs(overhead, model):
 
     def time_share(config):
         asked.append(config)
-        return (macs_of(model, config) / dense) ** 0.8 + overhead
+        return (counted(model, config) / dense) ** 0.8 + overhead
 
     config, taken = at_time(model, Family.of("bat", model), 0.7, time_share)
     assert taken == pytest.approx(0.7, rel=0.03)

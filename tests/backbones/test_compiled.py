@@ -10,6 +10,9 @@ from torch.utils._pytree import tree_leaves
 import batvit
 from batvit.backbones.patch import anatomy_of
 
+# of these the tower, which alone is compiled, is another's
+SAME = ("augreg", "hf_clip", "hf_siglip")
+GRAPHS = [name for name in FAMILIES if name not in SAME]
 pytestmark = pytest.mark.unchecked
 compiler = shutil.which("g++") or shutil.which("clang++")
 
@@ -33,7 +36,7 @@ def reduced_tower(name, mode):
     return anatomy_of(batvit.patch(family(name, depth=depth), mode=mode, keep_rate=0.6, blocks=(site,))).tower
 
 
-@pytest.mark.parametrize(("name", "mode"), [*((name, "training_free") for name in FAMILIES), ("deit", "paper")])
+@pytest.mark.parametrize(("name", "mode"), [*((name, "training_free") for name in GRAPHS), ("deit", "paper")])
 def test_one_graph_and_no_recompilation(name, mode):
     model = reduced_tower(name, mode)
     first, second = pictures(model, seed=1), pictures(model, seed=2)
@@ -43,7 +46,7 @@ def test_one_graph_and_no_recompilation(name, mode):
             close(graph(x), model(x))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", GRAPHS)
 def test_exports(name):
     model = reduced_tower(name, "training_free")
     x = pictures(model)

@@ -584,9 +584,11 @@ def test_bench_refuses(refuses, arguments, said):
 
 def test_bench_without_a_compiler_says_so(tmp_path):
     # in an interpreter of its own: torch remembers which compiler it found
-    command = [sys.executable, "-m", "batvit", "bench", NAME, *map(str, SMALL), "--compile", "--batch-size", "1"]
+    command = [sys.executable, "-m", "batvit", "bench", "test_vit", "--img-size", "64", "--compile", "--batch-size", "1"]
     nowhere = {"CXX": "/nowhere/g++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run([*command, "--rounds", "1"], env=os.environ | nowhere, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, "--rounds", "1", "--warmup", "1"], env=os.environ | nowhere, capture_output=True, text=True
+    )
     said = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 2
     assert "--compile does not work here (" in said

@@ -28,9 +28,23 @@ def _as_it_was(monkeypatch):
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _shallow():
+    """A block costs an exporter as much as any other."""
+    create, depths = timm.create_model, {"test_vit": 4, "test_vit3": 2}
+
+    def shallow(name, *arguments, **settings):
+        depth = depths.get(name.partition(".")[0])
+        return create(name, *arguments, **({} if depth is None else {"depth": depth}) | settings)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(timm, "create_model", shallow)
+        yield
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """Arguments for a model of six blocks with weights of its own, 16 patches and three classes."""
+    """Arguments for a model of four blocks with weights of its own, 16 patches and three classes."""
     path = tmp_path_factory.mktemp("weights") / "vit.safetensors"
     torch.manual_seed(0)
     model = timm.create_model(NAME, num_classes=3, img_size=64)

@@ -27,6 +27,7 @@ from batvit.training.depth import DealtPath
 
 GREY = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 CONFIG = TrainConfig(epochs=3, batch_size=16, lr=3e-3, min_lr=0.0, mixup=0.8, drop_path=0.1, ema=0.9, log_every=1, save_every=2)
+WARM = dataclasses.replace(CONFIG, distill="soft", keep_warmup_epochs=2, keep_warmup_steps=2)
 REDUCTION = batvit.BATConfig.preset("paper", keep_rate=0.5)
 
 
@@ -63,19 +64,25 @@ def stop_at(update):
     return progress
 
 
+@pytest.fixture(scope="module")
+def never_stopped(data, tmp_path_factory):
+    """A run in one go, and its folder."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return folder, fit(vit(), *data, WARM, output=folder, reduce=reducer(REDUCTION))
+
+
 @pytest.mark.parametrize("update", [1, 5, 8, 12, 17])
-def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, update):
-    config = dataclasses.replace(CONFIG, distill="soft", keep_warmup_epochs=2, keep_warmup_steps=2)
-    whole = fit(vit(), *data, config, output=tmp_path / "whole", reduce=reducer(REDUCTION))
+def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, never_stopped, update):
+    folder, whole = never_stopped
     with pytest.raises(Interrupted):
-        fit(vit(), *data, config, output=tmp_path / "run", reduce=reducer(REDUCTION), progress=stop_at(update))
-    again = fit(model := vit(), *data, config, output=tmp_path / "run", resume=True, reduce=reducer(REDUCTION))
+        fit(vit(), *data, WARM, output=tmp_path / "run", reduce=reducer(REDUCTION), progress=stop_at(update))
+    again = fit(model := vit(), *data, WARM, output=tmp_path / "run", resume=True, reduce=reducer(REDUCTION))
     assert [(e.train_loss, e.eval_loss, e.top1, e.lr) for e in again] == [
         (e.train_loss, e.eval_loss, e.top1, e.lr) for e in whole
     ]
-    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
-    assert (tmp_path / "run" / "summary.csv").read_text() == (tmp_path / "whole" / "summary.csv").read_text()
-    one, other = weights(tmp_path / "whole"), weights(tmp_path / "run")
+    assert losses(tmp_path / "run") == losses(folder)
+    assert (tmp_path / "run" / "summary.csv").read_text() == (folder / "summary.csv").read_text()
+    one, other = weights(folder), weights(tmp_path / "run")
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert all(torch.equal(one[key], value) for key, value in model.state_dict().items())
 
