@@ -18,9 +18,10 @@ from torch import nn
 
 import batvit
 from batvit import exporter
+from batvit.card import Card
 from batvit.checkpoint import create_model
 from batvit.data import image_folder, loader
-from batvit.engines import Card, load_engine
+from batvit.engines import load_engine
 from batvit.exporter import Exported, export
 from batvit.testing import randomised
 
@@ -250,6 +251,9 @@ def test_the_card_tells_what_the_caller_knows_of_the_images(tmp_path):
     half = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "crop_pct": 1.0, "interpolation": "bilinear"}
     done = export(of_transformers(), tmp_path / "model.pt2", images=noise(2).bfloat16(), preprocessing=half)
     assert {name: getattr(load_engine(done.path).card, name) for name in half} == half
+    for wrong in ({"mean": 0.5}, {"std": (1.0, 0.0, 1.0)}):
+        with pytest.raises(ValueError, match="images of 3 channels take as many numbers as mean and std"):
+            export(of_transformers(), tmp_path / "other.pt2", preprocessing=wrong)
     with pytest.raises(ValueError, match=r"preprocessing tells of mean, std, .*, got 'size'"):
         export(of_transformers(), tmp_path / "other.pt2", preprocessing={"size": 3})
 

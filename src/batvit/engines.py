@@ -3,21 +3,20 @@
 import importlib
 import json
 import logging
-import math
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from batvit.card import CARD, Card
+
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2"}
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",), "pt2": ()}
-CARD = "batvit"
 # of what torch.export.load links, looks up, evaluates or unpickles, that which computes and no more
 RECORDS = r"models/model\.json|data/(weights|constants|sample_inputs)/\w+(\.json|\.pt)?|extra/.*|\.data/\w+|(?!version)\w+"
 ALLOWED = {
@@ -26,52 +25,6 @@ ALLOWED = {
     "path_name": r"(weight|tensor)_\d+",
     "guards_code": r"\[\]",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """What an exported file says of itself, so that it can be fed and compared without the model it came from."""
-
-    model: str
-    config: dict[str, Any] | None
-    """the BATConfig it was patched with, or None for a dense model"""
-    macs: int
-    dense_macs: int
-    param_count: int
-    num_classes: int
-    int8: bool
-    input_size: tuple[int, int, int]
-    """channels, height, width"""
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: str
-    crop_pct: float
-    crop_mode: str
-
-    def to_json(self) -> str:
-        """As it stands in the file."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str | None, path: Path) -> "Card":
-        """Read it from a file, which may hold anything.
-
-        Raises:
-            ValueError: if it is no card.
-        """
-        try:
-            fields = json.loads(text or "")
-            several = {name: tuple(fields[name]) for name in ("input_size", "mean", "std")}
-            card = cls(**(fields | several))
-            numbers = (card.macs, card.dense_macs, card.param_count, card.num_classes, *card.input_size)
-            if len(card.input_size) != 3 or not all(isinstance(n, int) and n > 0 for n in numbers):
-                raise ValueError(f"its numbers are {numbers}")
-            scales = (*card.mean, *card.std, card.crop_pct)
-            if len(scales) != 7 or len(card.std) != 3 or not all(map(math.isfinite, scales)) or min(scales[3:]) <= 0:
-                raise ValueError(f"its mean, std and crop are {scales}")
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{path}: not a model that batvit exported ({error}); write it with batvit export") from error
-        return card
 
 
 class Engine(nn.Module):

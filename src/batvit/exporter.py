@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from batvit.backbones.patch import anatomy_of
+from batvit.card import CARD, Card
 from batvit.copies import quiet_copy
 from batvit.data import data_config
-from batvit.engines import CARD, PACKAGES, SUFFIXES, Card, Engine, load_engine, need
+from batvit.engines import PACKAGES, SUFFIXES, Engine, load_engine, need
 from batvit.files import check_writable
 from batvit.info import info
 
@@ -148,7 +149,8 @@ def _card(model: nn.Module, logits: Tensor, name: str | None, preprocessing: Map
     if unknown is not None:
         raise ValueError(f"preprocessing tells of mean, std, interpolation, crop_pct and crop_mode, got {unknown!r}")
     settings |= preprocessing
-    return Card(
+    mean, std = (tuple(each) if isinstance(each, Sequence) else (each,) for each in (settings["mean"], settings["std"]))
+    card = Card(
         model=cost.model,
         config=cost.config,
         macs=cost.macs,
@@ -157,12 +159,14 @@ def _card(model: nn.Module, logits: Tensor, name: str | None, preprocessing: Map
         num_classes=logits.shape[1],
         int8=int8,
         input_size=(anatomy_of(model).channels, *cost.img_size),
-        mean=tuple(settings["mean"]),
-        std=tuple(settings["std"]),
+        mean=mean,
+        std=std,
         interpolation=settings["interpolation"],
         crop_pct=settings["crop_pct"],
         crop_mode=settings["crop_mode"],
     )
+    card.check_scales()
+    return card
 
 
 def _program(plain: nn.Module, images: Tensor) -> torch.export.ExportedProgram:

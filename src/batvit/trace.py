@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from batvit.backbones.patch import anatomy_of, config_of, reductions
+from batvit.backbones.patch import anatomy_of, reductions
 from batvit.backbones.site import Reduce, Tokens
 from batvit.config import Counts
 from batvit.core import Assignment, diversity, unmerge
@@ -45,17 +45,13 @@ class Trace:
     image_size: tuple[int, int] | None = None
     """(height, width) in pixels of the images that went through"""
     sites: list[SiteTrace] = field(default_factory=list)
+    kind: str = "attentive"
+    """what the groups are that are no clusters: attentive, as BAT tells them from others; of its peers just groups"""
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
         return anatomy_of(self.model, self.image_size).grid
-
-    @property
-    def kind(self) -> str:
-        """What the groups are that are no clusters: attentive, as BAT tells them from others; of its peers just groups."""
-        config = config_of(self.model)
-        return "attentive" if config is None or config.method == "bat" else "groups"
 
     def __str__(self) -> str:
         if not self.sites:
@@ -72,6 +68,7 @@ class Trace:
         # gradient checkpointing runs a block again
         earlier = [site for site in self.sites if site.counts.block < counts.block]
         self.sites = [*earlier, SiteTrace(counts, tokens.origin, tokens.size.detach())]
+        self.kind = "attentive" if module.config.method == "bat" else "groups"
 
 
 @contextmanager

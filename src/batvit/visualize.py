@@ -84,7 +84,7 @@ def from_tensor(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> I
         raise ValueError(f"image must hold finite floating-point values, got {image.dtype}; give what the model was given")
     if len(mean) != 3 or len(std) != 3:
         raise ValueError(f"mean and std must be three numbers, one a channel, got {tuple(mean)} and {tuple(std)}")
-    scale, shift = torch.tensor([std, mean], device="cpu").view(2, 3, 1, 1)
+    scale, shift = torch.tensor([[*map(float, each)] for each in (std, mean)], device="cpu").view(2, 3, 1, 1)
     pixels = image.detach().float().cpu() * scale + shift
     return Image.fromarray((pixels * 255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy())
 

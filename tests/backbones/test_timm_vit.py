@@ -468,16 +468,17 @@ class Whole(nn.Linear):
         self.bias = linear.bias
 
     def forward(self, x):
-        return nn.functional.linear(x, self.weight * self.step, self.bias)
+        return nn.functional.linear(x, self.weight.to(x) * self.step, self.bias)
 
 
 def test_weights_that_are_whole_numbers_are_no_obstacle():
-    model = family("vit")
+    model = family("vit").bfloat16()
     for block in model.blocks:
-        block.attn.qkv, block.mlp.fc1 = Whole(block.attn.qkv), Whole(block.mlp.fc1)
+        for part, name in ((block.attn, "qkv"), (block.attn, "proj"), (block.mlp, "fc1"), (block.mlp, "fc2")):
+            setattr(part, name, Whole(getattr(part, name)))
     with torch.no_grad():
-        dense = model(pictures(model))
-        assert torch.equal(batvit.patch(model, keep_rate=1.0)(pictures(model)), dense)
+        dense = model(pictures(model).bfloat16())
+        assert torch.equal(batvit.patch(model, keep_rate=1.0)(pictures(model).bfloat16()), dense)
 
 
 def test_the_default_device_does_not_matter():
@@ -487,8 +488,9 @@ def test_the_default_device_does_not_matter():
     assert model(pictures(model)).device.type == "cpu"
 
 
-def test_pictures_may_have_other_channels_than_three():
-    model = batvit.patch(timm.create_model("vit_tiny_patch16_224", img_size=64, depth=4, in_chans=1), keep_rate=0.5)
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "lvvit_small_patch16_224"])
+def test_pictures_may_have_other_channels_than_three(name):
+    model = batvit.patch(timm.create_model(name, img_size=64, depth=4, in_chans=1), keep_rate=0.5)
     found = batvit.info(model)
     assert found.macs < found.dense_macs
     with batvit.trace(model) as trace:

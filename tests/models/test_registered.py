@@ -184,6 +184,9 @@ def test_what_timm_saves_it_can_load(tmp_path):
     again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
     assert batvit.config_of(again) == batvit.config_of(loaded)
     assert batvit.config_of(again).keep_rate == 0.3
+    timm.models.save_for_hf(batvit.patch(loaded, mode="paper", keep_rate=0.7, blocks=(1,)), tmp_path)
+    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    assert batvit.config_of(again) == batvit.config_of(loaded)
 
 
 @pytest.mark.skipif(not hasattr(timm.models, "resolve_model_input_args"), reason="timm's scripts do not call it yet")

@@ -48,8 +48,9 @@ class Anatomy:
 
     @property
     def channels(self) -> int:
-        """Of an image: what the first convolution of the stem takes."""
-        return next((part.in_channels for part in self.stem.modules() if isinstance(part, nn.Conv2d)), 3)
+        """Of an image: what the stem says, or its first convolution takes."""
+        convolutions = (part.in_channels for part in self.stem.modules() if isinstance(part, nn.Conv2d))
+        return int(getattr(self.stem, "in_chans", 0)) or next(convolutions, 3)
 
     @property
     def patches(self) -> int:

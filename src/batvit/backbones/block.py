@@ -152,7 +152,7 @@ def prove(block: nn.Module, reduced: type[ReducedBlock], i: int, width: int) -> 
         TypeError: naming the class and the difference.
     """
     # of quantised blocks the norms still say what is computed in
-    real: list[Tensor] = [weight for weight in block.parameters() if weight.is_floating_point()] or [torch.empty(0)]
+    real: list[Tensor] = [w for w in block.parameters() if w.is_floating_point() and w.itemsize > 1] or [torch.empty(0)]
     weight = next((parameter for parameter in real if parameter.dim() > 1), real[0])
     if weight.is_meta:
         return
@@ -172,6 +172,8 @@ def prove(block: nn.Module, reduced: type[ReducedBlock], i: int, width: int) -> 
             expected = twin(x, **arguments) - x
             become_reduced(twin, reduced, prefix=1, leave_as="tensor", reduce=keep_all)
             found = twin(x, **arguments) - x
+        except torch.OutOfMemoryError:
+            raise
         except (AttributeError, RuntimeError, TypeError) as error:
             raise TypeError(f"{what}: {error}") from error
     difference, largest = float((found - expected).abs().max()), float(expected.abs().max())

@@ -81,7 +81,8 @@ class TimmAdapter(Adapter):
         architecture = getattr(known, "pretrained_cfg", {}).get("architecture") or ""
         if architecture.startswith("bat_") and hasattr(known, "_model_args"):
             # by these timm makes what it saved once more
-            known._model_args = {k: v for k, v in known._model_args.items() if k != "mode"} | config.to_dict()
+            given = {name: value for name, value in known._model_args.items() if name not in (*config.to_dict(), "mode")}
+            known._model_args = given | {"reduction": config.to_dict()}
 
     def unpatched(self, model: nn.Module) -> None:
         model.__class__ = type(model).__bases__[-1] if type(model) in self.models else type(model)

@@ -45,9 +45,10 @@ def refuse_kernel(kernel: str, what: str) -> None:
         ValueError: naming the kernel and what is to be added.
     """
     if kernel not in ("sdpa", "eager"):
+        remedy = ", or patch with size_aware=False" if what == "size_aware" else ""
         raise ValueError(
             f"{what} adds to the attention logits, which attn_implementation={kernel!r} cannot take; "
-            'call model.set_attn_implementation("sdpa"), or patch with size_aware=False'
+            f'call model.set_attn_implementation("sdpa"){remedy}'
         )
 
 

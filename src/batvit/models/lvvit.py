@@ -65,6 +65,7 @@ class ConvStem(PatchEmbed):
         if any(side % 2 for side in self.patch_size):
             raise ValueError(f"the stem of LV-ViT halves the image first: patch_size must be even, got {patch_size}")
         half = tuple(side // 2 for side in self.patch_size)
+        self.in_chans = in_chans
         self.conv1 = nn.Conv2d(in_chans, width, 7, stride=2, padding=3, bias=False, **where)
         self.bn1 = nn.BatchNorm2d(width, **where)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False, **where)

@@ -2,8 +2,8 @@
 
 Importing this file registers ``bat_<name>`` for each DeiT, distilled DeiT, DeiT-III, AugReg ViT, DINOv2 and LV-ViT, with
 the tags and weights of ``<name>``. ``mode`` and the fields of :class:`batvit.BATConfig` are for :func:`batvit.patch`, all
-other arguments are timm's. What timm saves of such a model has the reduction that it was patched with last, also after
-:func:`batvit.unpatch`. timm's own scripts run by ``python -m batvit.models train.py DATA --model bat_...``.
+other arguments are timm's. Where a model was patched again, what timm saves of it has that configuration as ``reduction``,
+also after :func:`batvit.unpatch`. timm's own scripts run by ``python -m batvit.models train.py DATA --model bat_...``.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,9 @@ __all__: list[str] = []  # timm adds what is registered
 def _create(
     dense: str, pretrained: bool, mode: str | None, pretrained_cfg_overlay: dict[str, Any] | None, **options: Any
 ) -> nn.Module:
-    config = BATConfig.preset(mode or DEFAULT_MODE, **{name: options.pop(name) for name in FIELDS if name in options})
+    given, saved = {name: options.pop(name) for name in FIELDS if name in options}, options.pop("reduction", None)
+    anew = saved is None or given or mode
+    config = BATConfig.preset(mode or DEFAULT_MODE, **given) if anew else BATConfig.from_dict(saved)
     # what timm saves of a model names its entry point
     overlay = {"architecture": f"bat_{dense}"} | (pretrained_cfg_overlay or {})
     build: Callable[..., nn.Module] = partial(model_entrypoint(dense), pretrained, pretrained_cfg_overlay=overlay)

@@ -93,18 +93,20 @@ class Batching:
         # memory from which a GPU can read while it computes
         pinned = torch.cuda.is_available()
         if isinstance(self.train, Stream):
-            seed = torch.Generator().manual_seed(seed_of(self.config.seed, number))
-            stream = self.train.open(int(torch.randint(2**31, (), generator=seed)))
+            key = (self.config.seed, number)
+            stream = self.train.open(seed_of(*key) % 2**31)
+            # another for each process, or all would have the same views
+            own = torch.Generator().manual_seed(seed_of(*key, self.part.rank))
             loader: Any = DataLoader(
                 *(stream, self.config.batch_size // self.parts),
                 drop_last=True,
                 num_workers=workers,
-                generator=seed,
+                generator=own,
                 pin_memory=pinned,
                 worker_init_fn=deaf,
             )
             # what cannot be skipped is read again
-            batches = _seeded(islice(loader, self.updates * steps), self.config.seed, number, self.part.rank)
+            batches = _seeded(islice(loader, self.updates * steps), *key, self.part.rank)
             return _readable(islice(batches, done * steps, None))
         dealt = Dealt(self, number, done)
         views = Views(self.train, self.config.seed)

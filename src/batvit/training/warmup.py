@@ -65,7 +65,8 @@ def _partly(model: nn.Module, config: BATConfig, share: float) -> BATConfig:
     fewer = dict[str, float]()
     if isinstance(config.pairs, int):
         # fewer than their share, as counts are rounded; without clusters as many as are lost
-        fewer["pairs"] = max(0, int(share * config.pairs) - 1) if config.centres else 0.5
+        alone = isinstance(config.centres, int) and config.centres == 0
+        fewer["pairs"] = 0.5 if alone else max(0, int(share * config.pairs) - 1)
     if isinstance(config.centres, int):
         fewer["centres"] = math.ceil(share * config.centres)
     return config.with_fields(tokens=tokens, blocks=tuple(each.block for each in counts), **fewer)
