@@ -59,7 +59,7 @@ def check_folder(path: str | Path) -> Path:
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"cannot write into {folder}: it is a file; name a folder")
     if folder.is_dir() and not os.access(folder, os.W_OK):
-        raise PermissionError(f"cannot write into {folder}; change its permissions or name another folder")
+        raise PermissionError(f"cannot write into {folder}: it is not writable; change its permissions or name another folder")
     if not folder.is_dir():
         check_writable(folder)
     return folder
