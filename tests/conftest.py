@@ -14,7 +14,6 @@ settings.load_profile("batvit")
 # two threads that wait for one another on a busy machine are slower than one; the same for the processes that tests start
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
