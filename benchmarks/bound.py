@@ -32,7 +32,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class Cut(Reduce):
     """Lets as many tokens go on as the reduction would, those that come first."""
 
-    def forward(self, tokens: Tokens, heard: Any) -> Tokens:
+    def forward(self, tokens: Tokens, heard: Any, tables: tuple[torch.Tensor, ...] = ()) -> Tokens:
         """A view: nothing is computed, and no size is known."""
         counts = self.counts(tokens.origin.tokens)
         batch, left = tokens.origin.batch, counts.tokens_out

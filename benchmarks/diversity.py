@@ -22,7 +22,8 @@ import batvit
 from batvit.checkpoint import create_model
 from batvit.data import image_folder, loader, placed
 from batvit.files import check_writable, write_atomic
-from batvit.visualize import CURVE_COLOURS, CURVE_MARKERS, FIGURE_FORMATS, save
+from batvit.plots import CURVE_COLOURS, CURVE_MARKERS
+from batvit.visualize import FIGURE_FORMATS, save
 
 METHODS = {"dense": None, "topk": "topk", "bat": "bat"}
 LABELS = {"dense": "dense", "topk": "importance only", "bat": "BAT"}

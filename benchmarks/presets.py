@@ -18,7 +18,7 @@ from batvit.budget import Family, at_macs
 from batvit.calibration import Calibration, judge
 from batvit.checkpoint import create_model
 from batvit.config import BATConfig
-from batvit.data import image_folder, loader
+from batvit.data import loader, unlabelled
 
 OTHERWISE: dict[str, dict[str, Any]] = {
     "as it is": {},
@@ -48,6 +48,11 @@ class Otherwise(Family):
         return super().at(keep).with_fields(**self.fields)
 
 
+def otherwise(family: Family, fields: dict[str, Any]) -> Otherwise:
+    """A family with some fields set otherwise."""
+    return Otherwise(**vars(family), fields=fields)
+
+
 def main() -> None:
     """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -61,7 +66,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     dense = create_model(args.model, checkpoint=args.checkpoint, pretrained=True).eval()
-    pictures = image_folder(args.data)
+    pictures = unlabelled(args.data)
     pictures.samples = pictures.samples[:: max(1, len(pictures) // args.samples)][: args.samples]
     data = Calibration.of(dense, list(loader(pictures, dense, batch_size=args.batch_size)), labelled=False)
     kinds = [(name, target) for name in ("bat", "bat_gradual") for target in args.targets]
@@ -69,7 +74,7 @@ def main() -> None:
     for name, target in track(kinds, "judging"):
         family = Family.of(name, dense)
         for what, fields in OTHERWISE.items():
-            config = at_macs(dense, Otherwise(name, family.depth, family.patches, fields), target)
+            config = at_macs(dense, otherwise(family, fields), target)
             rows[what].append(judge(reduced_copy(dense, config), data).loss)
     print(f"{args.model}, {len(pictures)} pictures, fp32: KL divergence to the dense model\n")
     print("| | " + " | ".join(f"{name}, {target:.0%} of the MACs" for name, target in kinds) + " |")

@@ -372,6 +372,12 @@ def test_a_checkpoint_has_its_configuration_beside_it(tmp_path):
     assert BATConfig.beside(str(checkpoint)) == BATConfig(keep_rate=0.5)
 
 
+@pytest.mark.parametrize("fields", [[], None, 7, "bat"])
+def test_what_has_no_fields_is_refused(fields):
+    with pytest.raises(TypeError, match=f"JSON object, found {type(fields).__name__}"):
+        BATConfig.from_dict(fields)
+
+
 @pytest.mark.unchecked
 @pytest.mark.parametrize(
     ("content", "words"),

@@ -113,6 +113,8 @@ FIELDS = {
     "letters for a crop": {"crop_pct": "much"},
     "no crop": {"crop_pct": 0},
     "unknown field": {"more": 1},
+    "unknown interpolation": {"interpolation": "cubic"},
+    "unknown crop": {"crop_mode": "some"},
 }
 
 
@@ -323,18 +325,50 @@ def test_results_do_not_change_when_the_next_are_computed(files):
         assert not torch.equal(first, kept.flip(0))
 
 
-def test_an_engine_is_a_module_without_weights(files):
+@pytest.mark.parametrize(("suffix", "runtime"), [(".onnx", "ONNX Runtime 1."), (".xml", "OpenVINO 20"), (".pt2", "torch 2.")])
+def test_an_engine_is_a_module_for_inference(files, suffix, runtime):
+    engine = load_engine(files / f"good{suffix}", threads=1).eval()
+    assert not engine.training
+    assert engine.runtime.startswith(runtime)
+    assert engine.num_classes == 7
+    assert engine.pretrained_cfg["mean"] == (0.485, 0.456, 0.406)
+    assert engine.train().training
+    assert engine(IMAGES).shape == (1, 7)
+
+
+def test_other_engines_have_no_weights_of_torch(files):
     for suffix in SUFFIXES[:2]:
-        engine = load_engine(files / f"good{suffix}", threads=1).eval()
+        engine = load_engine(files / f"good{suffix}", threads=1)
         assert not list(engine.parameters())
-        assert not engine.training
-        assert engine.num_classes == 7
-        assert engine.pretrained_cfg["mean"] == (0.485, 0.456, 0.406)
 
 
+def test_the_next_batch_size_is_of_the_file_that_was_loaded(files, tmp_path):
+    for name in ("good.xml", "good.bin"):
+        shutil.copy(files / name, tmp_path / name)
+    engine = load_engine(tmp_path / "good.xml")
+    expected = engine(IMAGES)
+    for name in ("good.xml", "good.bin"):
+        (tmp_path / name).unlink()
+    assert torch.allclose(engine(IMAGES.repeat(2, 1, 1, 1)), expected.repeat(2, 1), atol=1e-5)
+
+
+def test_a_graph_holds_nobodys_picture(files):
+    with zipfile.ZipFile(files / "good.pt2") as archive:
+        (held,) = (name for name in archive.namelist() if "/data/sample_inputs/" in name and name.endswith(".pt"))
+        ((example,), _) = torch.load(io.BytesIO(archive.read(held)), weights_only=True)
+    assert example.shape == (2, 3, 32, 32)
+    assert not example.any()
+
+
+@pytest.mark.skipif("'BF16' not in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')", reason="no bf16 here")
 @torch.no_grad()
 def test_openvino_runs_the_same_file_in_bfloat16(files):
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     exact, rounded = (load_engine(files / "good.xml", precision=precision)(images) for precision in ("fp32", "bf16"))
     assert rounded.dtype == torch.float32
     assert np.allclose(exact, rounded, atol=0.2)
+
+
+def test_bfloat16_that_would_be_float32_is_refused(files, refuses, monkeypatch):
+    monkeypatch.setattr("openvino.Core.get_property", lambda self, device, name: ["FP32", "INT8"])
+    assert "computes no bf16 on this processor, and would take fp32" in refuses(files / "good.xml", precision="bf16")

@@ -56,6 +56,13 @@ def test_accuracy_is_what_counting_gives(size):
     assert found.agreement == 100
 
 
+def test_every_module_goes_back_to_its_mode():
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(12, 2))
+    model[1].eval()
+    evaluate({"a": model}, batches([0, 1], 2))
+    assert [module.training for module in model.modules()] == [True, True, False, True]
+
+
 def test_two_models_see_the_same_pictures_in_one_pass():
     first, second = Table(one_hot([0, 1, 2, 0], 3)), Table(one_hot([0, 1, 0, 1], 3))
     seen = []

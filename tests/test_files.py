@@ -52,6 +52,15 @@ def test_what_fails_in_the_middle_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old"
 
 
+def test_a_link_is_writable_if_what_it_points_to_is(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "a.txt")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        check_writable(tmp_path / "link")
+    (tmp_path / "nowhere").mkdir()
+    assert write_atomic(check_writable(tmp_path / "link"), "x").read_text() == "x"
+    assert (tmp_path / "nowhere" / "a.txt").read_text() == "x"
+
+
 def test_a_path_to_write_is_given_back(tmp_path):
     assert check_writable(str(tmp_path / "new.txt")) == tmp_path / "new.txt"
     assert check_writable(write_atomic(tmp_path / "old.txt", "x")) == tmp_path / "old.txt"

@@ -4,8 +4,8 @@ import pytest
 
 from batvit.benchmark import Comparison, Timing
 from batvit.curves import Curve, CurvePoint
-from batvit.plots import plot_curves, plot_pareto, plot_speedup
-from batvit.visualize import CURVE_COLOURS, save
+from batvit.plots import CURVE_COLOURS, plot_curves, plot_pareto, plot_speedup
+from batvit.visualize import save
 
 
 def comparison(batch, speedup, compiled=None):

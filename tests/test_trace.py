@@ -52,6 +52,12 @@ def test_sites_are_those_of_the_configuration():
         assert site.size.sum(dim=1).tolist() == [24, 24]
 
 
+def test_where_nothing_goes_the_groups_are_those_that_they_were():
+    first, second = traced(reduced(tokens=(10, 10), centres=(3), pairs=2), images()).sites
+    assert second.counts == first.counts._replace(block=3, tokens_in=10)
+    assert torch.equal(second.attentive, first.attentive)
+
+
 def test_attentive_are_the_groups_before_the_clusters():
     site = traced(reduced(centres=3, pairs=2), images()).sites[0]
     # 9 tokens are attentive, in 7 groups

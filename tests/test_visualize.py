@@ -10,7 +10,7 @@ from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 
 import batvit
-from batvit import visualize
+from batvit import plots, visualize
 from batvit.config import Counts
 from batvit.core import Assignment
 from batvit.trace import SiteTrace, Trace, trace
@@ -106,6 +106,21 @@ class TestDraw:
                     assert (found == border).all()
                 elif group >= 0:
                     assert (found == middle).all()
+
+    def test_pixels_at_the_edge_that_are_in_no_patch_are_left_out(self):
+        x = torch.randn(1, 3, 50, 70, generator=torch.Generator().manual_seed(0))
+        with trace(batvit.patch(vit(50, 70), keep_rate=0.5, align=1)) as found, torch.no_grad():
+            found.model(x)
+        assert (found.grid, found.covered) == ((3, 4), (48, 64))
+        image = photograph((5, 7), low=0)
+        seen = Trace(vit(), image_size=(48, 64), sites=found.sites)
+        assert seen.covered == (48, 64)
+        assert visualize.draw(image, found).tobytes() == visualize.draw(image.crop((0, 0, 64, 48)), seen).tobytes()
+
+    def test_a_model_that_saw_a_part_is_refused(self):
+        found = hand_made(((0, 1, 1, 4), (2, 3, 4, 4)))
+        with pytest.raises(ValueError, match="the model saw 8 of 3 x 4 patches; set mask_ratio=0"):
+            visualize.draw(photograph(), found)
 
     def test_borders_of_dark_attentive_groups_can_be_seen(self):
         (_, panel), scale = panels(visualize.draw(Image.new("RGB", (40, 30)), hand_made()), GRID, 2)
@@ -267,20 +282,25 @@ class TestFromTensor:
 class TestPlotDiversity:
     def test_one_line_a_model_over_the_blocks(self):
         curves = {f"model {i}": [i + 3.0, 2.0, 1.0] for i in range(9)}
-        figure = visualize.plot_diversity(curves)
+        figure = plots.plot_diversity(curves)
         (axes,) = figure.axes
         assert axes.get_xlabel() == "block (from 0)"
         assert axes.get_ylabel() == "diversity r(X)"
-        assert [line.get_label() for line in axes.lines] == list(curves)
         assert [text.get_text() for text in axes.get_legend().get_texts()] == list(curves)
         assert list(axes.lines[2].get_xdata()) == [0, 1, 2]
         assert list(axes.lines[2].get_ydata()) == [5, 2, 1]
         assert axes.get_ylim()[0] == 0
         assert len({(line.get_color(), line.get_marker()) for line in axes.lines}) == 9
 
+    def test_names_are_shown_as_they_are(self):
+        names = ["_x", "$a$ $b", "dense"]
+        legend = plots.plot_diversity({name: [1.0] for name in names}).axes[0].get_legend()
+        assert [text.get_text() for text in legend.get_texts()] == names
+        assert not any(text.get_parse_math() for text in legend.get_texts())
+
     def test_no_global_state_is_touched(self, tmp_path):
         before = dict(mpl.rcParams)
-        visualize.save(visualize.plot_diversity({"dense": [1.0]}), tmp_path / "curves.svg")
+        visualize.save(plots.plot_diversity({"dense": [1.0]}), tmp_path / "curves.svg")
         assert dict(mpl.rcParams) == before
 
     @pytest.mark.parametrize(
@@ -289,7 +309,7 @@ class TestPlotDiversity:
     )
     def test_errors(self, curves, message):
         with pytest.raises(ValueError, match=message):
-            visualize.plot_diversity(curves)
+            plots.plot_diversity(curves)
 
 
 class TestSave:
@@ -310,7 +330,7 @@ class TestSave:
     def test_figures_are_the_same_bytes_each_time(self, tmp_path, suffix, start):
         paths = [tmp_path / f"{name}{suffix}" for name in "ab"]
         for path in paths:
-            assert visualize.save(visualize.plot_diversity({"dense": [3.0, 2.0]}), path) == path
+            assert visualize.save(plots.plot_diversity({"dense": [3.0, 2.0]}), path) == path
         first, second = (path.read_bytes() for path in paths)
         assert first.startswith(start)
         assert first == second

@@ -29,7 +29,7 @@ class Timing:
     """distance of the quartiles, milliseconds"""
     samples_per_sec: float
     peak_memory_mb: float | None
-    """what one forward pass allocates at most, beyond the weights and the input, in 1e6 bytes; None if it ran compiled"""
+    """what one forward pass allocates at most, beyond the weights and the input, in 1e6 bytes; None if that is not seen"""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Comparison:
     speedup_quartiles: tuple[float, float]
     """of the speed-ups of single rounds, the lower first"""
     reduction_share: float | None
-    """share of the time of the reduced model spent in the named modules, 0 to 1; None if it ran compiled"""
+    """share of the time of the reduced model spent in the named modules, 0 to 1; None if it ran compiled, or none is named"""
     compile_mode: str | None = None
     """of ``torch.compile``; None if both models ran eagerly"""
     when_compiled: "Comparison | None" = None
@@ -147,8 +147,8 @@ def compare(
     models = [dense.eval(), reduced.eval()]
     dense_macs, reduced_macs = macs or [count_macs(model, tuple(images.shape[1:]))[""] for model in models]
     params = count_parameters(reduced) if param_count is None else param_count
-    share = time_share(reduced, images, parts) if parts else 0.0
-    peaks = [peak_memory(model, images) for model in models]
+    share = time_share(reduced, images, parts) if parts else None
+    peaks = [peak_memory(model, images) or None for model in models]
     run: list[Callable[..., Any]] = [*models]
     if compiled:
         # graphs of other shapes count against torch's limit of recompilations, and past it a model would run eagerly

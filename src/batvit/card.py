@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 CARD = "batvit"
+# what timm's transforms know
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+CROP_MODES = ("center", "squash", "border")
+PREPROCESSING = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +37,15 @@ class Card:
         """As it stands in the file."""
         return json.dumps(asdict(self))
 
-    def check_scales(self) -> None:
-        """Refuse what no image can be normalised or cropped with.
+    def check_preprocessing(self) -> None:
+        """Refuse what no image can be resized, cropped or normalised with.
 
         Raises:
-            ValueError, TypeError: naming mean, std and crop.
+            ValueError, TypeError: naming what it is.
         """
+        for name, known in (("interpolation", INTERPOLATIONS), ("crop_mode", CROP_MODES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         scales = (*self.mean, *self.std, self.crop_pct)
         fitting = len(self.mean) == len(self.std) == self.input_size[0] and all(map(math.isfinite, scales))
         if not fitting or min(*self.std, self.crop_pct) <= 0:
@@ -61,7 +68,7 @@ class Card:
             numbers = (card.macs, card.dense_macs, card.param_count, card.num_classes, *card.input_size)
             if len(card.input_size) != 3 or not all(isinstance(n, int) and n > 0 for n in numbers):
                 raise ValueError(f"its numbers are {numbers}")
-            card.check_scales()
+            card.check_preprocessing()
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path}: not a model that batvit exported ({error}); write it with batvit export") from error
         return card

@@ -73,9 +73,9 @@ class Clock:
 
         models = [run(i, reduced_copy, self.dense, BATConfig.from_dict(row.config or {})) for i, row in enumerate(rows)]
         dense = Row(DENSE, *rows[0].group, gmacs=self.macs / 1e9, mac_share=1.0)
-        dense.peak_memory_mb = peak_memory(self.dense.eval(), self.images)
+        dense.peak_memory_mb = peak_memory(self.dense.eval(), self.images) or None
         for i, row in enumerate(rows):
-            row.peak_memory_mb = run(i, peak_memory, models[i], self.images)
+            row.peak_memory_mb = run(i, peak_memory, models[i], self.images) or None
         many, alone = turns(self.images, self.rounds), turns(self.images[:1], 2 * self.rounds)
         for i, row in enumerate((dense, *rows)):
             if i - 1 not in failed:

@@ -140,8 +140,10 @@ class BATConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> "BATConfig":
-        """The inverse of :meth:`to_dict`. Unknown names are refused."""
+    def from_dict(cls, fields: Any) -> "BATConfig":
+        """The inverse of :meth:`to_dict`. Unknown names are refused, and what is no dictionary (TypeError)."""
+        if not isinstance(fields, dict):
+            raise TypeError(f"a BATConfig is a JSON object, found {type(fields).__name__}")
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = sorted(set(fields) - set(known))
         if unknown:
@@ -169,8 +171,6 @@ class BATConfig:
     def load(cls, path: str | Path) -> "BATConfig":
         """Read what :meth:`save` wrote."""
         fields = read_json(path)
-        if not isinstance(fields, dict):
-            raise ValueError(f"{path}: a BATConfig is a JSON object, found {type(fields).__name__}")
         try:
             return cls.from_dict(fields)
         except (ValueError, TypeError) as error:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from batvit.card import CARD, Card
+from batvit.card import CARD, PREPROCESSING, Card
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2"}
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",), "pt2": ()}
@@ -30,15 +30,20 @@ ALLOWED = {
 class Engine(nn.Module):
     """A model in a file, as a module: images (B, 3, H, W), float32 on the CPU, to logits (B, classes).
 
-    ``card`` says what it is. ``num_classes`` and ``pretrained_cfg`` stand where timm looks for them.
+    ``card`` says what it is, ``runtime`` what runs it, with its version. ``num_classes`` and ``pretrained_cfg`` stand where
+    timm looks for them.
     """
 
-    def __init__(self, card: Card) -> None:
+    def __init__(self, card: Card, runtime: str) -> None:
         super().__init__()
-        self.card = card
+        self.card, self.runtime = card, runtime
         self.num_classes = card.num_classes
-        names = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
-        self.pretrained_cfg = {name: getattr(card, name) for name in names}
+        self.pretrained_cfg = {name: getattr(card, name) for name in ("input_size", *PREPROCESSING)}
+
+    def train(self, mode: bool = True) -> "Engine":
+        """Has no training mode: a graph of torch.export in it would refuse to be told of one."""
+        self.training = mode
+        return self
 
     def run(self, images: Tensor) -> Tensor:
         """What the engine gives for images of the right shape."""
@@ -59,7 +64,8 @@ class OnnxEngine(Engine):
         settings = runtime.SessionOptions()
         settings.intra_op_num_threads, settings.log_severity_level = threads, 3
         session = runtime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-        super().__init__(Card.from_json(session.get_modelmeta().custom_metadata_map.get(CARD), path))
+        card = Card.from_json(session.get_modelmeta().custom_metadata_map.get(CARD), path)
+        super().__init__(card, f"ONNX Runtime {runtime.__version__}")
         self.session = session
 
     def run(self, images: Tensor) -> Tensor:
@@ -73,10 +79,12 @@ class OpenVinoEngine(Engine):
     def __init__(self, path: Path, threads: int, precision: str) -> None:
         openvino = need("openvino", "openvino")
         self.core = openvino.Core()
+        if precision == "bf16" and "BF16" not in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise ValueError(f"{path}: OpenVINO computes no bf16 on this processor, and would take fp32; give precision fp32")
         model = self.core.read_model(path)
         text = str(model.get_rt_info([CARD]).astype(str)) if model.has_rt_info([CARD]) else None
-        super().__init__(Card.from_json(text, path))
-        self.path, self.requests = path, dict[int, Any]()
+        super().__init__(Card.from_json(text, path), f"OpenVINO {openvino.__version__.partition('-')[0]}")
+        self.model, self.requests = model, dict[int, Any]()
         hint = {"fp32": "f32", "bf16": "bf16"}[precision]
         self.settings = {
             "INFERENCE_NUM_THREADS": threads,
@@ -87,7 +95,7 @@ class OpenVinoEngine(Engine):
     def run(self, images: Tensor) -> Tensor:
         """One request of the model compiled for this batch size."""
         if len(images) not in self.requests:
-            model = self.core.read_model(self.path)
+            model = self.model.clone()
             model.reshape(list(images.shape))
             self.requests[len(images)] = self.core.compile_model(model, "CPU", self.settings).create_infer_request()
         # the request writes its next result where this one lies
@@ -102,7 +110,7 @@ class ProgramEngine(Engine):
         with _weights_only():
             _check_program(path)
             program = torch.export.load(path, extra_files=extra)
-        super().__init__(Card.from_json(extra[f"{CARD}.json"], path))
+        super().__init__(Card.from_json(extra[f"{CARD}.json"], path), f"torch {torch.__version__}")
         self.graph = program.module()
 
     def run(self, images: Tensor) -> Tensor:
@@ -117,7 +125,7 @@ def load_engine(path: str | Path, *, precision: str = "fp32", threads: int | Non
     Args:
         path: an ``.onnx``, ``.xml`` (OpenVINO; its ``.bin`` beside it) or ``.pt2`` file.
         precision: what the engine computes in: fp32; bf16 with OpenVINO, which takes the same file.
-        threads: of the engine; as many as torch has by default.
+        threads: of the engine; as many as torch has by default, and always for a ``.pt2``, which torch runs.
 
     Raises:
         ValueError: if the suffix, the precision or the content of the file is none of these; if the engine is not installed.
@@ -145,6 +153,11 @@ def load_engine(path: str | Path, *, precision: str = "fp32", threads: int | Non
 def is_exported(path: str | Path) -> bool:
     """Whether a name is that of an exported file."""
     return Path(path).suffix in SUFFIXES.values()
+
+
+def weights_beside(path: Path) -> Path:
+    """Where an engine looks for the weights of a file: OpenVINO always, ONNX Runtime if they are more than a file can hold."""
+    return path.with_suffix(".bin") if path.suffix == SUFFIXES["openvino"] else path.with_name(f"{path.name}.data")
 
 
 def need(form: str, package: str) -> Any:

@@ -62,7 +62,7 @@ def evaluate(models: Mapping[str, nn.Module], batches: Iterable[tuple[Tensor, Te
     if not models:
         raise ValueError("there is no model to evaluate")
     samples, sums = 0, {name: [0.0, 0.0, 0.0, 0.0] for name in models}
-    training = {name: model.training for name, model in models.items()}
+    training = [(module, module.training) for model in models.values() for module in model.modules()]
     try:
         for images, labels in batches:
             samples += len(labels)
@@ -75,8 +75,8 @@ def evaluate(models: Mapping[str, nn.Module], batches: Iterable[tuple[Tensor, Te
                 for i, found in enumerate((hits[:, 0], hits, best[:, 0] == first, _losses(name, logits, labels))):
                     sums[name][i] += float(found.sum(dtype=torch.float64))
     finally:
-        for name, model in models.items():
-            model.train(training[name])
+        for module, mode in training:
+            module.training = mode
     if not samples:
         raise ValueError("there is no picture to evaluate on")
     return {name: Evaluation.from_sums(samples, *of_model) for name, of_model in sums.items()}

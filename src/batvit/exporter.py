@@ -1,8 +1,5 @@
 """Writing a model for other engines: static token counts, any batch size, checked before the file is there."""
 
-import contextlib
-import io
-import logging
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,18 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from batvit.backbones.patch import anatomy_of
-from batvit.card import CARD, Card
+from batvit.card import Card
 from batvit.copies import quiet_copy
 from batvit.data import data_config
-from batvit.engines import PACKAGES, SUFFIXES, Engine, load_engine, need
+from batvit.engines import PACKAGES, SUFFIXES, Engine, load_engine, need, weights_beside
 from batvit.files import check_writable
 from batvit.info import info
+from batvit.writers import WRITERS
 
 OLDEST_OPSET = 18
 TOLERANCE = 1e-3
 BATCH = 25
-# the products and orders of the reduction itself; what they decide must not be rounded
-PRECISE = (".*aten.matmul.*", ".*aten.bmm.*", ".*aten.sort.*", ".*argsort.*")
 
 
 @dataclass(frozen=True)
@@ -72,8 +68,9 @@ def export(
 ) -> Exported:
     """Write a supported classifier, patched or not, for ONNX Runtime, OpenVINO or torch.export.
 
-    The suffix decides: ``.onnx``, ``.xml`` (OpenVINO, with a ``.bin`` beside it), ``.pt2``. The token counts are those of the
-    configuration and the image size, so every shape but the batch is fixed. Weights are written in float32.
+    The suffix decides: ``.onnx`` (above 1.5 GB with a ``.onnx.data`` beside it), ``.xml`` (OpenVINO, with a ``.bin`` beside
+    it), ``.pt2``. The token counts are those of the configuration and the image size, so every shape but the batch is fixed.
+    Weights are written in float32, and of the images nothing.
 
     Args:
         model: as :func:`batvit.patch` takes it; a copy of it is exported.
@@ -94,7 +91,9 @@ def export(
         OSError: if the file exists or cannot be written. In all cases nothing is left behind.
     """
     path = Path(path)
-    form = _check(path, opset, calibration)
+    form = check_target(path, opset=opset, int8=calibration is not None)
+    if calibration is not None and not calibration:
+        raise ValueError(f"int8 needs images to calibrate on, got 0 batches for {path.name}")
     anatomy = anatomy_of(model)
     shape = (anatomy.channels, *anatomy.image_size)
     if images is None:
@@ -118,22 +117,20 @@ def export(
             # engines raise classes of their own, of many lines
             why = " ".join(str(error).split())[:400]
             raise ValueError(f"{path}: {form} cannot take this model ({why}); nothing was written") from error
-        for written in sorted(Path(folder).iterdir()):
-            written.replace(path.parent / written.name)
+        _move(Path(folder), path.parent)
     return result
 
 
-def _check(path: Path, opset: int | None, calibration: Sequence[Tensor] | None) -> str:
+def check_target(path: Path, *, opset: int | None = None, int8: bool = False) -> str:
+    """The format of a file to write; refused, as :func:`export` says, before a model is made for it."""
     form = next((form for form, suffix in SUFFIXES.items() if suffix == path.suffix), None)
     if form is None:
         raise ValueError(f"{path}: the suffix decides the format; end it in one of {', '.join(SUFFIXES.values())}")
-    for file in (path, path.with_suffix(".bin")) if form == "openvino" else (path,):
-        if check_writable(file).exists():
-            raise FileExistsError(f"{file} exists; remove it or name another file")
-    if calibration is not None and (form != "openvino" or not calibration):
-        what = "images to calibrate on" if form == "openvino" else "the format openvino (.xml)"
-        raise ValueError(f"int8 needs {what}, got {path.name} with {len(calibration)} batches")
-    for package in (*PACKAGES[form], *(("nncf",) if calibration is not None else ())):
+    for file in (path, weights_beside(path)) if form != "pt2" else (path,):
+        _refuse_existing(check_writable(file))
+    if int8 and form != "openvino":
+        raise ValueError(f"int8 needs the format openvino (.xml), got {path.name}")
+    for package in (*PACKAGES[form], *(("nncf",) if int8 else ())):
         need(form, package)
     if opset is not None:
         newest = need("onnx", "onnx").defs.onnx_opset_version() if form == "onnx" else 0
@@ -141,6 +138,21 @@ def _check(path: Path, opset: int | None, calibration: Sequence[Tensor] | None) 
             allowed = f"must lie in {OLDEST_OPSET} .. {newest}" if form == "onnx" else "is for the format onnx"
             raise ValueError(f"opset {allowed}, got {opset} for {path.name}")
     return form
+
+
+def _move(source: Path, target: Path) -> None:
+    """Put files where they belong, all or none."""
+    files = sorted(source.iterdir())
+    for file in files:
+        # minutes have passed since it was asked
+        _refuse_existing(target / file.name)
+    for file in files:
+        file.replace(target / file.name)
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise FileExistsError(f"{path} exists; remove it or name another file")
 
 
 def _card(model: nn.Module, logits: Tensor, name: str | None, preprocessing: Mapping[str, Any], *, int8: bool) -> Card:
@@ -165,66 +177,14 @@ def _card(model: nn.Module, logits: Tensor, name: str | None, preprocessing: Map
         crop_pct=settings["crop_pct"],
         crop_mode=settings["crop_mode"],
     )
-    card.check_scales()
+    card.check_preprocessing()
     return card
 
 
 def _program(plain: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
-    example = images[:1].expand(2, -1, -1, -1).contiguous()
+    # a .pt2 keeps its example, which must be nobody's picture
+    example = torch.zeros(2, *images.shape[1:])
     return torch.export.export(plain, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-
-
-def _write_onnx(
-    program: torch.export.ExportedProgram, path: Path, card: Card, calibration: Sequence[Tensor] | None, opset: int | None
-) -> None:
-    ops = need("onnx", "onnxscript").opset18
-
-    def stable_sort(x: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
-        # equal values go by rising index: ONNX promises that of TopK
-        return ops.TopK(x, ops.Constant(value_ints=[x.shape[dim]]), axis=dim, largest=int(descending), sorted=1)
-
-    written = torch.onnx.export(
-        program,
-        dynamo=True,
-        opset_version=opset,
-        input_names=["images"],
-        output_names=["logits"],
-        custom_translation_table={torch.ops.aten.sort.stable: stable_sort},
-        verbose=False,
-    )
-    assert written is not None
-    written.model.metadata_props[CARD] = card.to_json()
-    written.save(path)
-
-
-def _write_openvino(
-    program: torch.export.ExportedProgram, path: Path, card: Card, calibration: Sequence[Tensor] | None, opset: int | None
-) -> None:
-    openvino = need("openvino", "openvino")
-    written = openvino.convert_model(program)
-    if calibration is not None:
-        nncf = need("openvino", "nncf")
-        nncf.set_log_level(logging.ERROR)
-        # its progress would stand among what commands print
-        with contextlib.redirect_stdout(io.StringIO()):
-            written = nncf.quantize(
-                written,
-                nncf.Dataset([batch.to("cpu", torch.float32).numpy() for batch in calibration]),
-                subset_size=len(calibration),
-                model_type=nncf.ModelType.TRANSFORMER,
-                ignored_scope=nncf.IgnoredScope(patterns=list(PRECISE), validate=False),
-            )
-    written.set_rt_info(card.to_json(), [CARD])
-    openvino.save_model(written, path, compress_to_fp16=False)
-
-
-def _write_program(
-    program: torch.export.ExportedProgram, path: Path, card: Card, calibration: Sequence[Tensor] | None, opset: int | None
-) -> None:
-    torch.export.save(program, path, extra_files={f"{CARD}.json": card.to_json()})
-
-
-WRITERS = {"onnx": _write_onnx, "openvino": _write_openvino, "pt2": _write_program}
 
 
 @torch.inference_mode()

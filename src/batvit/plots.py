@@ -1,5 +1,6 @@
 """What a benchmark found, and what runs logged, as figures: pure functions. :func:`batvit.visualize.save` writes them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,8 +13,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from batvit.benchmark import Comparison
 from batvit.curves import Curve
-from batvit.visualize import CURVE_COLOURS, CURVE_MARKERS
 
+# Okabe and Ito's colours, which colour-blind readers tell apart; without their yellow, too faint for a line on white
+CURVE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+CURVE_MARKERS = "osD^vP*X"
 # the star is the dense model's; eight markers, seven colours: 56 plans are all different
 PLAN_MARKERS = CURVE_MARKERS.replace("*", "<")
 # points: up to here the axis is all but linear; and where it has ticks
@@ -92,6 +95,31 @@ def plot_curves(curves: Sequence[Curve]) -> Figure:
     columns = max(1, min(4, len(labels), 100 // (1 + max(map(len, labels)))))
     legend = figure.legend(left.lines, map(str, range(len(labels))), loc="outside upper center", ncols=columns)
     _name(legend, labels)
+    return figure
+
+
+def plot_diversity(curves: Mapping[str, Sequence[float]]) -> Figure:
+    """Curves of :func:`batvit.trace.diversity_by_block`, one line a model.
+
+    Args:
+        curves: name of the model to r(X) after each block, block 0 first.
+
+    Raises:
+        ValueError: if there is no curve, or one is empty or not finite.
+    """
+    if not curves:
+        raise ValueError("curves is empty; give what diversity_by_block returns for each model, by the model's name")
+    figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    for i, (name, values) in enumerate(curves.items()):
+        if len(values) == 0 or not all(math.isfinite(v) for v in values):
+            raise ValueError(f"curve {name!r} must be a finite number for each block, got {list(values)}")
+        colour, marker = CURVE_COLOURS[i % len(CURVE_COLOURS)], CURVE_MARKERS[i % len(CURVE_MARKERS)]
+        axes.plot(range(len(values)), list(values), color=colour, marker=marker, markersize=5, linewidth=1.8, label=str(i))
+    axes.set(xlabel="block (from 0)", ylabel="diversity r(X)", ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    _name(axes.legend(), list(curves))
     return figure
 
 

@@ -84,10 +84,11 @@ def time_share(model: nn.Module, images: Tensor, parts: Iterable[str], *, rounds
 
 
 def peak_memory(model: nn.Module, x: Tensor, **arguments: Any) -> float:
-    """The most that torch holds at once in one forward pass, beyond what was there before, in 1e6 bytes.
+    """The most that torch holds at once in one forward pass, beyond what was there before, in 1e6 bytes; 0 if that is not seen.
 
-    What a module allocates elsewhere, in numpy or in another engine, is not seen. On a GPU the module runs twice: what its
-    libraries allocate in their first run, and keep, does not count.
+    What a module allocates elsewhere, in numpy or in another engine, is not seen, nor on a processor what an operation frees
+    before it ends, nor anything on devices that are neither a processor nor a GPU of CUDA. On a GPU the module runs twice: what
+    its libraries allocate in their first run, and keep, does not count.
 
     Args:
         model: any module, with parameters or without.
@@ -100,6 +101,8 @@ def peak_memory(model: nn.Module, x: Tensor, **arguments: Any) -> float:
         torch.cuda.reset_peak_memory_stats(x.device)
         model(x, **arguments)
         return (torch.cuda.max_memory_allocated(x.device) - before) / 1e6
+    if x.device.type != "cpu":
+        return 0.0
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         model(x, **arguments)
     held = peak = 0

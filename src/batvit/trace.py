@@ -1,5 +1,6 @@
 """What became of each patch, and how diverse the tokens stay: listening to a model while it runs."""
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -53,6 +54,16 @@ class Trace:
         """Rows and columns of patches."""
         return anatomy_of(self.model, self.image_size).grid
 
+    @property
+    def covered(self) -> tuple[int, int]:
+        """(height, width) in pixels of all patches together: the edge of an image that is no multiple of them is in none."""
+        size, stem = self.image_size or self.grid, anatomy_of(self.model, self.image_size).stem
+        strides = [module.stride for module in stem.modules() if isinstance(module, nn.Conv2d)]
+        steps = [math.prod(stride[axis] for stride in strides) for axis in (0, 1)]
+        whole = [number * step for number, step in zip(self.grid, steps, strict=True)]
+        known = all(abs(pixels - all_) < step for pixels, all_, step in zip(whole, size, steps, strict=True))
+        return (whole[0], whole[1]) if known else size
+
     def __str__(self) -> str:
         if not self.sites:
             return "Trace(empty: run the model inside the with block)"
@@ -67,6 +78,9 @@ class Trace:
         counts = module.counts(tokens.origin.tokens)
         # gradient checkpointing runs a block again
         earlier = [site for site in self.sites if site.counts.block < counts.block]
+        if earlier and counts.tokens_out == counts.tokens_in:
+            # nothing was decided here: the groups are those that they were
+            counts = earlier[-1].counts._replace(block=counts.block, tokens_in=counts.tokens_in)
         self.sites = [*earlier, SiteTrace(counts, tokens.origin, tokens.size.detach())]
         self.kind = "attentive" if module.config.method == "bat" else "groups"
 
@@ -107,7 +121,7 @@ def diversity_by_block(model: nn.Module, images: Float[Tensor, "batch 3 height w
         model: a supported model, patched or not, in eval mode.
         images: normalised as the model expects.
     """
-    anatomy = anatomy_of(model)
+    anatomy = anatomy_of(model, (images.shape[-2], images.shape[-1]))
     prefix = anatomy.prefix
     found: list[float] = []
     size: list[Tensor | None] = [None]
@@ -131,5 +145,5 @@ def diversity_by_block(model: nn.Module, images: Float[Tensor, "batch 3 height w
             hooks.callback(site.register_forward_hook(hear_site).remove)
         for block in anatomy.blocks:
             hooks.callback(block.register_forward_hook(hear_block).remove)
-        anatomy.tower(images)
+        anatomy.tower(images, **anatomy.arguments)
     return found

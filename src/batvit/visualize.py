@@ -1,8 +1,8 @@
-"""What became of each patch, as a picture, and the diversity of the tokens, as curves: pure functions."""
+"""What became of each patch, as a picture: pure functions."""
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -28,10 +27,6 @@ ATTENTIVE_BORDER, INATTENTIVE_BORDER, BORDER_ON_DARK, DARK = 0, 255, 130, 50
 FADED_BLACK, FADED_WHITE, EMPTY, HATCH, HATCH_STEP = 140, 244, 255, 170, 6
 SAMPLE = (222.0, 150.0, 60.0)
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; without their yellow, too faint for a line on white
-CURVE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-CURVE_MARKERS = "osD^vP*X"
-
 
 def draw(image: Image.Image, trace: Trace, *, index: int = 0, title: str = "image") -> Image.Image:
     """The paper's figure from real assignments: the image, then one panel a site, side by side, above a legend.
@@ -47,8 +42,8 @@ def draw(image: Image.Image, trace: Trace, *, index: int = 0, title: str = "imag
         title: of the first panel, one line.
 
     Raises:
-        ValueError: if the trace is empty, the index is not in its batch, or the image has another aspect ratio than the
-            traced one (by more than 5 %).
+        ValueError: if the trace is empty, the index is not in its batch, the model saw a part of the patches, or the image has
+            another aspect ratio than the traced one (by more than 5 %).
     """
     return _with_legend(_strip(image, trace, index, title), trace)
 
@@ -89,31 +84,6 @@ def from_tensor(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> I
     return Image.fromarray((pixels * 255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy())
 
 
-def plot_diversity(curves: Mapping[str, Sequence[float]]) -> Figure:
-    """Curves of :func:`batvit.trace.diversity_by_block`, one line a model.
-
-    Args:
-        curves: name of the model to r(X) after each block, block 0 first.
-
-    Raises:
-        ValueError: if there is no curve, or one is empty or not finite.
-    """
-    if not curves:
-        raise ValueError("curves is empty; give what diversity_by_block returns for each model, by the model's name")
-    figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    for i, (name, values) in enumerate(curves.items()):
-        if len(values) == 0 or not all(math.isfinite(v) for v in values):
-            raise ValueError(f"curve {name!r} must be a finite number for each block, got {list(values)}")
-        colour, marker = CURVE_COLOURS[i % len(CURVE_COLOURS)], CURVE_MARKERS[i % len(CURVE_MARKERS)]
-        axes.plot(range(len(values)), list(values), color=colour, marker=marker, markersize=5, linewidth=1.8, label=name)
-    axes.set(xlabel="block (from 0)", ylabel="diversity r(X)", ylim=(0, None))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    return figure
-
-
 def save(picture: Image.Image | Figure, path: str | Path) -> Path:
     """Write a picture (.png, .jpg, .jpeg, .webp) or a figure (.png, .svg, .pdf), whole or not at all.
 
@@ -142,7 +112,7 @@ def _strip(image: Image.Image, trace: Trace, index: int, title: str) -> Image.Im
     _check(image, trace, index)
     rows, columns = trace.grid
     scale = max(SMALLEST_PATCH, math.ceil(PANEL / max(rows, columns)))
-    image = image.convert("RGB")
+    image = _covered(image.convert("RGB"), trace)
     means = _patch_means(image, (rows, columns))
     panels = [(f"{title}\n{rows * columns} patches ({rows} x {columns})", image.resize((columns * scale, rows * scale)))]
     for site in trace.sites:
@@ -157,6 +127,9 @@ def _check(image: Image.Image, trace: Trace, index: int) -> None:
     batch = trace.sites[0].origin.batch
     if not 0 <= index < batch:
         raise ValueError(f"image {index} is not in the traced batch of {batch}; give an index in 0 .. {batch - 1}")
+    patches, (rows, columns) = trace.sites[0].origin.tokens, trace.grid
+    if patches != rows * columns:
+        raise ValueError(f"the model saw {patches} of {rows} x {columns} patches; set mask_ratio=0, so that it sees all")
     height, width = trace.image_size or trace.grid
     ratio = (image.width / image.height) / (width / height)
     if max(ratio, 1 / ratio) > 1.05:
@@ -164,6 +137,12 @@ def _check(image: Image.Image, trace: Trace, index: int) -> None:
             f"the image is {image.width} x {image.height} (width x height), the model saw {width} x {height}; "
             "pass the crop that the model saw, as batvit.visualize.from_tensor makes it"
         )
+
+
+def _covered(image: Image.Image, trace: Trace) -> Image.Image:
+    """The part of an image that is in patches; black where they reach beyond it."""
+    (height, width), (rows, columns) = trace.image_size or trace.grid, trace.covered
+    return image.crop((0, 0, round(image.width * columns / width), round(image.height * rows / height)))
 
 
 def _patch_means(image: Image.Image, grid: tuple[int, int]) -> Float[np.ndarray, "rows columns 3"]:

@@ -183,6 +183,15 @@ def test_padding_is_seen_by_nobody(implementation, size_aware):
     torch.testing.assert_close(again[0, 0], reduced[0, 0], rtol=1e-4, atol=1e-4)
 
 
+def test_diversity_of_images_of_another_size():
+    model = randomised(of_transformers("ViTModel", "ViTConfig", 4))
+    larger = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    dense = batvit.diversity_by_block(model, larger)
+    found = batvit.diversity_by_block(batvit.patch(model, keep_rate=0.5), larger)
+    assert len(found) == len(dense) == 4
+    assert 0 < found[-1] != dense[-1] > 0
+
+
 def test_texts_go_through_untouched():
     model = randomised(of_two_towers("CLIPModel", "CLIP", 4))
     x, words = pictures(model), torch.arange(8).reshape(2, 4)

@@ -22,7 +22,7 @@ from torch._dynamo.exc import TorchRuntimeError, Unsupported
 from torch._inductor.exc import InductorError
 
 import batvit
-from batvit.cli import COMMANDS, main, options
+from batvit.cli import COMMANDS, main, models, options
 from batvit.cli.bench import _is_of_the_compiler
 
 NAME = "deit_tiny_patch16_224"
@@ -192,9 +192,18 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
         main(["info", NAME])
 
 
-def test_too_little_memory_is_one_line_with_the_remedy(refuses):
-    said = refuses("bench", NAME, *SMALL, "--batch-size", 10**12)
+@pytest.mark.parametrize("batch", [10**12, 10**17])
+def test_too_little_memory_is_one_line_with_the_remedy(refuses, batch):
+    said = refuses("bench", NAME, *SMALL, "--batch-size", batch)
     assert "not enough memory; lower --batch-size or --img-size (" in said
+
+
+def test_an_error_of_memory_may_say_nothing(monkeypatch, refuses):
+    def broken(*arguments, **settings):
+        raise MemoryError
+
+    monkeypatch.setattr("batvit.cli.info.info", broken)
+    assert "not enough memory; lower --batch-size or --img-size (MemoryError)" in refuses("info", NAME)
 
 
 # info
@@ -405,7 +414,7 @@ def test_eval_measures_both_models(writes, weights, data):
     assert 0 < fields["gmacs"] < fields["dense_gmacs"]
     assert fields["param_count"] > 5e6
     assert [line.split()[0] for line in out.splitlines()[1:3]] == ["dense", "reduced"]
-    assert out.splitlines()[3] == "6 pictures, fp32, cpu"
+    assert out.splitlines()[3] == f"6 pictures, fp32, cpu, torch {torch.__version__}"
     assert err.strip() == ""
 
 
@@ -500,6 +509,14 @@ def test_eval_refuses_checkpoints_that_do_not_fit(refuses, weights, data, tmp_pa
     save_file({"a": torch.ones(1)}, tmp_path / "other.safetensors")
     said = refuses(*arguments, tmp_path / "other.safetensors")
     assert "missing, the first is 'cls_token'; 1 unexpected, the first is 'a'; give the model that the weights are of" in said
+
+
+@pytest.mark.parametrize(("name", "own"), [("deit_tiny_patch16_224", 1000), ("vit_base_patch16_224.augreg_in21k", 21843)])
+def test_the_classes_that_the_weights_have_may_be_named(name, own):
+    models.check_head(argparse.Namespace(model=name, checkpoint=None, num_classes=own))
+    for other in ("swin.unknown", "unknown", name):
+        with pytest.raises(ValueError, match="random weights"):
+            models.check_head(argparse.Namespace(model=other, checkpoint=None, num_classes=own - 1))
 
 
 @pytest.mark.parametrize(

@@ -309,6 +309,12 @@ def test_a_dense_model_that_is_not_finite_is_found_at_once(given, tmp_path, caps
     assert "the dense model: logits are not finite; run it in fp32 or bf16, or check its weights" in capsys.readouterr().err
 
 
+def test_what_another_commit_measured_is_not_taken(given, again, monkeypatch, capsys):
+    monkeypatch.setattr("batvit.cli.compare.git_commit", lambda: "another")
+    assert compare(given, again, "--resume") == 2
+    assert ", and cannot go on with another" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("name", "begun", "now"), [("cpu", "this one", "another"), ("precision", "fp32", "bf16")])
 def test_other_machines_and_settings_are_refused(given, again, monkeypatch, capsys, name, begun, now):
     kept = json.loads((again / "progress.json").read_text())

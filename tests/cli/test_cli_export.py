@@ -4,6 +4,7 @@ import json
 import sys
 
 import numpy as np
+import onnx
 import pytest
 import timm
 import torch
@@ -124,7 +125,8 @@ def test_both_files_say_what_they_are(written):
         assert 0 < fields["largest_difference"] < 1e-4
     assert said["reduced"]["gmacs"] == cards["reduced"].macs / 1e9
     assert said["reduced"]["dense_gmacs"] == cards["dense"].macs / 1e9
-    assert "gmacs" not in said["dense"]
+    assert said["dense"]["gmacs"] == said["dense"]["dense_gmacs"] == cards["dense"].macs / 1e9
+    assert said["dense"]["model"] == said["reduced"]["model"] == NAME
 
 
 @graphs
@@ -138,6 +140,9 @@ def test_eval_of_files_gives_what_the_models_give(small, data, written, tmp_path
     assert fields["models"].pop("model") == NAME
     # the engines round differently
     assert fields["files"].pop("loss") == pytest.approx(fields["models"].pop("loss"), abs=1e-3)
+    assert fields["files"].pop("runtime").startswith("ONNX Runtime 1.")
+    assert fields["models"].pop("runtime") == f"torch {torch.__version__}"
+    assert fields["files"].pop("int8") is False
     assert fields["files"] == fields["models"]
     assert fields["files"]["samples"] == 12
     assert fields["files"]["agreement"] >= 50
@@ -157,7 +162,37 @@ def test_eval_of_files_gives_what_the_models_give(small, data, written, tmp_path
 def test_files_run_on_the_cpu_where_there_is_a_gpu(data, written, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert ends("eval", written / "reduced.onnx", "--dense", written / "dense.onnx", "--data", data) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "12 pictures, fp32, cpu"
+    assert capsys.readouterr().out.splitlines()[-1].startswith("12 pictures, fp32, cpu, ONNX Runtime 1.")
+
+
+@graphs
+def test_graphs_of_torch_are_evaluated_and_timed(small, data, tmp_path, capsys):
+    for name, arguments in (("reduced", REDUCTION), ("dense", ("--dense",))):
+        assert ends("export", *small, *arguments, "-o", tmp_path / f"{name}.pt2") == 0
+    files = (tmp_path / "reduced.pt2", "--dense", tmp_path / "dense.pt2")
+    assert ends("eval", *files, "--data", data, "--json", tmp_path / "e.json") == 0
+    assert json.loads((tmp_path / "e.json").read_text())["samples"] == 12
+    assert (
+        ends("bench", *files, "--batch-size", 2, "--rounds", 2, "--json", tmp_path / "b.json", "--csv", tmp_path / "b.csv") == 0
+    )
+    fields = json.loads((tmp_path / "b.json").read_text())
+    assert fields["runtime"] == f"torch {torch.__version__}"
+    (row,) = fields["results"]
+    assert (row["batch_size"], row["reduction_share"]) == (2, None)
+    assert row["mac_ratio"] > 1
+    assert capsys.readouterr().err == ""
+
+
+@graphs
+def test_another_engine_is_timed_under_its_own_name(written, tmp_path, capsys):
+    arguments = ("--batch-size", 2, "--rounds", 2, "--threads", 1, "--json", tmp_path / "b.json")
+    assert ends("bench", written / "reduced.onnx", "--dense", written / "dense.onnx", *arguments) == 0
+    fields = json.loads((tmp_path / "b.json").read_text())
+    assert fields["runtime"].startswith("ONNX Runtime 1.")
+    assert f"fp32, eager, cpu, 1 CPU threads, {fields['runtime']}; median of 2 in turns" in capsys.readouterr().out
+    (row,) = fields["results"]
+    # nothing is seen of what happens in there
+    assert (row["peak_memory_mb"], row["dense_peak_memory_mb"], row["reduction_share"]) == (None, None, None)
 
 
 @graphs
@@ -182,12 +217,16 @@ def test_int8_is_calibrated_on_pictures(data, tmp_path, capsys):
     save_file(model.state_dict(), tmp_path / "vit.safetensors")
     given = ("test_vit3", "--checkpoint", tmp_path / "vit.safetensors", "--num-classes", 3, "--img-size", 64)
     arguments = (*given, "--dense", "--int8", "--data", data, "-o", tmp_path / "model.xml", "--json", tmp_path / "x.json")
-    assert ends("export", *arguments) == 0
+    assert ends("export", *arguments) == 2
+    assert "--int8 needs more pictures than the 50 compared on; lower --samples, or give more" in capsys.readouterr().err
+    assert ends("export", *arguments, "--samples", 5) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2].endswith(" G MACs, int8")
-    assert lines[-1].startswith("on 12 pictures: ")
+    assert lines[-1].startswith("on 5 pictures: ")
     assert json.loads((tmp_path / "x.json").read_text())["int8"]
     assert load_engine(tmp_path / "model.xml").card.int8
+    assert ends("eval", tmp_path / "model.xml", "--dense", tmp_path / "model.xml", "--data", data) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("12 pictures, int8, cpu, OpenVINO 20")
     assert names(tmp_path) == ["model.bin", "model.xml", "vit.safetensors", "x.json"]
 
 
@@ -205,13 +244,20 @@ def test_int8_is_calibrated_on_pictures(data, tmp_path, capsys):
         (["-o", "gone/x.pt2"], "gone does not exist; create it first"),
         (["-o", "there.pt2"], "there.pt2 exists; remove it or name another file"),
         (["-o", "x.pt2", "--json", "x.pt2"], "x.pt2 would overwrite what is read or written beside it"),
+        (["-o", "x.pt2", "--json", "CHECKPOINT"], "would overwrite what is read or written beside it"),
+        (["-o", "x.onnx", "--json", "x.onnx.data"], "x.onnx.data would overwrite what is read or written beside it"),
+        (["-o", "x.pt2", "--dense", "--keep-rate", "0.5"], "--keep-rate is about a reduction, and --dense leaves it out"),
         (["-o", "x.pt2", "--keep-rate", "1.5"], "keep_rate must lie in (0, 1], got 1.5"),
     ],
 )
-def test_export_refuses(small, data, refuses, tmp_path, arguments, said):
+def test_export_refuses(small, data, refuses, tmp_path, monkeypatch, arguments, said):
     (tmp_path / "there.pt2").touch()
-    places = {"DATA": data, "gone": tmp_path / "gone"}
-    given = [places.get(a, tmp_path / a if a.endswith((".onnx", ".xml", ".pt2", ".pth")) else a) for a in arguments]
+    # before any work
+    monkeypatch.setattr(timm, "create_model", lambda *a, **k: pytest.fail("a model was created"))
+    if "gone" in arguments:
+        monkeypatch.undo()
+    places = {"DATA": data, "gone": tmp_path / "gone", "CHECKPOINT": small[2]}
+    given = [places.get(a, tmp_path / a if a.endswith((".onnx", ".data", ".xml", ".pt2", ".pth")) else a) for a in arguments]
     assert said in refuses("export", *small, *given)
 
 
@@ -274,7 +320,46 @@ def test_eval_refuses_files_that_do_not_compare(data, refuses, tmp_path):
     for path, size in ((other, 48), (reduced, 32)):
         export(timm.create_model("deit_tiny_patch16_224", depth=1, num_classes=3, img_size=size), path)
     said = refuses("eval", reduced, "--dense", other, "--data", data, "--device", "cpu")
-    assert f"{other} and {reduced} do not compare: images (3, 48, 48) and (3, 32, 32)" in said
+    assert f"{other} and {reduced} do not compare: input_size is (3, 48, 48) and (3, 32, 32)" in said
+
+
+@graphs
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"config": {"keep_rate": 0.5}}, "dense.onnx is a reduced model; give one that batvit export --dense wrote"),
+        ({"dense_macs": 7}, "do not compare: dense_macs is 7 and "),
+        ({"param_count": 7}, "do not compare: param_count is 7 and "),
+        ({"mean": [0.4, 0.4, 0.4]}, "do not compare: mean is (0.4, 0.4, 0.4) and "),
+        ({"crop_pct": 0.5}, "do not compare: crop_pct is 0.5 and "),
+    ],
+)
+def test_eval_refuses_a_file_of_another_model_as_dense(written, data, refuses, tmp_path, fields, said):
+    model = onnx.load(written / "dense.onnx")
+    card = json.loads(model.metadata_props[0].value) | fields
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {"batvit": json.dumps(card)})
+    onnx.save(model, tmp_path / "dense.onnx")
+    assert said in refuses("eval", written / "reduced.onnx", "--dense", tmp_path / "dense.onnx", "--data", data)
+
+
+@pytest.mark.parametrize("command", ["eval", "bench", "info", "export"])
+def test_no_output_takes_the_place_of_what_is_read(data, refuses, tmp_path, command):
+    settings, picture_labels = tmp_path / "c.json", tmp_path / "labels.txt"
+    settings.write_text("{}")
+    picture_labels.touch()
+    given = {"eval": ("--data", data, "--class-map", picture_labels), "export": ("-o", tmp_path / "x.pt2")}.get(command, ())
+    said = refuses(command, NAME, *given, "--config", settings, "--json", settings)
+    assert f"{settings} would overwrite what is read or written beside it; name another file" in said
+    assert settings.read_text() == "{}"
+    if command == "eval":
+        assert "would overwrite" in refuses(command, NAME, *given, "--json", picture_labels)
+
+
+def test_the_files_of_an_exported_model_are_kept(refuses, tmp_path):
+    (tmp_path / "a.xml").touch()
+    for path in (tmp_path / "a.xml", tmp_path / "a.bin"):
+        assert "would overwrite" in refuses("bench", tmp_path / "a.xml", "--dense", "b.xml", "--csv", path)
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml", ".pt2"])

@@ -164,6 +164,9 @@ def test_tune_goes_on_with_the_same_and_nothing_else(given, tmp_path, monkeypatc
     monkeypatch.setattr(Calibration, "of", None)
     assert tune(given, out, "--target-macs", "0.6", "--trials", 2, "--resume") == 2
     assert "begun with target_macs = 0.7, and cannot go on with 0.6" in capsys.readouterr().err
+    monkeypatch.setattr("batvit.cli.tune.git_commit", lambda: "another")
+    assert tune(given, out, "--target-macs", "0.7", "--trials", 2, "--resume") == 2
+    assert ", and cannot go on with another" in capsys.readouterr().err
 
 
 def test_tune_goes_on_with_the_same_weights_and_pictures_alone(given, tmp_path, monkeypatch, alone, capsys):

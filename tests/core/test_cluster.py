@@ -58,6 +58,30 @@ def test_of_equally_dense_tokens_the_first_is_denser():
     assert delta[0, 0] >= HUGE / 2
 
 
+def test_which_of_many_is_denser_does_not_hang_on_the_digits_of_a_distance():
+    # bfloat16 has eight
+    delta = separation(torch.ones(1, 300, 300, dtype=torch.bfloat16), torch.arange(300.0).view(1, 300))
+    assert (delta[0, :-1] == 1).all()
+    assert delta[0, -1] >= HUGE / 2
+
+
+@pytest.mark.parametrize("neighbours", [None, 2, 3, 14])
+@pytest.mark.parametrize("seed", range(5))
+def test_padding_sways_no_choice(neighbours, seed):
+    x = random_tokens(seed, 12, batch=2) + 0.5
+    expected = cluster(x, 4, neighbours=neighbours).index
+    real = torch.ones(2, 17, dtype=torch.bool)
+    real[:, [3, 4, 9, 15, 16]] = False
+    padded = torch.zeros(2, 17, 4).masked_scatter(real.unsqueeze(-1), x)
+    assert torch.equal(cluster(padded, 4, neighbours=neighbours, real=real).index[real], expected.flatten())
+    assert not torch.equal(cluster(padded, 4, neighbours=neighbours).index[real], expected.flatten())
+
+
+def test_padding_is_a_cluster_where_nothing_else_is_left():
+    real = torch.tensor([[True, False, False]])
+    assert cluster(torch.tensor([[[1.0], [0.0], [0.0]]]), 2, neighbours=2, real=real).index[0].tolist() == [0, 1, 0]
+
+
 def scores_as_published(x, neighbours):
     """log(rho_i * delta_i) of the tokens (N, C) in float64, where delta of the densest is its largest distance."""
     x = x.double()

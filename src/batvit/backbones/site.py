@@ -138,7 +138,7 @@ class Reduce(nn.Module):
         if tokens.padded:
             # what padding holds must not sway the plan
             features = torch.where(tokens.size.unsqueeze(-1) > 0, features, 0)
-        evidence = Evidence(features, importance, tokens.size, self.depth, self.block)
+        evidence = Evidence(features, importance, tokens.size, self.depth, self.block, tokens.padded)
         method = PLANS[self.config.method]
         with torch.no_grad():
             plan = method.decide(evidence, counts, self.config)

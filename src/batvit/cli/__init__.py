@@ -10,6 +10,8 @@ import torch
 
 from batvit import __version__
 
+# how torch says that there is not enough
+OF_MEMORY = ("allocate memory", "out of memory", "storage size calculation overflowed")
 COMMANDS = ("demo", "info", "eval", "bench", "export", "draw", "train", "plot", "compare", "tune")
 
 
@@ -25,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0, or 2 after one line on standard error if the input was bad.
+        0; 2 after one line on standard error if the input was bad, 130 if it was interrupted.
 
     Raises:
         SystemExit: after ``--help`` and ``--version`` with 0, and for a bad option with 2, as argparse does.
@@ -63,12 +65,17 @@ def _is_of_the_input(error: Exception) -> bool:
 def is_memory(error: Exception) -> bool:
     """Whether there was not enough memory; on a CPU torch has no class for it, and a compiler wraps what it meets."""
     said = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in said or "out of memory" in said
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(phrase in said for phrase in OF_MEMORY)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first, or its class if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _one_line(error: Exception) -> str:
     if is_memory(error):
-        return f"not enough memory; lower --batch-size or --img-size ({str(error).strip().splitlines()[0]})"
+        return f"not enough memory; lower --batch-size or --img-size ({first_line(error)})"
     text = str(error).strip()
     # what a loader's process raised carries its traceback, and says what is wrong at the end
     if "Traceback (most recent call last)" in text:

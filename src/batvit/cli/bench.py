@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from rich.table import Table
 
 from batvit.backbones.patch import anatomy_of, reductions
 from batvit.benchmark import COMPILE_MODES, Comparison, as_csv, compare
-from batvit.cli import is_memory, models, options, per_block
+from batvit.cli import first_line, is_memory, models, options, per_block
 from batvit.data import data_config
 from batvit.engines import Engine, is_exported
 from batvit.files import write_atomic
@@ -59,8 +58,7 @@ def run(args: argparse.Namespace) -> None:
         except (RuntimeError, MemoryError) as error:
             if not is_memory(error):
                 raise
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            failure = MemoryError(f"batch {batch}: {reason}")
+            failure = MemoryError(f"batch {batch}: {first_line(error)}")
             break
     if found:
         report(args, pair, found)
@@ -75,12 +73,11 @@ def _check(args: argparse.Namespace) -> None:
     if args.plot is not None:
         if args.per_block:
             raise ValueError(f"--plot {args.plot} shows whole models; leave it out, or leave out --per-block")
-        if Path(args.plot).suffix.lower() not in FIGURE_FORMATS:
-            raise ValueError(f"--plot {args.plot}: the suffix must be one of {', '.join(FIGURE_FORMATS)}")
+        options.check_suffix("--plot", args.plot, FIGURE_FORMATS)
     if is_exported(args.model) and (args.compile or args.per_block):
         option = "--compile" if args.compile else "--per-block"
         raise ValueError(f"{option} needs a model of torch, {args.model} is exported already; leave it out")
-    options.check_outputs(args.json, args.csv, args.plot)
+    options.check_outputs(args.json, args.csv, args.plot, keep=models.inputs(args))
 
 
 @contextmanager
@@ -133,7 +130,7 @@ def _report(args: argparse.Namespace, pair: models.Models, found: list[Compariso
     first = found[0]
     options.say(
         f"{args.model}, {first.macs / 1e9:.3f} of {first.dense_macs / 1e9:.3f} G MACs (ratio {first.mac_ratio:.2f}), "
-        f"{_conditions(args, 'eager and compiled' if args.compile else 'eager')}"
+        f"{_conditions(args, pair, 'eager and compiled' if args.compile else 'eager')}"
     )
     if args.compile:
         for result in found:
@@ -190,16 +187,16 @@ def _report_blocks(args: argparse.Namespace, pair: models.Models, found: list[li
         options.console.print(per_block.table(rows))
     options.say(
         f"{args.model}, block {found[0][0]['block']}, ratios over its dense number of tokens, prefix included, "
-        f"{_conditions(args, 'compiled' if args.compile else 'eager')}"
+        f"{_conditions(args, pair, 'compiled' if args.compile else 'eager')}"
     )
     rows = [row for each in found for row in each]
     _write(args, pair, rows, {"per_block": rows})
 
 
-def _conditions(args: argparse.Namespace, mode: str) -> str:
+def _conditions(args: argparse.Namespace, pair: models.Models, mode: str) -> str:
     how = f"{mode} ({_mode(args)})" if args.compile else mode
     return (
-        f"{args.precision}, {how}, {args.device}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}; "
+        f"{args.precision}, {how}, {args.device}, {torch.get_num_threads()} CPU threads, {pair.runtime}; "
         f"median of {args.rounds} in turns"
     )
 
@@ -214,6 +211,7 @@ def _write(args: argparse.Namespace, pair: models.Models, rows: list[dict[str, A
             "device": args.device,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
+            "runtime": pair.runtime,
             "compile_mode": _mode(args),
             "config": pair.config,
         }

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Fit, watch, report."""
     folder = check_folder(args.output)
-    options.check_outputs(args.json)
+    options.check_outputs(args.json, keep=models.inputs(args))
     options.silence_profiler()
     models.check_head(args)
     dense = models.load_dense(args, pretrained=True)
@@ -94,7 +94,8 @@ def _about(args: argparse.Namespace, dense: nn.Module) -> dict[str, Any]:
     """What must stay the same when a comparison goes on; plans, targets and pictures may be added or left out."""
     names = ("model", "checkpoint", "data", "class_map", "precision", "device", "batch_size", "rounds")
     size = data_config(dense)["input_size"][1:]
-    return {name: getattr(args, name) for name in names} | {"img_size": list(size)} | options.machine(args.device)
+    settings = {name: getattr(args, name) for name in names} | {"img_size": list(size), "commit": git_commit()}
+    return settings | options.machine(args.device)
 
 
 def _write(args: argparse.Namespace, study: Study, dense: nn.Module, pictures: Pictures) -> None:
@@ -115,9 +116,8 @@ def _write(args: argparse.Namespace, study: Study, dense: nn.Module, pictures: P
 def _environment(about: dict[str, Any]) -> dict[str, Any]:
     found = versions()
     return {
-        **{name: about[name] for name in ("cpu", "gpu", "torch", "threads")},
+        **{name: about[name] for name in ("cpu", "gpu", "torch", "threads", "commit")},
         **{name: found[name] for name in ("python", "timm", "batvit")},
-        "commit": git_commit(),
         "date": datetime.now(UTC).date().isoformat(),
     }
 

@@ -8,8 +8,9 @@ from timm.data import create_transform
 
 from batvit.cli import models, options
 from batvit.data import data_config, open_picture, placed
+from batvit.plots import plot_diversity
 from batvit.trace import diversity_by_block, trace
-from batvit.visualize import FIGURE_FORMATS, PICTURE_FORMATS, draw, from_tensor, plot_diversity, save
+from batvit.visualize import FIGURE_FORMATS, PICTURE_FORMATS, draw, from_tensor, save
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     """Trace one picture and save the strip."""
     options.check_suffix("--output", args.output, PICTURE_FORMATS)
     options.check_suffix("--diversity", args.diversity, FIGURE_FORMATS)
-    options.check_outputs(args.json, args.output, args.diversity, keep=[args.picture])
+    options.check_outputs(args.json, args.output, args.diversity, keep=models.inputs(args))
     image = open_picture(Path(args.picture))
     pair = models.load(args, pretrained=True)
     settings = data_config(pair.dense)

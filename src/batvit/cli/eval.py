@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate both models in one pass."""
-    options.check_outputs(args.json)
+    options.check_outputs(args.json, keep=models.inputs(args))
     models.check_head(args)
     pair = models.load(args, pretrained=True)
     pictures = models.pictures(args, pair.dense)
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
         table.add_row(name, *(f"{v:.2f}" for v in (result.top1, result.top5, result.agreement)), f"{gmacs:.3f}")
     options.console.print(table)
     skipped = f", {len(pictures.skipped)} unreadable left out" if pictures.skipped else ""
-    options.say(f"{found['dense'].samples} pictures{skipped}, {args.precision}, {args.device}")
+    options.say(f"{found['dense'].samples} pictures{skipped}, {args.precision}, {args.device}, {pair.runtime}")
     reduced, dense = found["reduced"], found["dense"]
     options.write_json(
         args.json,
@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
             "skipped_files": [str(path) for path in pictures.skipped],
             "precision": args.precision,
             "device": args.device,
+            "runtime": pair.runtime,
             **cost,
         },
     )

@@ -9,8 +9,8 @@ from torch import nn
 
 from batvit.cli import models, options
 from batvit.data import loader, unlabelled
-from batvit.engines import SUFFIXES
-from batvit.exporter import export
+from batvit.engines import SUFFIXES, weights_beside
+from batvit.exporter import check_target, export
 
 CALIBRATION = 300
 
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", metavar="DIR", help="a folder of pictures: the file is compared with the model on them; on noise otherwise"
     )
     parser.add_argument("--samples", type=options.at_least(1), default=50, metavar="N", help="how many of them at most (50)")
+    parser.add_argument("--skip-unreadable", action="store_true", help="leave out pictures that cannot be read")
     options.add_config(parser)
 
 
@@ -35,20 +36,13 @@ def run(args: argparse.Namespace) -> None:
     """Write the file, then say how it compares."""
     output = Path(args.output)
     _check(args, output)
-    pair = models.load(args, pretrained=True)
-    model = pair.dense if args.dense else pair.reduced
-    images = calibration = None
-    if args.data is not None:
-        calibration = _pictures(args.data, model, max(args.samples, CALIBRATION * args.int8))
-        images = torch.cat(calibration[: args.samples])
-    done = export(
-        model,
-        output,
-        name=args.model,
-        images=images,
-        calibration=(calibration or [])[:CALIBRATION] if args.int8 else None,
-        opset=args.opset,
-    )
+    model = models.load_dense(args, pretrained=True) if args.dense else models.load(args, pretrained=True).reduced
+    images = None if args.data is None else _pictures(args, model)
+    calibration = images[args.samples :] if args.int8 and images is not None else None
+    if calibration is not None and not calibration:
+        raise ValueError(f"--int8 needs more pictures than the {args.samples} compared on; lower --samples, or give more")
+    shown = None if images is None else torch.cat(images[: args.samples])
+    done = export(model, output, name=args.model, images=shown, calibration=calibration, opset=args.opset)
     options.say(
         f"{output}: {args.model}, {'dense' if args.dense else 'reduced'}, {done.card.macs / 1e9:.3f} of "
         f"{done.card.dense_macs / 1e9:.3f} G MACs{', int8' if done.card.int8 else ''}\n"
@@ -63,8 +57,7 @@ def run(args: argparse.Namespace) -> None:
             "within": done.within,
             "agreement": done.agreement,
             "largest_difference": done.largest_difference,
-            "int8": done.card.int8,
-            **({} if args.dense else pair.cost),
+            **models.cost_of(done.card),
         },
     )
 
@@ -74,13 +67,17 @@ def _check(args: argparse.Namespace, output: Path) -> None:
         raise ValueError(f"--format {args.format} is written to a file ending in {SUFFIXES[args.format]}, got {output}")
     if args.int8 and args.data is None:
         raise ValueError("--int8 needs pictures to calibrate on: give --data DIR")
-    options.check_outputs(args.json, output)
+    given = models.given(args, "mode", "config")
+    if args.dense and given:
+        raise ValueError(f"{given[0]} is about a reduction, and --dense leaves it out; give one of them")
+    check_target(output, opset=args.opset, int8=args.int8)
+    options.check_outputs(args.json, output, weights_beside(output), keep=models.inputs(args))
     models.check_head(args)
 
 
-def _pictures(folder: str, model: nn.Module, most: int) -> list[torch.Tensor]:
-    """Some pictures of a folder, chosen by a fixed seed, one a batch."""
-    pictures = unlabelled(folder)
+def _pictures(args: argparse.Namespace, model: nn.Module) -> list[torch.Tensor]:
+    """Some pictures of a folder, chosen by a fixed seed, one a batch: those to compare on, then those to calibrate on."""
+    pictures = unlabelled(args.data, skip_unreadable=args.skip_unreadable)
     random.Random(0).shuffle(pictures.samples)  # noqa: S311
-    pictures.samples = pictures.samples[:most]
+    pictures.samples = pictures.samples[: args.samples + CALIBRATION * args.int8]
     return [image for image, _ in loader(pictures, model, batch_size=1)]

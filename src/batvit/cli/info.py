@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the table."""
-    options.check_outputs(args.json)
+    options.check_outputs(args.json, keep=models.inputs(args))
     pair = models.load(args, pretrained=False)
     result = info(pair.reduced, name=args.model)
     options.say(str(result))

@@ -3,17 +3,20 @@
 import argparse
 import copy
 import dataclasses
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from batvit.backbones.patch import patch, unpatch
+from batvit.card import PREPROCESSING, Card
 from batvit.checkpoint import create_model
 from batvit.cli import options
 from batvit.config import BATConfig
 from batvit.data import Pictures, data_config, image_folder, placed, unlabelled
-from batvit.engines import Engine, is_exported, load_engine
+from batvit.engines import Engine, is_exported, load_engine, weights_beside
 from batvit.info import info
 
 
@@ -26,20 +29,36 @@ class Models(NamedTuple):
     """of the reduced one"""
 
     @property
+    def runtime(self) -> str:
+        """What runs them, with its version."""
+        return self.reduced.runtime if isinstance(self.reduced, Engine) else f"torch {torch.__version__}"
+
+    @property
     def cost(self) -> dict[str, Any]:
         """What they cost, with timm's names: of a file, as it says itself."""
         if isinstance(self.reduced, Engine):
-            card = self.reduced.card
-            return {
-                "model": card.model,
-                "img_size": card.input_size[1:],
-                "param_count": card.param_count,
-                "config": card.config,
-                "gmacs": card.macs / 1e9,
-                "dense_gmacs": card.dense_macs / 1e9,
-                "mac_ratio": card.dense_macs / card.macs,
-            }
+            return cost_of(self.reduced.card)
         return {name: value for name, value in info(self.reduced).to_dict().items() if name not in ("blocks", "prefix_tokens")}
+
+
+def cost_of(card: Card) -> dict[str, Any]:
+    """What an exported file costs, as it says itself, with timm's names."""
+    return {
+        "model": card.model,
+        "img_size": card.input_size[1:],
+        "param_count": card.param_count,
+        "config": card.config,
+        "gmacs": card.macs / 1e9,
+        "dense_gmacs": card.dense_macs / 1e9,
+        "mac_ratio": card.dense_macs / card.macs,
+        "int8": card.int8,
+    }
+
+
+def given(args: argparse.Namespace, *names: str) -> list[str]:
+    """Which options of these names, and which fields of a configuration, were given."""
+    fields = [field.name for field in dataclasses.fields(BATConfig)]
+    return [f"--{name.replace('_', '-')}" for name in (*names, *fields) if getattr(args, name) is not None]
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
@@ -81,10 +100,30 @@ def load_dense(args: argparse.Namespace, *, pretrained: bool) -> nn.Module:
     return unpatch(dense.to(device=device, dtype=dtype).eval())
 
 
+def inputs(args: argparse.Namespace) -> list[str]:
+    """The files that a command reads, which no output may overwrite."""
+    names = ("checkpoint", "config", "class_map", "dense_file", "teacher", "picture")
+    files = [getattr(args, name) for name in names if getattr(args, name, None) is not None]
+    exported = [path for path in (args.model, getattr(args, "dense_file", None)) if path is not None and is_exported(path)]
+    return files + exported + [str(weights_beside(Path(path))) for path in exported]
+
+
 def check_head(args: argparse.Namespace) -> None:
     """Refuse, before anything is made, what would have a head of random weights, where its logits count."""
-    if args.num_classes and args.checkpoint is None and not is_exported(args.model):
+    if not args.num_classes or args.checkpoint is not None or is_exported(args.model):
+        return
+    if args.num_classes != _own_classes(args.model):
         raise ValueError("--num-classes alone would make a head of random weights; give the --checkpoint that has one")
+
+
+def _own_classes(name: str) -> int | None:
+    """How many classes the weights have that timm downloads for a name, if it knows any."""
+    try:
+        known = get_pretrained_cfg(name)
+    except RuntimeError:
+        # to make the model says what is wrong with the name
+        return None
+    return None if known is None else known.num_classes
 
 
 def pictures(args: argparse.Namespace, model: nn.Module, *, labelled: bool = True) -> Pictures:
@@ -105,19 +144,26 @@ def noise(model: nn.Module, batch: int) -> Tensor:
 
 def _engines(args: argparse.Namespace) -> Models:
     """Two exported files, each in its engine."""
-    given = [name for name in ("checkpoint", "num_classes", "img_size", "config", "mode") if getattr(args, name) is not None]
-    given += [f.name for f in dataclasses.fields(BATConfig) if getattr(args, f.name) is not None]
-    if given:
-        raise ValueError(f"--{given[0].replace('_', '-')} comes too late: {args.model} is exported already; leave it out")
+    late = given(args, "checkpoint", "num_classes", "img_size", "config", "mode")
+    if late:
+        raise ValueError(f"{late[0]} comes too late: {args.model} is exported already; leave it out")
     if args.dense_file is None:
         raise ValueError(f"give --dense FILE, the dense model to compare {args.model} with: batvit export --dense writes it")
     args.device = args.device or "cpu"
     if args.device.partition(":")[0] != "cpu":
         raise ValueError(f"exported models run on the CPU, got --device {args.device}; give --device cpu")
     dense, reduced = (load_engine(path, precision=args.precision) for path in (args.dense_file, args.model))
-    if dense.card.input_size != reduced.card.input_size or dense.num_classes != reduced.num_classes:
-        raise ValueError(
-            f"{args.dense_file} and {args.model} do not compare: images {dense.card.input_size} and {reduced.card.input_size}, "
-            f"classes {dense.num_classes} and {reduced.num_classes}"
-        )
+    _check_pair(args, dense.card, reduced.card)
+    computed = ["int8" if engine.card.int8 else args.precision for engine in (dense, reduced)]
+    args.precision = computed[0] if len(set(computed)) == 1 else f"{computed[0]} dense, {computed[1]} reduced"
     return Models(dense.eval(), reduced.eval(), reduced.card.config)
+
+
+def _check_pair(args: argparse.Namespace, dense: Card, reduced: Card) -> None:
+    """Refuse two files that are not one model without a reduction and with one."""
+    if dense.config is not None:
+        raise ValueError(f"--dense {args.dense_file} is a reduced model; give one that batvit export --dense wrote")
+    for name in ("input_size", "num_classes", "dense_macs", "param_count", *PREPROCESSING):
+        one, other = getattr(dense, name), getattr(reduced, name)
+        if one != other:
+            raise ValueError(f"{args.dense_file} and {args.model} do not compare: {name} is {one} and {other}")

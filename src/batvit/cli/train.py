@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from batvit.backbones.patch import patch
-from batvit.cli import options
+from batvit.cli import models, options
 from batvit.cli.fitting import fit_shown
 from batvit.cli.trainee import teacher, trainee
 from batvit.config import BATConfig
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     _resolve(args)
     config = TrainConfig(**{f.name: getattr(args, f.name) for f in fields(TrainConfig) if getattr(args, f.name) is not None})
     reduction = _reduction(args)
-    options.check_outputs(args.json)
+    options.check_outputs(args.json, keep=models.inputs(args))
     check_output(args.output, resume=args.resume)
     if args.threads is not None:
         torch.set_num_threads(args.threads)

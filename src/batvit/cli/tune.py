@@ -24,7 +24,7 @@ from batvit.data import data_config, loader
 from batvit.files import check_folder, check_same, digest, read_json, write_atomic
 from batvit.settle import held, may_be_written, preset_beside, winner
 from batvit.shapes import varied
-from batvit.training.record import claimed
+from batvit.training.record import claimed, git_commit
 from batvit.trials import FIRST_TRIALS, JOURNAL, complete, finished, leaders, newest, open_study, optuna_part, studies
 from batvit.tune import Goal, Search, best_of, front_of
 
@@ -130,7 +130,7 @@ def _progress(bar: Progress, task: TaskID, study: Any, before: int) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    options.check_outputs(args.json)
+    options.check_outputs(args.json, keep=models.inputs(args))
     if args.target_speedup is not None and not 1 < args.target_speedup < 100:
         raise ValueError(
             f"--target-speedup must be above 1 and below 100, got {args.target_speedup:g}; 1.5 is half as fast again"
@@ -164,7 +164,7 @@ def _pictures(args: argparse.Namespace, dense: nn.Module) -> list[Any]:
 def _begin(args: argparse.Namespace, folder: Path, dense: nn.Module, loaders: list[Any]) -> None:
     """Write down what the search is about, and where time was taken, or refuse to go on with anything else."""
     about = {name: getattr(args, name) for name in SAME} | {"img_size": list(data_config(dense)["input_size"][1:])}
-    about |= {"weights": options.weights(args), "pictures": digest(options.stamped(loaders[0].dataset))}
+    about |= {"weights": options.weights(args), "pictures": digest(options.stamped(loaders[0].dataset)), "commit": git_commit()}
     if args.target_macs is None:
         about |= options.machine(args.device)
     if (folder / ABOUT).exists():

@@ -1,6 +1,6 @@
 """Beyond Attentive Tokens, steps 2 to 4: decouple, match, cluster. No arithmetic here."""
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from batvit.core.assignment import Assignment
@@ -18,6 +18,7 @@ def assign(
     centres: int,
     matching: str = "bipartite",
     neighbours: int | None = None,
+    real: Bool[Tensor, "batch tokens"] | None = None,
 ) -> Assignment:
     """Decide what becomes of each of the N image tokens.
 
@@ -28,6 +29,7 @@ def assign(
         importance: (B, N), the class attention.
         attentive, pairs, centres: counts, as :meth:`batvit.BATConfig.schedule` gives them.
         matching, neighbours: see :func:`match` and :func:`cluster`.
+        real: False where a token is padding, which has no importance and so is clustered.
     """
     order = decouple(importance)
     features = take(features, order)
@@ -35,5 +37,6 @@ def assign(
     if attentive:
         parts.append(match(features[:, :attentive], pairs, method=matching))
     if centres:
-        parts.append(cluster(features[:, attentive:], centres, neighbours=neighbours))
+        inattentive = None if real is None else real.gather(1, order)[:, attentive:]
+        parts.append(cluster(features[:, attentive:], centres, neighbours=neighbours, real=inattentive))
     return Assignment.join(order, *parts)

@@ -1,7 +1,7 @@
 """Step 3: cluster the inattentive tokens by simplified density peaks (SCE-MAE, equations 1-3)."""
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from batvit.core.assignment import Assignment
@@ -11,13 +11,20 @@ from batvit.core.precision import products
 HUGE = 1e30
 
 
-def cluster(features: Float[Tensor, "batch tokens channels"], centres: int, *, neighbours: int | None = None) -> Assignment:
+def cluster(
+    features: Float[Tensor, "batch tokens channels"],
+    centres: int,
+    *,
+    neighbours: int | None = None,
+    real: Bool[Tensor, "batch tokens"] | None = None,
+) -> Assignment:
     """One pass of density peaks: choose centres that are dense and far from denser tokens; the rest join the nearest.
 
     Args:
         features: (B, I, C).
         centres: how many clusters, 1 to I.
         neighbours: take the density over this many nearest tokens, itself included; over all of them when None.
+        real: False where a token is padding: it is nobody's neighbour, and no centre while there are real ones.
 
     Returns:
         I tokens to ``centres`` groups, total and onto. Equal scores and equal distances go to the lower index.
@@ -28,7 +35,11 @@ def cluster(features: Float[Tensor, "batch tokens channels"], centres: int, *, n
     if not 1 <= centres <= features.shape[1]:
         raise ValueError(f"centres must lie in 1 .. {features.shape[1]}, the number of tokens, got {centres}")
     squared = squared_distances(features)
-    log_rho = log_density(squared, width=features.shape[-1], neighbours=neighbours)
+    if real is not None:
+        squared = squared.masked_fill(~real.unsqueeze(1), torch.inf)
+    log_rho = log_density(squared, width=features.shape[-1], neighbours=neighbours, padded=real is not None)
+    if real is not None:
+        log_rho = log_rho.masked_fill(~real, -torch.inf)
     # the largest rho_i * delta_i, in logarithms: far from one another, all rho_i would underflow to one tie
     score = torch.add(log_rho, separation(squared, log_rho).log(), alpha=0.5)
     centre = score.argsort(dim=1, descending=True, stable=True)[:, :centres]
@@ -61,21 +72,24 @@ def squared_distances(features: Float[Tensor, "batch tokens channels"]) -> Float
 
 
 def log_density(
-    squared: Float[Tensor, "batch tokens tokens"], *, width: int, neighbours: int | None
+    squared: Float[Tensor, "batch tokens tokens"], *, width: int, neighbours: int | None, padded: bool = False
 ) -> Float[Tensor, "batch tokens"]:
     """Logarithm of rho_i = exp(-mean_j ||t_i - t_j||^2 / C), over all tokens or the nearest ``neighbours``.
 
     The published sum is printed without the minus and underflows in float32; hence the mean, scaled by the width C.
-    May overwrite the distance of each token to itself, which no later step reads.
+    ``padded``: some are padding, infinitely far away, and do not count. May overwrite the distance of each token to itself,
+    which no later step reads.
     """
     tokens = squared.shape[-1]
-    if neighbours is None or neighbours >= tokens:
-        return squared.sum(dim=-1) / (-width * tokens)
-    if neighbours == 2:
+    if neighbours == 2 < tokens:
         # itself, at distance 0, and the nearest other: a minimum is ten times cheaper than a selection
         _diagonal(squared).fill_(torch.inf)
         return squared.amin(dim=-1) / (-width * neighbours)
-    return squared.topk(neighbours, dim=-1, largest=False).values.sum(dim=-1) / (-width * neighbours)
+    nearest = squared if neighbours is None or neighbours >= tokens else squared.topk(neighbours, dim=-1, largest=False).values
+    if not padded:
+        return nearest.sum(dim=-1) / (-width * nearest.shape[-1])
+    real = nearest.isfinite()
+    return nearest.where(real, 0).sum(dim=-1) / (-width * real.sum(dim=-1).clamp(min=1))
 
 
 def separation(
@@ -86,9 +100,10 @@ def separation(
     For the densest token a huge number: its published value, max_j ||t_i - t_j||, puts it first among the centres just the
     same, as no other rho or delta can be larger.
     """
-    rank = ranks(log_density.argsort(dim=1, descending=True, stable=True)).to(squared.dtype) * HUGE
-    # below every distance where j is denser than i, above where it is not: cheaper than a mask
-    barrier = (rank + HUGE / 2).unsqueeze(1) - rank.unsqueeze(2)
+    rank = ranks(log_density.argsort(dim=1, descending=True, stable=True)).int()
+    # below every distance where j is denser than i, above where it is not: cheaper than a mask. Integers are subtracted, which
+    # no engine rounds, whatever it computes in
+    barrier = (rank.unsqueeze(1) - rank.unsqueeze(2)).to(squared.dtype).mul_(HUGE).add_(HUGE / 2)
     return torch.maximum(squared, barrier).amin(dim=2)
 
 

@@ -3,8 +3,9 @@
 The cumulative importance is inverted at evenly spaced levels, so that a part of the image keeps tokens by the importance it
 holds. Published, several levels may meet in one token, and an image then keeps fewer; here the places left go to the most
 important tokens not yet taken, so that shapes stay fixed. The published score is the attention times the norm of the value; a
-site hears no values, so here it is the attention alone. Published in most blocks of a model; :mod:`batvit.budget` takes it at
-three sites, like other plans that drop tokens by importance.
+site hears no values, so here it is the attention alone. It is added up in the order of the image; the authors' code sorts it
+before, so that levels fall among tokens of like importance. Published in most blocks of a model; :mod:`batvit.budget` takes it
+at three sites, like other plans that drop tokens by importance.
 """
 
 import torch

@@ -15,4 +15,5 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
         centres=counts.centres,
         matching=config.matching,
         neighbours=config.neighbours,
+        real=evidence.size > 0 if evidence.padded else None,
     )

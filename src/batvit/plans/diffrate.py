@@ -3,7 +3,8 @@
 The class token's attention ranks the tokens. Of those that go the last are lost; the others, more important, each join the most
 similar (cosine) of those that stay. How many, the paper learns for each model and budget: its published counts are
 :data:`SCHEDULES`. For other budgets :func:`shares` has what lies between them; at a step that none of them has, the share of
-merges is their average, about a half.
+merges is their average, about a half. A group is the mean of its members weighted by size, and counts for all of them, as in
+ToMe; the authors' code takes the plain mean, and lessens the size of what is merged by how unlike it is.
 """
 
 import math

@@ -54,4 +54,4 @@ def _fused(evidence: Evidence, assignment: Assignment) -> Evidence:
     importance, size = evidence.importance.float(), evidence.size
     features = merge(evidence.features, assignment, importance * size)
     importance, size = sum_by_group(importance, assignment), sum_by_group(size, assignment)
-    return Evidence(features, importance, size, evidence.depth, evidence.block)
+    return Evidence(features, importance, size, evidence.depth, evidence.block, evidence.padded)

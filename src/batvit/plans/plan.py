@@ -32,6 +32,8 @@ class Evidence(NamedTuple):
     """how many blocks the model has"""
     block: int = 0
     """which of them the site is in, from 0"""
+    padded: bool = False
+    """whether some tokens are padding: they have size 0"""
 
 
 @dataclass(frozen=True)
