@@ -21,8 +21,8 @@ demo: install
 	$(BIN)/batvit demo
 
 test: install
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope -m "not unchecked" $(SHAPES)
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope -m unchecked
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder -m "not unchecked" $(SHAPES)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder -m unchecked
 
 # what the tests reach; they take half as long again
 coverage: install

@@ -16,6 +16,24 @@ torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# a module goes to one worker: one that takes minutes must not begin when the others are done
+LONGEST = (
+    "test_processes",
+    "test_checkpoints",
+    "test_exporter",
+    "test_cli_bench",
+    "test_compiled",
+    "test_cli_export",
+    "test_loop",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest modules first; the order is otherwise as it is."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+
+
 @pytest.fixture(scope="session")
 def imported():
     """Import a file of the repository that is in no package, anew each time, by its path from the root."""

@@ -231,7 +231,6 @@ def test_compiled_models_are_compared_beside_the_eager_ones():
     assert found.when_compiled.compile_mode == "default"
     assert found.when_compiled.when_compiled is None
     assert found.when_compiled.mac_ratio == found.mac_ratio == 2
-    assert found.when_compiled.dense.step_time != found.dense.step_time
     # what was not measured compiled is not said of it
     fields, eager = found.when_compiled.to_dict(), found.to_dict()
     for name in ("peak_memory_mb", "dense_peak_memory_mb"):

@@ -44,6 +44,12 @@ def test_a_family_falls_from_everything_to_almost_nothing(method, model):
             assert counts.tokens_in - counts.tokens_out <= PLANS[family.at(1.0).method].most * counts.tokens_in
 
 
+@pytest.mark.parametrize("method", contenders())
+def test_every_contender_spares_the_last_mlp_what_no_head_reads(method, model):
+    config = Family.of(method, model).at(0.6)
+    assert (config.prefix_only, config.align) == (True, 1)
+
+
 # the others spread as one of these does
 @pytest.mark.parametrize("method", ["bat", "tome", "diffrate"])
 def test_macs_are_met_from_below(method, model):

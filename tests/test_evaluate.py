@@ -54,6 +54,13 @@ def test_accuracy_is_what_counting_gives(size):
     assert found.top5 == 20 * sum(label in row[:5] for row, label in zip(order, labels, strict=True))
     assert (found.top1_err, found.top5_err) == (100 - found.top1, 100 - found.top5)
     assert found.agreement == 100
+    assert found.loss == pytest.approx(float(nn.functional.cross_entropy(rows, torch.tensor(labels))))
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_labels_that_no_class_has_are_refused(label):
+    with pytest.raises(ValueError, match=rf"a: labels {min(label, 0)} \.\. {max(label, 0)} do not fit 3 classes"):
+        evaluate({"a": Table(one_hot([0, 1], 3))}, batches([0, label], 2))
 
 
 def test_every_module_goes_back_to_its_mode():

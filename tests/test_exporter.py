@@ -22,7 +22,7 @@ from batvit.card import Card
 from batvit.checkpoint import create_model
 from batvit.data import image_folder, loader
 from batvit.engines import load_engine
-from batvit.exporter import Exported, export
+from batvit.exporter import Exported, _move, export
 from batvit.testing import randomised
 
 graphs = pytest.mark.unchecked
@@ -426,6 +426,17 @@ def test_a_card_is_what_it_was_after_reading():
         crop_mode="center",
     )
     assert Card.from_json(card.to_json(), Path("x")) == card
+
+
+def test_what_came_to_be_there_meanwhile_stays(tmp_path):
+    for folder in ("draft", "there"):
+        (tmp_path / folder).mkdir()
+    for name in ("a.bin", "a.xml"):
+        (tmp_path / "draft" / name).write_text("new")
+    (tmp_path / "there" / "a.xml").write_text("old")
+    with pytest.raises(FileExistsError, match=r"a\.xml exists; remove it or name another file"):
+        _move(tmp_path / "draft", tmp_path / "there")
+    assert [path.read_text() for path in (tmp_path / "there").iterdir()] == ["old"]
 
 
 # real photographs

@@ -44,6 +44,18 @@ def test_the_plans_have_these_names():
     assert {name: plan.drops for name, plan in PLANS.items()} == expected
 
 
+def test_what_the_papers_weigh_and_compare():
+    plain = ("importance", False, "tokens")
+    sizes = ("size", True, "keys")
+    expected = dict.fromkeys(PLANS, plain) | dict.fromkeys(
+        ("tome", "pitome", "tofu", "atc", "atc_complete", "atc_single"), sizes
+    )
+    expected |= {"bat": ("importance", True, "tokens"), "diffrate": ("size", True, "tokens")}
+    expected |= {"mctf": ("importance_size", True, "tokens")}
+    configs = {name: BATConfig(method=name, **plan.published) for name, plan in PLANS.items()}
+    assert {name: (c.weight, c.size_aware, c.similarity) for name, c in configs.items()} == expected
+
+
 @pytest.mark.parametrize("method", PLANS)
 def test_a_plan_says_how_its_paper_uses_it(method):
     plan = PLANS[method]

@@ -241,5 +241,6 @@ def test_a_block_run_again_by_checkpointing_is_recorded_once():
     model.set_grad_checkpointing()
     with batvit.trace(model) as trace:
         model.train()(torch.randn(1, 3, *model.patch_embed.img_size)).sum().backward()
+    assert trace.sites
     assert [site.origin.groups for site in trace.sites] == list(TOKENS)[: len(trace.sites)]
     assert len({site.counts.block for site in trace.sites}) == len(trace.sites)

@@ -216,6 +216,20 @@ def test_the_dense_model_is_no_distance_from_itself(model, data):
     assert found.drop == 0
 
 
+def test_loss_is_the_divergence_from_the_dense_models_word(model, data):
+    reduced, heard = batvit.patch(light_copy(model), SHAPE.at(2.0, anatomy_of(model))), []
+    found = judge(reduced, data, lambda step, loss: heard.append((step, loss)))
+    with torch.no_grad():
+        p, q = (torch.cat([each(images) for images in data.batches]).double().softmax(1) for each in (model, reduced))
+    each, other = (p * (p / q).log()).sum(1), (q * (q / p).log()).sum(1)
+    torch.testing.assert_close(found.losses.double(), each, rtol=1e-3, atol=1e-6)
+    assert not torch.allclose(each, other, rtol=1e-2)
+    assert found.lost.tolist() == (100.0 * (p.argmax(1) != q.argmax(1))).tolist()
+    ends = list(itertools.accumulate(map(len, data.batches)))
+    assert [step for step, _ in heard] == list(range(len(ends)))
+    assert [loss for _, loss in heard] == pytest.approx([float(each[:end].mean()) for end in ends], rel=1e-3)
+
+
 def test_labels_count_instead_if_they_are_given(model):
     data = calibration(model, labelled=True)
     reduced = batvit.patch(light_copy(model), SHAPE.at(2.0, anatomy_of(model)))

@@ -1,6 +1,7 @@
 """What is particular to timm's models, and what is refused."""
 
 import copy
+import itertools
 import subprocess
 import sys
 import warnings
@@ -20,7 +21,7 @@ import batvit
 from batvit.backbones import patch as patching
 from batvit.backbones.patch import anatomy_of, reductions
 from batvit.backbones.site import Heard, Reduce, Tokens
-from batvit.core import Assignment
+from batvit.core import Assignment, assign, merge
 
 
 def small(name, **settings):
@@ -253,6 +254,32 @@ def test_a_site_makes_the_bias_of_what_it_leaves(method, size_aware):
     assert torch.equal(after.bias[:, 0, 0, 0], torch.zeros(2))
     torch.testing.assert_close(after.bias[:, 0, 0, 1:].exp(), after.size)
     assert (after.size.max() > 1) == (method == "bat")
+
+
+@pytest.mark.parametrize("weight", ["importance", "size", "importance_size"])
+@pytest.mark.parametrize("similarity", ["tokens", "keys"])
+@pytest.mark.parametrize("keep_norm", [False, True])
+def test_a_site_groups_by_similarity_and_merges_by_weight(weight, similarity, keep_norm):
+    config = batvit.BATConfig(tokens=(12,), blocks=(0,), weight=weight, similarity=similarity, keep_norm=keep_norm)
+    site = Reduce(config, 0, depth=1, prefix=1, class_token=True)
+    x, queries, keys = torch.randn(3, 2, 3, 50, 48, generator=torch.Generator().manual_seed(0))
+    size = (torch.arange(49.0) % 5 + 1).expand(2, -1)
+    before, heard = replace(Tokens.start(x[:, 0], 1), size=size), Heard(queries, keys, 0.1)
+    importance, counts, image = site.importance(before, heard), site.counts(49), x[:, 0, 1:]
+    features = {"tokens": image, "keys": keys.mean(dim=1)[:, 1:]}
+    groups = {
+        name: assign(each, importance, attentive=counts.attentive, pairs=counts.pairs, centres=counts.centres)
+        for name, each in features.items()
+    }
+    weights = {"importance": importance, "size": size, "importance_size": importance * size}
+    merged = {
+        (one, other, kept): merge(image, groups[one], weights[other], keep_norm=kept)
+        for one, other, kept in itertools.product(groups, weights, (False, True))
+    }
+    found = site(before, heard)
+    assert torch.equal(found.origin.index, groups[similarity].index)
+    near = [key for key, each in merged.items() if torch.allclose(found.x[:, 1:], each, rtol=1e-5, atol=1e-5)]
+    assert near == [(similarity, weight, keep_norm)]
 
 
 def test_dense_attention_stays_unmasked_until_tokens_are_merged(monkeypatch):

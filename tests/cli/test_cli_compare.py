@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -385,6 +386,13 @@ def test_the_speed_is_the_median_of_the_ratios_of_single_rounds():
     _fill_times(row, ([10.0, 20.0, 30.0], [10.0, 5.0, 30.0]), ([1.0, 3.0], [1.0, 1.0]), 4)
     assert (row.speedup, row.step_time, row.samples_per_sec) == (1.0, 10.0, 400.0)
     assert (row.realised_share, row.latency_speedup, row.latency_ms) == (0.5, 2.0, 1.0)
+
+
+def test_a_share_is_one_of_the_dense_models_time(monkeypatch):
+    monkeypatch.setattr("batvit.compare.in_turns", lambda *a, **k: [[10.0, 20.0, 30.0], [5.0, 10.0, 15.0]])
+    model = timm.create_model("deit_tiny_patch16_224", depth=4, embed_dim=48, num_classes=3, img_size=32)
+    clock = Clock(model, torch.zeros(1, 3, 32, 32), 1)
+    assert clock.share(batvit.BATConfig(tokens=(2,), blocks=(1,))) == 0.5
 
 
 class Told(Clock):

@@ -189,6 +189,19 @@ def test_tune_goes_on_with_the_same_weights_and_pictures_alone(given, tmp_path, 
     assert "begun with weights = " in capsys.readouterr().err
 
 
+def test_a_picture_that_is_cut_short_can_be_skipped_afterwards(given, tmp_path, alone, capsys):
+    place = given.index("--data") + 1
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(given[place], data)
+    path = next(data.rglob("*.png"))
+    path.write_bytes(path.read_bytes()[:2000])
+    mine = [*given[:place], str(data), *given[place + 1 :]]
+    assert tune(mine, out, "--target-macs", "0.7", "--trials", 1) == 2
+    assert f"{path.name}: cannot be read as a picture" in capsys.readouterr().err
+    assert tune(mine, out, "--target-macs", "0.7", "--trials", 1, "--skip-unreadable", "--held-apart", 3) == 0
+    assert (out / "config.json").is_file()
+
+
 def test_pictures_without_labels_may_lie_anywhere(given, tmp_path, alone, capsys):
     place = given.index("--data") + 1
     for i, path in enumerate(sorted(Path(given[place]).rglob("*.png"))):

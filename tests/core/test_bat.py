@@ -5,8 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batvit.config import BATConfig, Counts
 from batvit.core import Assignment, assign, cluster, decouple, match, merge
 from batvit.core.decouple import take
+from batvit.plans import PLANS, Evidence
 
 
 @st.composite
@@ -67,6 +69,20 @@ def test_moving_the_tokens_moves_their_groups(matching, case, seed, data):
     moved = assign(features[:, order], importance[:, order], **fields, matching=matching)
     # importance sorts the tokens, so that even the groups keep their numbers
     assert torch.equal(moved.index, straight.index[:, order])
+
+
+def test_padding_changes_no_group_of_the_others():
+    features, importance = random_tokens(1, 12)
+    fields = {"attentive": 4, "pairs": 1, "centres": 3, "neighbours": 2}
+    expected = assign(features, importance, **fields).index
+    real = torch.ones(features.shape[0], 16, dtype=torch.bool)
+    real[:, [0, 5, 6, 15]] = False
+    padded = torch.zeros(*real.shape, features.shape[-1]).masked_scatter(real.unsqueeze(-1), features)
+    weighed = torch.zeros(real.shape).masked_scatter(real, importance)
+    assert torch.equal(assign(padded, weighed, **fields, real=real).index[real], expected.flatten())
+    evidence = Evidence(padded, weighed, real.float(), depth=1, padded=True)
+    config = BATConfig(tokens=(6,), blocks=(0,), neighbours=2)
+    assert torch.equal(PLANS["bat"].decide(evidence, Counts(0, 16, 4, 1, 3, 6), config).index[real], expected.flatten())
 
 
 def test_assign_joins_match_and_cluster():

@@ -135,6 +135,25 @@ def test_a_stream_is_opened_anew_every_epoch_and_what_was_used_is_passed_over():
     assert all(torch.equal(a, b) for a, b in zip(first[2:], late, strict=True))
 
 
+class Drawn(torch.utils.data.IterableDataset):
+    """Its views are drawn as timm's transforms draw them, from torch's own generator."""
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def __iter__(self):
+        while True:
+            yield torch.rand(2), 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_no_two_processes_have_the_same_views_of_a_stream(workers):
+    parts = [Batching(Stream(20, Drawn), TrainConfig(batch_size=8, workers=workers), Part(rank, 2)) for rank in (0, 1)]
+    first, other = ([image for image, _ in part.epoch(1)] for part in parts)
+    assert len(first) == len(other) == 2
+    assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
 @pytest.mark.parametrize(
     ("fields", "processes", "message"),
     [

@@ -405,22 +405,22 @@ def test_warming_up_needs_a_reduction(data):
 
 def test_tokens_fall_step_by_step_and_accuracy_is_that_of_the_whole_reduction(data):
     reduction = batvit.BATConfig.preset("paper", tokens=(4,), blocks=(1,))
-    model, counts, evaluated = batvit.patch(vit(), reduction), [], []
+    model, counts, evaluated, accuracy = batvit.patch(vit(), reduction), [], [], []
     sites = lambda: [site.tokens_out for site in schedule(model)]  # noqa: E731
     config = dataclasses.replace(SHORT, epochs=4, keep_warmup_start=1, keep_warmup_epochs=2, keep_warmup_steps=2)
-    fit(
-        model,
-        *data,
-        config,
-        reduce=reducer(reduction),
-        progress=lambda step: counts.append(sites()),
-        on_epoch=lambda e: evaluated.append(sites()),
-    )
+
+    def on_epoch(epoch):
+        evaluated.append(sites())
+        own = evaluate({"model": model}, data[1])["model"]
+        accuracy.append((epoch.top1, epoch.eval_loss) == pytest.approx((own.top1, own.loss), rel=1e-5))
+
+    fit(model, *data, config, reduce=reducer(reduction), progress=lambda step: counts.append(sites()), on_epoch=on_epoch)
     # of 16 tokens 4 are to stay: in two steps on the way 12 and 8, after a third and two thirds of a cosine
     assert [list(key) for key, _ in itertools.groupby(counts)] == [[], [12], [8], [4]]
     assert counts[:6] == [[]] * 6
     assert counts[18:] == [[4]] * 6
     assert evaluated == [[4]] * 4
+    assert accuracy == [True] * 4
 
 
 @pytest.mark.unchecked

@@ -39,11 +39,12 @@ def alone(folder, name, *more):
 
 
 def two(folder):
+    """Two processes, each update in two parts."""
     # the address that the machine's own name stands for may be out of reach
     loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "GLOO_SOCKET_IFNAME": loopback}
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port()), "-m", "batvit")
-    command = [sys.executable, *launcher, *arguments(folder, "two")]
+    command = [sys.executable, *launcher, *arguments(folder, "two", "--grad-accum-steps", "2")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done
@@ -80,9 +81,3 @@ def test_two_processes_reproduce_one(folder):
     assert batvit.BATConfig.beside(folder / "two" / "last.safetensors").keep_rate is not None
     # the first process alone talks
     assert len(said.stdout.splitlines()) == 3
-
-
-def test_accumulated_parts_reproduce_a_whole_batch(folder):
-    alone(folder, "parts", "--grad-accum-steps", "4")
-    one, parts = (torch.tensor([line["loss"] for line in log_of(folder / name) if "loss" in line]) for name in ("one", "parts"))
-    torch.testing.assert_close(parts, one, rtol=2e-3, atol=0)

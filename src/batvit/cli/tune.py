@@ -72,8 +72,10 @@ def run(args: argparse.Namespace) -> None:
     dense = models.load_dense(args, pretrained=True)
     loaders, goal = _pictures(args, dense), _goal(args, dense)
     with claimed(folder):
-        _begin(args, folder, dense, loaders)
+        about = _about(args, folder, dense, loaders)
         calibration, held_apart = (Calibration.of(dense, list(batches), labelled=args.labels) for batches in loaders)
+        # not before all pictures were read: those that cannot be are left out the next time
+        options.write_json(folder / ABOUT, about)
         _tune(args, folder, dense, calibration, held_apart, goal)
 
 
@@ -161,15 +163,15 @@ def _pictures(args: argparse.Namespace, dense: nn.Module) -> list[Any]:
     return [loader(replace(pictures, samples=part), dense, batch_size=args.batch_size, workers=args.workers) for part in parts]
 
 
-def _begin(args: argparse.Namespace, folder: Path, dense: nn.Module, loaders: list[Any]) -> None:
-    """Write down what the search is about, and where time was taken, or refuse to go on with anything else."""
+def _about(args: argparse.Namespace, folder: Path, dense: nn.Module, loaders: list[Any]) -> dict[str, Any]:
+    """What the search is about, and where time is taken; refused if another was begun in the folder."""
     about = {name: getattr(args, name) for name in SAME} | {"img_size": list(data_config(dense)["input_size"][1:])}
     about |= {"weights": options.weights(args), "pictures": digest(options.stamped(loaders[0].dataset)), "commit": git_commit()}
     if args.target_macs is None:
         about |= options.machine(args.device)
     if (folder / ABOUT).exists():
         check_same(folder, read_json(folder / ABOUT), about)
-    options.write_json(folder / ABOUT, about)
+    return about
 
 
 def _goal(args: argparse.Namespace, dense: nn.Module) -> Goal:
