@@ -37,7 +37,15 @@ class Cut(Reduce):
         counts = self.counts(tokens.origin.tokens)
         batch, left = tokens.origin.batch, counts.tokens_out
         origin = Assignment(torch.zeros(batch, tokens.origin.tokens, dtype=torch.long), left)
-        return replace(tokens, x=tokens.x[:, : self.prefix + left], size=tokens.size[:, :left], origin=origin, bias=None)
+        return replace(
+            tokens,
+            x=tokens.x[:, : self.prefix + left],
+            size=tokens.size[:, :left],
+            origin=origin,
+            bias=None,
+            tables=(),
+            rows=(),
+        )
 
 
 def cut(model: nn.Module) -> nn.Module:

@@ -199,7 +199,7 @@ def time_block(
     peaks: list[float | None] = [None] * len(inputs)
     runs: list[Callable[[], Any]]
     if compile_mode is None:
-        peaks = [peak_memory(block, x, **arguments) for x, arguments in inputs]
+        peaks = [peak_memory(block, x, **arguments) or None for x, arguments in inputs]
         runs = [partial(block, x, **arguments) for x, arguments in inputs]
     else:
         torch.compiler.reset()

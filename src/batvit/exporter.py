@@ -183,7 +183,7 @@ def _card(model: nn.Module, logits: Tensor, name: str | None, preprocessing: Map
 
 def _program(plain: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
     # a .pt2 keeps its example, which must be nobody's picture
-    example = torch.zeros(2, *images.shape[1:])
+    example = images.new_zeros(2, *images.shape[1:])
     return torch.export.export(plain, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
 

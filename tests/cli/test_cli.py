@@ -514,7 +514,7 @@ def test_eval_refuses_checkpoints_that_do_not_fit(refuses, weights, data, tmp_pa
 @pytest.mark.parametrize(("name", "own"), [("deit_tiny_patch16_224", 1000), ("vit_base_patch16_224.augreg_in21k", 21843)])
 def test_the_classes_that_the_weights_have_may_be_named(name, own):
     models.check_head(argparse.Namespace(model=name, checkpoint=None, num_classes=own))
-    for other in ("swin.unknown", "unknown", name):
+    for other in ("deit_tiny_patch16_224.unknown", "unknown", name):
         with pytest.raises(ValueError, match="random weights"):
             models.check_head(argparse.Namespace(model=other, checkpoint=None, num_classes=own - 1))
 

@@ -254,8 +254,6 @@ def test_export_refuses(small, data, refuses, tmp_path, monkeypatch, arguments, 
     (tmp_path / "there.pt2").touch()
     # before any work
     monkeypatch.setattr(timm, "create_model", lambda *a, **k: pytest.fail("a model was created"))
-    if "gone" in arguments:
-        monkeypatch.undo()
     places = {"DATA": data, "gone": tmp_path / "gone", "CHECKPOINT": small[2]}
     given = [places.get(a, tmp_path / a if a.endswith((".onnx", ".data", ".xml", ".pt2", ".pth")) else a) for a in arguments]
     assert said in refuses("export", *small, *given)
@@ -354,6 +352,8 @@ def test_no_output_takes_the_place_of_what_is_read(data, refuses, tmp_path, comm
     assert settings.read_text() == "{}"
     if command == "eval":
         assert "would overwrite" in refuses(command, NAME, *given, "--json", picture_labels)
+    beside = tmp_path / "w.batvit.json"
+    assert "would overwrite" in refuses(command, NAME, *given, "--checkpoint", tmp_path / "w.safetensors", "--json", beside)
 
 
 def test_the_files_of_an_exported_model_are_kept(refuses, tmp_path):

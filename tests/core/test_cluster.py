@@ -77,6 +77,13 @@ def test_padding_sways_no_choice(neighbours, seed):
     assert not torch.equal(cluster(padded, 4, neighbours=neighbours).index[real], expected.flatten())
 
 
+def test_padding_does_not_round_the_distances_of_others():
+    x = (random_tokens(0, 12) + 50).bfloat16()
+    real = (torch.arange(60) < 12).unsqueeze(0)
+    padded = torch.cat([x, torch.zeros(1, 48, 4, dtype=torch.bfloat16)], dim=1)
+    torch.testing.assert_close(squared_distances(padded, real)[:, :12, :12], squared_distances(x), rtol=0.05, atol=0.05)
+
+
 def test_padding_is_a_cluster_where_nothing_else_is_left():
     real = torch.tensor([[True, False, False]])
     assert cluster(torch.tensor([[[1.0], [0.0], [0.0]]]), 2, neighbours=2, real=real).index[0].tolist() == [0, 1, 0]

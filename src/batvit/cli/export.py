@@ -5,10 +5,9 @@ import random
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from batvit.cli import models, options
-from batvit.data import loader, unlabelled
+from batvit.data import Pictures, loader, unlabelled
 from batvit.engines import SUFFIXES, weights_beside
 from batvit.exporter import check_target, export
 
@@ -36,11 +35,10 @@ def run(args: argparse.Namespace) -> None:
     """Write the file, then say how it compares."""
     output = Path(args.output)
     _check(args, output)
+    pictures = None if args.data is None else _pictures(args)
     model = models.load_dense(args, pretrained=True) if args.dense else models.load(args, pretrained=True).reduced
-    images = None if args.data is None else _pictures(args, model)
+    images = None if pictures is None else [image for image, _ in loader(pictures, model, batch_size=1)]
     calibration = images[args.samples :] if args.int8 and images is not None else None
-    if calibration is not None and not calibration:
-        raise ValueError(f"--int8 needs more pictures than the {args.samples} compared on; lower --samples, or give more")
     shown = None if images is None else torch.cat(images[: args.samples])
     done = export(model, output, name=args.model, images=shown, calibration=calibration, opset=args.opset)
     options.say(
@@ -75,9 +73,11 @@ def _check(args: argparse.Namespace, output: Path) -> None:
     models.check_head(args)
 
 
-def _pictures(args: argparse.Namespace, model: nn.Module) -> list[torch.Tensor]:
-    """Some pictures of a folder, chosen by a fixed seed, one a batch: those to compare on, then those to calibrate on."""
+def _pictures(args: argparse.Namespace) -> Pictures:
+    """Some pictures of a folder, chosen by a fixed seed: those to compare on, then those to calibrate on."""
     pictures = unlabelled(args.data, skip_unreadable=args.skip_unreadable)
+    if args.int8 and len(pictures) <= args.samples:
+        raise ValueError(f"--int8 needs more pictures than the {args.samples} compared on; lower --samples, or give more")
     random.Random(0).shuffle(pictures.samples)  # noqa: S311
     pictures.samples = pictures.samples[: args.samples + CALIBRATION * args.int8]
-    return [image for image, _ in loader(pictures, model, batch_size=1)]
+    return pictures

@@ -31,7 +31,10 @@ class Models(NamedTuple):
     @property
     def runtime(self) -> str:
         """What runs them, with its version."""
-        return self.reduced.runtime if isinstance(self.reduced, Engine) else f"torch {torch.__version__}"
+        if not (isinstance(self.dense, Engine) and isinstance(self.reduced, Engine)):
+            return f"torch {torch.__version__}"
+        dense, reduced = self.dense.runtime, self.reduced.runtime
+        return reduced if dense == reduced else f"{dense} dense, {reduced} reduced"
 
     @property
     def cost(self) -> dict[str, Any]:
@@ -105,6 +108,8 @@ def inputs(args: argparse.Namespace) -> list[str]:
     names = ("checkpoint", "config", "class_map", "dense_file", "teacher", "picture")
     files = [getattr(args, name) for name in names if getattr(args, name, None) is not None]
     exported = [path for path in (args.model, getattr(args, "dense_file", None)) if path is not None and is_exported(path)]
+    if getattr(args, "checkpoint", None) is not None:
+        files.append(str(BATConfig.path_beside(args.checkpoint)))
     return files + exported + [str(weights_beside(Path(path))) for path in exported]
 
 

@@ -29,7 +29,7 @@ def assign(
         importance: (B, N), the class attention.
         attentive, pairs, centres: counts, as :meth:`batvit.BATConfig.schedule` gives them.
         matching, neighbours: see :func:`match` and :func:`cluster`.
-        real: False where a token is padding, which has no importance and so is clustered.
+        real: False where a token is padding, which has no importance, and so is clustered unless all real ones are attentive.
     """
     order = decouple(importance)
     features = take(features, order)

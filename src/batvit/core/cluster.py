@@ -34,7 +34,7 @@ def cluster(
     """
     if not 1 <= centres <= features.shape[1]:
         raise ValueError(f"centres must lie in 1 .. {features.shape[1]}, the number of tokens, got {centres}")
-    squared = squared_distances(features)
+    squared = squared_distances(features, real)
     if real is not None:
         squared = squared.masked_fill(~real.unsqueeze(1), torch.inf)
     log_rho = log_density(squared, width=features.shape[-1], neighbours=neighbours, padded=real is not None)
@@ -54,8 +54,10 @@ def join_nearest(
     return take(squared, centre).min(dim=1).indices.scatter_(1, centre, itself)
 
 
-def squared_distances(features: Float[Tensor, "batch tokens channels"]) -> Float[Tensor, "batch tokens tokens"]:
-    """||t_i - t_j||^2, by one matrix product, so that a FLOP counter sees it.
+def squared_distances(
+    features: Float[Tensor, "batch tokens channels"], real: Bool[Tensor, "batch tokens"] | None = None
+) -> Float[Tensor, "batch tokens tokens"]:
+    """||t_i - t_j||^2, by one matrix product, so that a FLOP counter sees it. Padding, where ``real`` is False, holds zeros.
 
     Off by the rounding of that product: in bfloat16 by at most about 1/128 of the largest squared distance from the mean
     token, whatever all tokens have in common; in float32 by some 1e-7 of the largest squared length.
@@ -63,7 +65,10 @@ def squared_distances(features: Float[Tensor, "batch tokens channels"]) -> Float
     if features.dtype == torch.bfloat16:
         # its product is rounded, and what all tokens have in common would leave nothing of their differences. float32 has
         # digits to spare, and stays as it is: tokens that are equally far apart by few digits stay so
-        features = features - features.mean(dim=1, keepdim=True, dtype=torch.float32).bfloat16()
+        mean = features.mean(dim=1, keepdim=True, dtype=torch.float32)
+        if real is not None:
+            mean = mean * (real.shape[1] / real.sum(dim=1).clamp(min=1)).view(-1, 1, 1)
+        features = features - mean.bfloat16()
     squared = products(features, features)
     norm = _diagonal(squared).clone()
     # changed where it lies: to allocate a matrix takes longer than to compute it. The norms are added up first, so that
