@@ -98,6 +98,12 @@ def test_a_bad_keep_rate_is_one_line(refused, keep_rate):
     refused("keep_rate", keep_rate=keep_rate)
 
 
+def test_a_process_ends_with_two_and_one_line(options):
+    done = subprocess.run([sys.executable, str(EXAMPLE), *options(classes=4)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_class_with_too_few_pictures_is_named(refused, tmp_path):
     for name, count in {"few": 3, "many": 4}.items():
         (tmp_path / name).mkdir()

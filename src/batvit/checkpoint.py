@@ -15,7 +15,7 @@ import timm
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
-from batvit.files import write_atomic
+from batvit.files import first_line, write_atomic
 
 
 def create_model(
@@ -185,4 +185,4 @@ def _refusal(error: Exception) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return textwrap.shorten((str(error).strip().splitlines() or [type(error).__name__])[0], 300, placeholder="…")
+    return textwrap.shorten(first_line(error), 300, placeholder="…")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from batvit.backbones.patch import anatomy_of
-from batvit.card import Card
+from batvit.card import PREPROCESSING, Card
 from batvit.copies import quiet_copy
 from batvit.data import data_config
 from batvit.engines import PACKAGES, SUFFIXES, Engine, load_engine, need, weights_beside
@@ -157,7 +157,7 @@ def _refuse_existing(path: Path) -> None:
 
 def _card(model: nn.Module, logits: Tensor, name: str | None, preprocessing: Mapping[str, Any], *, int8: bool) -> Card:
     cost, settings = info(model, name=name), data_config(model)
-    unknown = next((each for each in preprocessing if each not in settings or each == "input_size"), None)
+    unknown = next((each for each in preprocessing if each not in PREPROCESSING), None)
     if unknown is not None:
         raise ValueError(f"preprocessing tells of mean, std, interpolation, crop_pct and crop_mode, got {unknown!r}")
     settings |= preprocessing

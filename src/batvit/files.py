@@ -100,3 +100,8 @@ def read_json(path: str | Path) -> Any:
         raise FileNotFoundError(f"{path}: no such file") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a JSON file ({error})") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, or its class if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

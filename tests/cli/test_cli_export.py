@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import timm
 import torch
@@ -140,7 +141,7 @@ def test_eval_of_files_gives_what_the_models_give(small, data, written, tmp_path
     assert fields["models"].pop("model") == NAME
     # the engines round differently
     assert fields["files"].pop("loss") == pytest.approx(fields["models"].pop("loss"), abs=1e-3)
-    assert fields["files"].pop("runtime").startswith("ONNX Runtime 1.")
+    assert fields["files"].pop("runtime") == f"ONNX Runtime {onnxruntime.__version__}"
     assert fields["models"].pop("runtime") == f"torch {torch.__version__}"
     assert fields["files"].pop("int8") is False
     assert fields["files"] == fields["models"]
@@ -155,14 +156,14 @@ def test_eval_of_files_gives_what_the_models_give(small, data, written, tmp_path
         *(f"{fields['files'][name]:.2f}" for name in ("top1", "top5", "agreement")),
         f"{fields['files']['gmacs']:.3f}",
     ]
-    assert last.startswith("12 pictures, fp32, cpu, ONNX Runtime 1.")
+    assert last == f"12 pictures, fp32, cpu, ONNX Runtime {onnxruntime.__version__}"
 
 
 @graphs
 def test_files_run_on_the_cpu_where_there_is_a_gpu(data, written, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert ends("eval", written / "reduced.onnx", "--dense", written / "dense.onnx", "--data", data) == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith("12 pictures, fp32, cpu, ONNX Runtime 1.")
+    assert capsys.readouterr().out.splitlines()[-1] == f"12 pictures, fp32, cpu, ONNX Runtime {onnxruntime.__version__}"
 
 
 @graphs
@@ -188,7 +189,7 @@ def test_another_engine_is_timed_under_its_own_name(written, tmp_path, capsys):
     arguments = ("--batch-size", 2, "--rounds", 2, "--threads", 1, "--json", tmp_path / "b.json")
     assert ends("bench", written / "reduced.onnx", "--dense", written / "dense.onnx", *arguments) == 0
     fields = json.loads((tmp_path / "b.json").read_text())
-    assert fields["runtime"].startswith("ONNX Runtime 1.")
+    assert fields["runtime"] == f"ONNX Runtime {onnxruntime.__version__}"
     assert f"fp32, eager, cpu, 1 CPU threads, {fields['runtime']}; median of 2 in turns" in capsys.readouterr().out
     (row,) = fields["results"]
     # nothing is seen of what happens in there

@@ -71,7 +71,7 @@ def never_stopped(data, tmp_path_factory):
     return folder, fit(vit(), *data, WARM, output=folder, reduce=reducer(REDUCTION))
 
 
-@pytest.mark.parametrize("update", [1, 8, 12])
+@pytest.mark.parametrize("update", [1, 5, 8, 12, 17])
 def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, never_stopped, update):
     folder, whole = never_stopped
     with pytest.raises(Interrupted):

@@ -81,3 +81,9 @@ def test_two_processes_reproduce_one(folder):
     assert batvit.BATConfig.beside(folder / "two" / "last.safetensors").keep_rate is not None
     # the first process alone talks
     assert len(said.stdout.splitlines()) == 3
+
+
+def test_accumulated_parts_reproduce_a_whole_batch(folder):
+    alone(folder, "parts", "--grad-accum-steps", "4")
+    one, parts = (torch.tensor([line["loss"] for line in log_of(folder / name) if "loss" in line]) for name in ("one", "parts"))
+    torch.testing.assert_close(parts, one, rtol=2e-3, atol=0)

@@ -10,10 +10,10 @@ from rich.table import Table
 
 from batvit.backbones.patch import anatomy_of, reductions
 from batvit.benchmark import COMPILE_MODES, Comparison, as_csv, compare
-from batvit.cli import first_line, is_memory, models, options, per_block
+from batvit.cli import is_memory, models, options, per_block
 from batvit.data import data_config
 from batvit.engines import Engine, is_exported
-from batvit.files import write_atomic
+from batvit.files import first_line, write_atomic
 from batvit.plots import plot_speedup
 from batvit.visualize import FIGURE_FORMATS, save
 
@@ -87,7 +87,7 @@ def _explained() -> Iterator[None]:
     except RuntimeError as error:
         if not _is_of_the_compiler(error) or is_memory(error):
             raise
-        raise ValueError(f"--compile does not work here ({str(error).splitlines()[0]}); leave it out") from error
+        raise ValueError(f"--compile does not work here ({first_line(error)}); leave it out") from error
 
 
 def _is_of_the_compiler(error: RuntimeError) -> bool:

@@ -103,14 +103,13 @@ def load_dense(args: argparse.Namespace, *, pretrained: bool) -> nn.Module:
     return unpatch(dense.to(device=device, dtype=dtype).eval())
 
 
-def inputs(args: argparse.Namespace) -> list[str]:
+def inputs(args: argparse.Namespace) -> list[str | Path]:
     """The files that a command reads, which no output may overwrite."""
     names = ("checkpoint", "config", "class_map", "dense_file", "teacher", "picture")
     files = [getattr(args, name) for name in names if getattr(args, name, None) is not None]
     exported = [path for path in (args.model, getattr(args, "dense_file", None)) if path is not None and is_exported(path)]
-    if getattr(args, "checkpoint", None) is not None:
-        files.append(str(BATConfig.path_beside(args.checkpoint)))
-    return files + exported + [str(weights_beside(Path(path))) for path in exported]
+    beside = [BATConfig.path_beside(args.checkpoint)] if args.checkpoint is not None else []
+    return [*files, *exported, *beside, *(weights_beside(Path(path)) for path in exported)]
 
 
 def check_head(args: argparse.Namespace) -> None:
