@@ -45,7 +45,9 @@ def check_writable(path: str | Path) -> Path:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
     if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"cannot write {path}: the folder {path.parent} is not writable")
+        raise PermissionError(
+            f"cannot write {path}: the folder {path.parent} is not writable; change its permissions or name another"
+        )
     if path.is_symlink():
         # what is written is what it points to
         check_writable(path.resolve())

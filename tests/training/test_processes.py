@@ -23,12 +23,6 @@ COMMON = (
 )
 
 
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 def arguments(folder, name, *more):
     return (*COMMON, "--checkpoint", str(folder / "weights.safetensors"), "--output", str(folder / name), *more)
 
@@ -43,7 +37,18 @@ def two(folder):
     # the address that the machine's own name stands for may be out of reach
     loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "GLOO_SOCKET_IFNAME": loopback}
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port()), "-m", "batvit")
+    # without a GPU it would start one process; told that there are several, it starts them through torchrun's own code
+    launcher = (
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "--main_process_port",
+        "0",
+        "-m",
+        "batvit",
+    )
     command = [sys.executable, *launcher, *arguments(folder, "two", "--grad-accum-steps", "2")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
