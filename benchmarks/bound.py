@@ -33,16 +33,17 @@ class Cut(Reduce):
     """Lets as many tokens go on as the reduction would, those that come first."""
 
     def forward(self, tokens: Tokens, heard: Any, tables: tuple[torch.Tensor, ...] = ()) -> Tokens:
-        """A view: nothing is computed, and no size is known."""
+        """A view: nothing is computed. Attention gets a bias of zeros where it would get one."""
         counts = self.counts(tokens.origin.tokens)
         batch, left = tokens.origin.batch, counts.tokens_out
         origin = Assignment(torch.zeros(batch, tokens.origin.tokens, dtype=torch.long), left)
+        bias = tokens.x.new_zeros(batch, 1, 1, self.prefix + left) if self.config.size_aware else None
         return replace(
             tokens,
             x=tokens.x[:, : self.prefix + left],
             size=tokens.size[:, :left],
             origin=origin,
-            bias=None,
+            bias=bias,
             tables=(),
             rows=(),
         )

@@ -11,6 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import batvit
 from batvit.checkpoint import create_model
+from batvit.timing import keep_freed_memory
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=14)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     dense = create_model(args.model).to(PRECISIONS[args.precision]).eval()
     reduced = batvit.patch(copy.deepcopy(dense), mode=args.mode, keep_rate=args.keep_rate)
     images = torch.randn(args.batch_size, 3, *dense.patch_embed.img_size).to(PRECISIONS[args.precision])

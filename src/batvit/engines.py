@@ -63,6 +63,8 @@ class OnnxEngine(Engine):
         runtime = need("onnx", "onnxruntime")
         settings = runtime.SessionOptions()
         settings.intra_op_num_threads, settings.log_severity_level = threads, 3
+        # between runs its threads would go on turning, and take the cores of whatever runs next
+        settings.add_session_config_entry("session.force_spinning_stop", "1")
         session = runtime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
         card = Card.from_json(session.get_modelmeta().custom_metadata_map.get(CARD), path)
         super().__init__(card, f"ONNX Runtime {runtime.__version__}")
@@ -99,7 +101,7 @@ class OpenVinoEngine(Engine):
             model.reshape(list(images.shape))
             self.requests[len(images)] = self.core.compile_model(model, "CPU", self.settings).create_infer_request()
         # the request writes its next result where this one lies
-        return torch.from_numpy(self.requests[len(images)].infer({0: images.numpy()})[0].copy())
+        return torch.from_numpy(self.requests[len(images)].infer({0: images.numpy()}, share_inputs=True)[0].copy())
 
 
 class ProgramEngine(Engine):

@@ -110,7 +110,7 @@ def export(
         try:
             program = _program(plain, images)
             WRITERS[form](program, draft, card, calibration, opset)
-            result = _compared(plain, load_engine(draft), images, path)
+            result = _compared(plain, _loaded(draft), images, path)
         except (ValueError, OSError):
             raise
         except Exception as error:
@@ -138,6 +138,14 @@ def check_target(path: Path, *, opset: int | None = None, int8: bool = False) ->
             allowed = f"must lie in {OLDEST_OPSET} .. {newest}" if form == "onnx" else "is for the format onnx"
             raise ValueError(f"opset {allowed}, got {opset} for {path.name}")
     return form
+
+
+def _loaded(draft: Path) -> Engine:
+    try:
+        return load_engine(draft)
+    except ValueError as error:
+        # it names the draft, and asks to export it again
+        raise RuntimeError(str(error.__cause__ or error)) from error
 
 
 def _move(source: Path, target: Path) -> None:

@@ -61,6 +61,7 @@ def time_share(model: nn.Module, images: Tensor, parts: Iterable[str], *, rounds
 
     The modules must not lie in one another, or time would count twice.
     """
+    keep_freed_memory()
     inside = [0.0]
     shares = []
 

@@ -36,6 +36,11 @@ def _write_onnx(
         verbose=False,
     )
     assert written is not None
+    made = written.model.opset_imports.get("")
+    if opset not in (None, made):
+        raise ValueError(
+            f"{path.name}: opset {opset} cannot be had of this torch and onnxscript, which give {made}; ask for that"
+        )
     written.model.metadata_props[CARD] = card.to_json()
     written.save(path)
 

@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 import os
+import random
 from importlib.metadata import version
 
 import pytest
@@ -334,6 +335,31 @@ def test_augmentation_gives_random_views_of_the_size_of_the_model():
     assert not torch.equal(first, second)
 
 
+def test_colours_change_and_rectangles_go_as_often_as_they_are_asked_to():
+    from PIL import Image
+
+    grey = Image.new("RGB", (40, 30), (128, 128, 128))
+    torch.manual_seed(0)
+    random.seed(0)
+
+    model = vit()
+    mean, std = (torch.tensor(data_config(model)[name]).view(3, 1, 1) for name in ("mean", "std"))
+
+    def kinds(**fields):
+        """How many views of twenty are another grey, and how many are not of one colour."""
+        view = augmentation(model, TrainConfig(**fields))
+        views = [view(grey) * std + mean for _ in range(20)]
+        plain = [found for found in views if float(found.max() - found.min()) < 0.01]
+        return sum(abs(float(found.mean()) - 128 / 255) > 0.01 for found in plain), len(views) - len(plain)
+
+    assert kinds(color_jitter=0.0, reprob=0.0) == (0, 0)
+    changed, erased = kinds(color_jitter=0.4)
+    assert changed > 10
+    assert erased == 0
+    assert kinds(color_jitter=0.0, reprob=1.0) == (0, 20)
+    assert 0 < kinds(color_jitter=0.0, reprob=0.5)[1] < 20
+
+
 def test_digits_are_split_the_same_way_every_time():
     (train, val), (again, _) = digits((16, 24), **GREY), digits((8, 8), **GREY)
     assert (len(train), len(val)) == (1437, 360)
@@ -355,6 +381,18 @@ def test_checkpointed_activations_change_nothing(data):
     assert [timeless(epoch) for epoch in kept] == [timeless(epoch) for epoch in again]
 
 
+def test_activations_are_checkpointed_while_it_trains(data):
+    model, seen = vit(), []
+    fit(
+        model,
+        *data,
+        dataclasses.replace(SHORT, grad_checkpointing=True),
+        progress=lambda step: seen.append(model.grad_checkpointing),
+    )
+    assert seen == [True] * 12
+    assert not model.grad_checkpointing
+
+
 def test_a_model_that_offers_no_checkpointing_is_refused(data):
     with pytest.raises(ValueError, match="a Sequential offers no gradient checkpointing; leave out grad_checkpointing"):
         fit(nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), *data, dataclasses.replace(SHORT, grad_checkpointing=True))
@@ -369,6 +407,29 @@ def test_layer_decay_moves_the_first_blocks_less(data):
 
     # five layers stand behind the first block: four blocks, of which it is one, and the head
     assert moved(0.5) < 0.1 * moved(None)
+
+
+def test_weights_decay_but_biases_and_norms_do_not(data):
+    def lengths(weight_decay):
+        model = vit()
+        fit(model, *data, dataclasses.replace(SHORT, epochs=1, opt="sgd", weight_decay=weight_decay))
+        return model.blocks[0].mlp.fc1.weight.norm(), model.norm.weight
+
+    (pulled, norm), (free, same) = lengths(5.0), lengths(0.0)
+    assert pulled < 0.98 * free
+    torch.testing.assert_close(norm, same, rtol=1e-3, atol=0)
+
+
+def test_the_rate_ends_at_the_lowest_and_the_optimizer_is_the_one_asked_for(data):
+    config = dataclasses.replace(SHORT, epochs=1)
+    rates = []
+    falls = fit(vit(), *data, dataclasses.replace(config, min_lr=1e-3), progress=lambda step: rates.append(step.lr))
+    assert rates[0] == 3e-3
+    assert 1e-3 < rates[-1] < 1.2e-3
+    level = fit(vit(), *data, dataclasses.replace(config, min_lr=3e-3))
+    other = fit(vit(), *data, dataclasses.replace(config, min_lr=1e-3, opt="sgd"))
+    assert level[0].lr == 3e-3
+    assert len({epoch.train_loss for (epoch,) in (falls, level, other)}) == 3
 
 
 def test_averaged_weights_are_what_is_evaluated_and_kept(data, tmp_path):

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 from timm.models.deit import VisionTransformerDistilled
@@ -102,6 +103,20 @@ def test_mixed_labels_are_shares_of_the_pictures():
     share = mixed[0, 0, 0, 0]
     torch.testing.assert_close(targets, torch.stack((1 - share, share, share * 0, share, 1 - share, share * 0)).view(2, 3))
     assert 0 < share < 1
+
+
+def test_a_cut_and_pasted_picture_has_labels_by_area():
+    torch.manual_seed(0)
+    np.random.seed(0)
+    images = torch.stack((torch.zeros(3, 8, 8), torch.ones(3, 8, 8)))
+    shares = []
+    for _ in range(10):
+        mixed, targets = objective(cutmix=1.0, batch_size=2).mixed(images.clone(), LABELS)
+        # cut, not blended
+        assert set(mixed.unique().tolist()) <= {0.0, 1.0}
+        torch.testing.assert_close(targets[0], torch.tensor([1 - mixed[0].mean(), mixed[0].mean(), 0]))
+        shares.append(float(targets[0, 1]))
+    assert len(set(shares)) > 3
 
 
 def test_a_label_that_does_not_fit_is_refused():

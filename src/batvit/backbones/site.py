@@ -111,12 +111,19 @@ class Reduce(nn.Module):
         super().__init__()
         self.config, self.block, self.depth = config, block, depth
         self.prefix, self.class_token = prefix, class_token
+        self.last: tuple[int, Counts] | None = None
 
     def counts(self, patches: int) -> Counts:
         """The counts at this site for an image of ``patches`` tokens."""
-        return next(
-            c for c in self.config.schedule(depth=self.depth, patches=patches, prefix=self.prefix) if c.block == self.block
-        )
+        # to a graph what is remembered would be one more thing to watch
+        remember = not torch.compiler.is_compiling()
+        if remember and self.last is not None and self.last[0] == patches:
+            return self.last[1]
+        schedule = self.config.schedule(depth=self.depth, patches=patches, prefix=self.prefix)
+        found = next(counts for counts in schedule if counts.block == self.block)
+        if remember:
+            self.last = patches, found
+        return found
 
     def forward(self, tokens: Tokens, heard: Heard | Callable[[], Heard], tables: tuple[Tensor, ...] = ()) -> Tokens:
         """Between attention and MLP: M tokens in, fewer out. Prefix tokens pass by.

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
-from batvit.backbones.patch import adapter_of, anatomy_of, schedule
+from batvit.backbones.patch import adapter_of, anatomy_of, reductions, schedule
 from batvit.benchmark import time_block, token_counts
 from batvit.cli import options
 from batvit.data import placed
@@ -18,6 +18,9 @@ def measure(
     model: nn.Module, reduced: nn.Module, *, batch: int, rounds: int, warmup: int, compile_mode: str | None
 ) -> list[dict[str, Any]]:
     """Time the middle block of a dense model at every number of tokens that matters.
+
+    With fewer tokens than the dense model has it runs as it does behind a site: with a bias for their sizes, if ``reduced``
+    knows them, and the block takes one.
 
     Args:
         model: dense, of any library; at its own image size.
@@ -36,7 +39,8 @@ def measure(
     # all inputs share the memory of the longest
     noise = placed(torch.randn(batch * counts[-1] * anatomy.width, generator=torch.Generator().manual_seed(0)), block)
     inputs = [noise[: batch * count * anatomy.width].view(batch, count, anatomy.width) for count in counts]
-    runs = [(x, kind.trial(block, x)) for x in inputs]
+    sized = kind.mask is not None and any(site.config.size_aware for site in reductions(reduced).values())
+    runs = [(x, kind.trial(block, x) | (_sizes(kind.mask, x) if sized and x.shape[1] < dense else {})) for x in inputs]
     timings = time_block(block, runs, rounds=rounds, warmup=warmup, compile_mode=compile_mode)
     shadows = [torch.empty(1, *x.shape[1:], dtype=x.dtype, device="meta") for x in inputs]
     macs = [count_macs(block, tuple(x.shape[1:]), **kind.trial(block, x))[""] for x in shadows]
@@ -57,6 +61,10 @@ def measure(
         }
         for count, timing, total in zip(counts, timings, macs, strict=True)
     ]
+
+
+def _sizes(mask: str | None, x: Tensor) -> dict[str, Any]:
+    return {} if mask is None else {mask: x.new_zeros(len(x), 1, 1, x.shape[1])}
 
 
 def table(rows: list[dict[str, Any]]) -> Table:

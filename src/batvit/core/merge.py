@@ -43,9 +43,10 @@ def merge(
     if not keep_norm:
         return mean
     lengths: Tensor = sum_by_group(share * _norm(x), assignment)
+    wide = mean.to(torch.promote_types(x.dtype, torch.float32))
     # a token that stays alone has the length it had, and stays as it is
-    longer = lengths / _norm(mean).clamp(min=NO_WEIGHT)
-    return (mean * longer.unsqueeze(-1)).to(x.dtype)
+    longer = lengths / _norm(wide).clamp(min=NO_WEIGHT)
+    return (wide * longer.unsqueeze(-1)).to(x.dtype)
 
 
 def _norm(x: Float[Tensor, "batch tokens channels"]) -> Float[Tensor, "batch tokens"]:

@@ -67,7 +67,7 @@ class TrainConfig:
     aug_repeats: int = 0
     """views of each picture in one epoch, of a share of the pictures (repeated augmentation); 0 as 1; not of tar shards"""
     drop_path: float = 0.0
-    """stochastic depth: the rate at which the last block is skipped, falling to 0 at the first"""
+    """stochastic depth: the rate at which the last block is skipped, falling to 0 at the first; models are made with it"""
     distill: str = "none"
     """learn from the dense model: its probabilities (soft), its most likely class (hard), or not (none)"""
     distill_alpha: float = 0.5

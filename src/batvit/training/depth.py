@@ -19,10 +19,20 @@ class DealtPath(DropPath):
 
 
 class Depth:
-    """Says for every update which pictures skip which branches of a model."""
+    """Says for every update which pictures skip which branches of a model.
+
+    Raises:
+        ValueError: if there is to be stochastic depth, and the model was made without.
+    """
 
     def __init__(self, model: nn.Module, batching: Batching) -> None:
         self.paths = [module for module in model.modules() if isinstance(module, DropPath) and module.drop_prob]
+        rate = batching.config.drop_path
+        if rate and not self.paths:
+            raise ValueError(
+                f"drop_path is {rate}, but the model was made without stochastic depth; make it with drop_path_rate={rate}, or "
+                "leave drop_path out"
+            )
         self.batching = batching
         for path in self.paths:
             path.__class__ = DealtPath
