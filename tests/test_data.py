@@ -197,6 +197,14 @@ def test_a_relative_root_and_other_files_do_not_matter(tmp_path, monkeypatch):
     assert len(image_folder(f"{tmp_path}/")) == 3
 
 
+def test_what_other_programs_hide_there_is_no_class(tmp_path):
+    root = folder(tmp_path / ".data", ("cat/a.png", "cat/._a.png", "dog/a.png", ".ipynb_checkpoints/a.png"))
+    pictures = image_folder(root)
+    assert pictures.classes == ("cat", "dog")
+    assert [label for _, label in pictures.samples] == [0, 1]
+    assert len(unlabelled(root)) == 2
+
+
 def test_a_folder_that_does_not_fit_is_refused_with_a_remedy(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
         image_folder(tmp_path / "nowhere")

@@ -52,6 +52,14 @@ def test_what_fails_in_the_middle_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old"
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full, which is always full")  # noqa: PTH110
+def test_a_full_disk_is_told_with_its_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("batvit.files.os.fdopen", lambda handle, mode: os.close(handle) or open("/dev/full", mode, buffering=0))  # noqa: PTH123, SIM115
+    with pytest.raises(OSError, match=r"cannot write .*a.txt: the disk is full; make room there"):
+        write_atomic(tmp_path / "a.txt", "x")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_link_is_writable_if_what_it_points_to_is(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "a.txt")
     with pytest.raises(FileNotFoundError, match="nowhere"):

@@ -160,10 +160,12 @@ def _find(root: Path) -> tuple[list[Path], list[str]]:
     """All pictures below a folder, and the names of the folders they lie in, each in natural order."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
-    found, folders = find_images_and_targets(str(root), sort=False)
-    if not found:
+    found = [Path(path) for path, _ in find_images_and_targets(str(root), sort=False)[0]]
+    # what other programs keep there, such as .ipynb_checkpoints, is no class
+    paths = [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    if not paths:
         raise ValueError(f"{root}: holds no pictures; expected one folder a class with .jpg, .jpeg or .png files in it")
-    return sorted((Path(path) for path, _ in found), key=lambda path: _order(str(path))), sorted(folders, key=_order)
+    return sorted(paths, key=lambda path: _order(str(path))), sorted({path.parent.name for path in paths}, key=_order)
 
 
 def _order(name: str) -> tuple[Any, str]:

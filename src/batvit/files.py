@@ -1,5 +1,6 @@
 """Reading what others wrote, and writing whole files or none."""
 
+import errno
 import hashlib
 import json
 import os
@@ -25,8 +26,11 @@ def write_atomic(path: str | Path, content: str | bytes) -> Path:
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink()
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            # the system's own does not name the file
+            raise OSError(errno.ENOSPC, f"cannot write {path}: the disk is full; make room there") from error
         raise
     return path
 

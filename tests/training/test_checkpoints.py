@@ -202,10 +202,26 @@ def test_a_run_cannot_go_on_as_another(data, tmp_path):
             resume=True,
             about=about,
         )
+    # what nobody told about is seen
+    other = batvit.patch(vit(), REDUCTION.with_fields(keep_rate=0.6))
+    once = dataclasses.replace(CONFIG, epochs=1)
+    named = {name: value for name, value in about.items() if name != "config"}
+    with pytest.raises(ValueError, match=r"config.keep_rate = .*, and cannot go on with 0.6"):
+        fit(other, *data, once, output=tmp_path, resume=True, about=named, reduce=reducer(REDUCTION))
+    wide = VisionTransformer(img_size=16, patch_size=4, embed_dim=24, depth=4, num_heads=2, num_classes=10, drop_path_rate=0.1)
+    with pytest.raises(ValueError, match=r"param_count = \d+, and cannot go on with \d+; give what it was started with"):
+        fit(batvit.patch(wide, REDUCTION), *data, once, output=tmp_path, resume=True, about=about)
     assert (tmp_path / "run.json").read_text() == before
     # what only changes how fast it goes may change
     free = dataclasses.replace(CONFIG, epochs=1, workers=1, grad_accum_steps=2, log_every=7, keep=1)
     assert len(fit(vit(), *data, free, output=tmp_path, resume=True, about=about)) == 1
+    # an earlier version may not have known of a field
+    told = json.loads(before)
+    del told["train"]["distill_tau"]
+    (tmp_path / "run.json").write_text(json.dumps(told))
+    assert len(fit(vit(), *data, free, output=tmp_path, resume=True, about=about)) == 1
+    with pytest.raises(ValueError, match=r"train.distill_tau = 1.0, and cannot go on with 0.5"):
+        fit(vit(), *data, dataclasses.replace(free, distill_tau=0.5), output=tmp_path, resume=True, about=about)
 
 
 def test_two_runs_cannot_write_into_one_folder(data, tmp_path):
@@ -232,7 +248,7 @@ def test_a_spoiled_checkpoint_is_refused_by_name(data, tmp_path):
     fit(vit(), *data, dataclasses.replace(CONFIG, epochs=1), output=tmp_path)
     last = tmp_path / "checkpoints" / "update-00000006"
     (last / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"update-00000006: cannot be resumed from .*; remove it to go on from the one before"):
+    with pytest.raises(ValueError, match=r"update-00000006: cannot be resumed from .*; start .* remove it to go on"):
         fit(vit(), *data, dataclasses.replace(CONFIG, epochs=1), output=tmp_path, resume=True)
 
 

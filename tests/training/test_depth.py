@@ -63,11 +63,3 @@ def test_a_model_without_stochastic_depth_needs_nothing():
     depth = Depth(vit(0.0), batching(8))
     depth.deal(0, 0, CPU)
     assert not depth.paths
-
-
-def test_stochastic_depth_of_a_model_made_without_it_is_refused():
-    with pytest.raises(
-        ValueError, match=r"drop_path is 0.1, but the model was made without .*; make it with drop_path_rate=0.1"
-    ):
-        Depth(vit(0.0), batching(8, drop_path=0.1))
-    assert Depth(vit(0.1), batching(8, drop_path=0.1)).paths

@@ -107,6 +107,17 @@ def test_the_teacher_is_dense_whoever_reduces(data):
     assert all(batvit.config_of(model) == reduction for model in models)
 
 
+def test_stochastic_depth_of_a_model_made_without_it_is_refused(data):
+    model = vit()
+    with pytest.raises(ValueError, match=r"drop_path is 0.1, but .* without .*; make it with drop_path_rate=0.1, or leave"):
+        fit(model, *data, dataclasses.replace(SHORT, drop_path=0.1))
+    # it is as it came: another run has the precision that it asks for
+    found = fit(model, *data, dataclasses.replace(SHORT, precision="bf16"))
+    assert [timeless(epoch) for epoch in found] == [
+        timeless(epoch) for epoch in fit(vit(), *data, dataclasses.replace(SHORT, precision="bf16"))
+    ]
+
+
 def test_a_share_that_does_not_fit_is_found_before_the_first_update(data):
     def reduce(model, share):
         if share == 0.5:
@@ -141,7 +152,8 @@ def test_a_run_leaves_what_its_log_says(data, tmp_path):
     assert log == [dataclasses.asdict(epoch) | {"update": 6 * epoch.epoch} for epoch in found]
     about = json.loads((tmp_path / "run" / "run.json").read_text())
     assert TrainConfig(**about["train"]) == SHORT
-    assert about["pictures"] == 96
+    assert (about["pictures"], about["processes"], about["config"]) == (96, 1, None)
+    assert about["param_count"] == sum(parameter.numel() for parameter in model.parameters())
     assert about["versions"]["torch"] == version("torch")
     images, _ = next(iter(data[1]))
     again = vit().eval()
@@ -296,6 +308,7 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
         ("smoothing", 1, r"smoothing must lie in \[0, 1\), got 1"),
         ("mixup", -1, "mixup must lie in"),
         ("cutmix", None, "cutmix must be a number, got None"),
+        ("opt", "adahessian", "opt adahessian needs second derivatives, which are not computed; the default is adamw"),
         ("auto_augment", "rnd", "auto_augment must be a policy of timm's, such as rand-m9-mstd0.5-inc1, got 'rnd'"),
         ("auto_augment", "rand-q9", "auto_augment must be a policy of timm's"),
         ("reprob", 1.1, r"reprob must lie in \[0, 1\], got 1.1"),

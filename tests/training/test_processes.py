@@ -84,6 +84,7 @@ def test_two_processes_reproduce_one(folder):
     moved = torch.cat([(weights[0][key] - weights[1][key]).flatten() for key in weights[0]])
     assert moved.norm() <= 1e-2 * torch.cat([value.flatten() for value in weights[0].values()]).norm()
     assert batvit.BATConfig.beside(folder / "two" / "last.safetensors").keep_rate is not None
+    assert [json.loads((folder / name / "run.json").read_text())["processes"] for name in ("one", "two")] == [1, 2]
     # the first process alone talks
     assert len(said.stdout.splitlines()) == 3
 

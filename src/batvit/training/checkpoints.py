@@ -104,7 +104,10 @@ def load(accelerator: Accelerator, checkpoint: Path, *, ema: nn.Module | None) -
             load_weights(ema, checkpoint / EMA)
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ValueError(f"{checkpoint}: cannot be resumed from ({reason}); remove it to go on from the one before") from error
+        raise ValueError(
+            f"{checkpoint}: cannot be resumed from ({reason}); start it as it was started, or, if the checkpoint is damaged, "
+            "remove it to go on from the one before"
+        ) from error
     return progress
 
 

@@ -4,7 +4,7 @@ from dataclasses import Field, dataclass, fields
 from typing import Any
 
 from timm.data import create_transform
-from timm.optim import list_optimizers
+from timm.optim import get_optimizer_info, list_optimizers
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 DISTILLATIONS = ("none", "soft", "hard")
@@ -107,6 +107,8 @@ class TrainConfig:
                 object.__setattr__(self, field.name, value)
         if self.opt not in list_optimizers():
             raise ValueError(f"opt must be one of timm's optimizers, got {self.opt!r}; the default is adamw")
+        if get_optimizer_info(self.opt).second_order:
+            raise ValueError(f"opt {self.opt} needs second derivatives, which are not computed; the default is adamw")
         for name, known in (("precision", PRECISIONS), ("distill", DISTILLATIONS)):
             if getattr(self, name) not in known:
                 raise ValueError(

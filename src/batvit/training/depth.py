@@ -18,21 +18,16 @@ class DealtPath(DropPath):
         return x * self.kept.to(x).view(-1, *(1,) * (x.ndim - 1)) if self.training else x
 
 
-class Depth:
-    """Says for every update which pictures skip which branches of a model.
+def paths_of(model: nn.Module) -> list[DropPath]:
+    """The branches that are left out at times."""
+    return [module for module in model.modules() if isinstance(module, DropPath) and module.drop_prob]
 
-    Raises:
-        ValueError: if there is to be stochastic depth, and the model was made without.
-    """
+
+class Depth:
+    """Says for every update which pictures skip which branches of a model."""
 
     def __init__(self, model: nn.Module, batching: Batching) -> None:
-        self.paths = [module for module in model.modules() if isinstance(module, DropPath) and module.drop_prob]
-        rate = batching.config.drop_path
-        if rate and not self.paths:
-            raise ValueError(
-                f"drop_path is {rate}, but the model was made without stochastic depth; make it with drop_path_rate={rate}, or "
-                "leave drop_path out"
-            )
+        self.paths = paths_of(model)
         self.batching = batching
         for path in self.paths:
             path.__class__ = DealtPath

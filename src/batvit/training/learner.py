@@ -18,7 +18,7 @@ from batvit.data import placed
 from batvit.evaluate import Evaluation, evaluate
 from batvit.training.batches import Batching, seed_all, seed_of
 from batvit.training.config import TrainConfig
-from batvit.training.depth import Depth
+from batvit.training.depth import Depth, paths_of
 from batvit.training.objective import Objective
 from batvit.training.processes import is_sharded
 from batvit.training.warmup import shares
@@ -159,6 +159,11 @@ class Learner:
 
 
 def _prepare(model: Any, config: TrainConfig) -> None:
+    if config.drop_path and not paths_of(model):
+        raise ValueError(
+            f"drop_path is {config.drop_path}, but the model was made without stochastic depth; make it with "
+            f"drop_path_rate={config.drop_path}, or leave drop_path out"
+        )
     if config.grad_checkpointing:
         if not hasattr(model, "set_grad_checkpointing"):
             raise ValueError(f"a {type(model).__name__} offers no gradient checkpointing; leave out grad_checkpointing")

@@ -20,7 +20,7 @@ from batvit.training.learner import DivergedError, Learner
 from batvit.training.processes import Stop, StoppedError, accelerator_on, stoppable
 from batvit.training.progress import Epoch, Progress, Step
 from batvit.training.record import BEST, LAST, LOG, RUN, Record, check_output, claimed
-from batvit.training.warmup import Reduce, dense_copy, share_of, shares
+from batvit.training.warmup import Reduce, dense_copy, share_of, shares, told_of
 
 
 def fit(
@@ -56,7 +56,8 @@ def fit(
             reduction. It is left alone.
         reduce: changes how much of its reduction a model has, see :func:`batvit.training.warmup.reducer`; needed to warm it up.
             ``model`` comes with the whole of it, and accuracy is always that of the whole.
-        about: what else ``run.json`` is to tell, plain values; a run goes on only where they are the same.
+        about: what else ``run.json`` is to tell than reduction and number of parameters, plain values; a run goes on only where
+            they are the same.
         log_with: trackers of accelerate, such as ``tensorboard`` and ``wandb``.
         on_epoch: called after each epoch, when its weights are written, in the first process.
         progress: called after each update, in the first process.
@@ -81,6 +82,7 @@ def fit(
     )
     batching = Batching(train, config, Part(accelerator.process_index, accelerator.num_processes))
     seed_all(config.seed)
+    told = told_of(model) | dict(about or {}) | {"pictures": batching.size, "processes": accelerator.num_processes}
     if config.learns_from_teacher:
         teacher = dense_copy(model, reduce) if teacher is None else copy.deepcopy(teacher)
     learner = Learner(model, config, batching, accelerator, teacher=teacher if config.learns_from_teacher else None)
@@ -88,7 +90,7 @@ def fit(
         with stoppable() as stop, claimed(folder if accelerator.is_main_process else None):
             run = Run(learner, batching, folder, reduce, stop, on_epoch, progress)
             try:
-                run.begin(dict(about or {}) | {"pictures": batching.size}, resume=resume, log_with=log_with)
+                run.begin(told, resume=resume, log_with=log_with)
                 run.go(val)
             finally:
                 run.give(1.0)

@@ -22,7 +22,10 @@ from batvit.training.progress import Epoch, Step
 RUN, LOG, SUMMARY = "run.json", "log.jsonl", "summary.csv"
 LAST, BEST, CHECKPOINTS = "last.safetensors", "best.safetensors", "checkpoints"
 # they change how fast it goes, not where to
-FREE = ("data", "recipe", "grad_accum_steps", "grad_checkpointing", "compile", "workers", "log_every", "save_every", "keep")
+FREE = (
+    *("data", "recipe", "processes", "grad_accum_steps", "grad_checkpointing", "compile", "workers"),
+    *("log_every", "save_every", "keep"),
+)
 
 
 class Record:
@@ -49,6 +52,8 @@ class Record:
         """
         earlier = read_json(self.folder / RUN)
         known: dict[str, Any] = {"train": {}} | (earlier if isinstance(earlier, dict) else {})
+        # what an earlier version did not know of was as it is by default
+        known["train"] = asdict(TrainConfig()) | known["train"]
         # JSON has lists for tuples
         wanted = json.loads(json.dumps(dict(about) | {"train": asdict(config)}))
         told, there = _flat(wanted), _flat({name: known.get(name) for name in wanted})
