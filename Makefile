@@ -7,6 +7,9 @@ STAMP := $(VENV)/.installed
 # shapes are checked by beartype in every test but those marked unchecked: inside a graph, a checker would break it
 SHAPES := --jaxtyping-packages=batvit,beartype.beartype
 
+# many processes import the same libraries: the first keeps what it compiled, whatever the environment says
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install demo test coverage check format clean
 
 install: $(STAMP)

@@ -140,7 +140,8 @@ def test_the_result_tells_how_near_the_file_is(case):
 @graphs
 @pytest.mark.parametrize("case", [(suffix, "reduced") for suffix in SUFFIXES], ids="-".join, indirect=True)
 def test_a_second_export_gives_the_same_logits(case, tmp_path):
-    export(case.model, tmp_path / case.done.path.name, images=noise(3))
+    with traced_once("again"):
+        export(case.model, tmp_path / case.done.path.name, images=noise(3))
     again = load_engine(tmp_path / case.done.path.name)
     assert torch.equal(again(noise(5)), case.engine(noise(5)))
 
@@ -277,7 +278,8 @@ def test_what_an_engine_cannot_express_is_one_line(tmp_path):
 
 @graphs
 def test_the_opset_is_that_asked_for(tmp_path):
-    done = export(dense(depth=1), tmp_path / "model.onnx", opset=19)
+    with traced_once("one block"):
+        done = export(dense(depth=1), tmp_path / "model.onnx", opset=19)
     written = onnx.load(done.path)
     assert {entry.domain: entry.version for entry in written.opset_import}[""] == 19
     assert [axis.dim_value for axis in written.graph.input[0].type.tensor_type.shape.dim] == [0, 3, SIZE, SIZE]
@@ -390,7 +392,8 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatc
     wrong = torch.export.export(other, (noise(2),), dynamic_shapes=({0: torch.export.Dim("batch")},))
     write = exporter.WRITERS["pt2"]
     monkeypatch.setitem(exporter.WRITERS, "pt2", lambda program, *rest: write(wrong, *rest))
-    with pytest.raises(ValueError, match="computes something else than the model: half of the images") as caught:
+    told = "computes something else than the model: half of the images"
+    with pytest.raises(ValueError, match=told) as caught, traced_once("one block"):
         export(dense(depth=1), tmp_path / "model.pt2")
     assert "\n" not in str(caught.value)
     assert "nothing was written" in str(caught.value)
@@ -404,7 +407,7 @@ def test_a_writer_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
         raise OSError("no space left")
 
     monkeypatch.setitem(exporter.WRITERS, "pt2", full)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(OSError, match="no space left"), traced_once("one block"):
         export(dense(depth=1), tmp_path / "model.pt2")
     assert not names(tmp_path)
 

@@ -6,9 +6,11 @@ import open_clip
 import timm
 import torch
 import transformers
+from torch.utils._pytree import tree_leaves
 from torchvision.models import VisionTransformer as TorchvisionViT
 
-import batvit.models.lvvit  # noqa: F401 - into timm's registry
+import batvit
+import batvit.models.lvvit  # into timm's registry
 from batvit.backbones.patch import anatomy_of
 from batvit.testing import randomised
 
@@ -146,3 +148,20 @@ def pictures(model, batch=2, size=None, seed=1):
     """Normally distributed pictures of the model's size."""
     height, width = size or anatomy_of(model).image_size
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+# of these the tower, which alone is compiled, is another's
+SAME = ("augreg", "hf_clip", "hf_siglip")
+GRAPHS = [name for name in FAMILIES if name not in SAME]
+
+
+def reduced_tower(name, mode):
+    """A block that reduces, and one after it; of one family one before it, too."""
+    depth, site = (3, 1) if name == "deit" else (2, 0)
+    return anatomy_of(batvit.patch(family(name, depth=depth), mode=mode, keep_rate=0.6, blocks=(site,))).tower
+
+
+def close(found, expected):
+    """Two outputs, whatever holds their tensors."""
+    for x, y in zip(tree_leaves(found), tree_leaves(expected), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-5)

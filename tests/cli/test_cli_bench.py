@@ -126,7 +126,7 @@ def test_a_block_is_timed_at_the_numbers_of_tokens_that_matter(tmp_path, capsys,
 def test_a_block_of_every_library_is_timed(imported):
     families = imported("tests/backbones/families.py")
     for name in families.FAMILIES:
-        model = families.small(name, depth=4)
+        model = families.small(name, depth=2)
         reduced = batvit.patch(copy.deepcopy(model), tokens=(9,), blocks=(1,))
         rows = per_block.measure(model, reduced, batch=2, rounds=1, warmup=0, compile_mode=None)
         anatomy = anatomy_of(model)

@@ -1,6 +1,7 @@
 """batvit train: from a folder of pictures to a checkpoint that the other commands take as it is."""
 
 import json
+from functools import partial
 
 import pytest
 import timm
@@ -209,7 +210,9 @@ def test_a_teacher_is_read_where_it_is_wanted(folder, weights, tmp_path, capsys)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["teacher"] == str(own)
 
 
-def test_the_patches_of_an_lvvit_have_labels_of_their_own(folder, tmp_path, capsys):
+def test_the_patches_of_an_lvvit_have_labels_of_their_own(folder, tmp_path, monkeypatch):
+    # the recipe's own model, of four blocks of 48 channels
+    monkeypatch.setattr(timm, "create_model", partial(timm.create_model, depth=4, embed_dim=48, num_heads=3))
     arguments = [
         "train",
         "--recipe",

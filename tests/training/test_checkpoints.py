@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +72,16 @@ def never_stopped(data, tmp_path_factory):
     return folder, fit(vit(), *data, WARM, output=folder, reduce=reducer(REDUCTION))
 
 
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """The same for runs of CONFIG, and of CONFIG without checkpoints within an epoch."""
+    runs = {}
+    for save_every in (0, CONFIG.save_every):
+        folder = tmp_path_factory.mktemp("plain") / "run"
+        runs[save_every] = folder, fit(vit(), *data, dataclasses.replace(CONFIG, save_every=save_every), output=folder)
+    return runs
+
+
 @pytest.mark.parametrize("update", [1, 5, 8, 12, 17])
 def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, never_stopped, update):
     folder, whole = never_stopped
@@ -106,7 +117,7 @@ def test_what_a_killed_process_began_to_write_is_swept_away(data, tmp_path):
 
 
 @pytest.mark.parametrize("epoch", [1, 3])
-def test_an_epoch_is_kept_though_its_evaluation_fails(data, tmp_path, epoch):
+def test_an_epoch_is_kept_though_its_evaluation_fails(data, tmp_path, whole, epoch):
     class Failing:
         passes = 0
 
@@ -118,28 +129,27 @@ def test_an_epoch_is_kept_though_its_evaluation_fails(data, tmp_path, epoch):
 
     # nothing is saved within an epoch
     config = dataclasses.replace(CONFIG, save_every=0)
-    whole = fit(vit(), *data, config, output=tmp_path / "whole")
+    folder, found = whole[0]
     with pytest.raises(Interrupted):
         fit(vit(), data[0], Failing(), config, output=tmp_path / "run")
     steps = []
     again = fit(vit(), *data, config, output=tmp_path / "run", resume=True, progress=steps.append)
     assert [step.update for step in steps] == list(range(6 * epoch + 1, 19))
-    assert [(e.train_loss, e.eval_loss, e.lr) for e in again] == [(e.train_loss, e.eval_loss, e.lr) for e in whole]
-    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
-    one, other = weights(tmp_path / "whole"), weights(tmp_path / "run")
+    assert [(e.train_loss, e.eval_loss, e.lr) for e in again] == [(e.train_loss, e.eval_loss, e.lr) for e in found]
+    assert losses(tmp_path / "run") == losses(folder)
+    one, other = weights(folder), weights(tmp_path / "run")
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_an_epoch_that_was_told_but_not_saved_is_told_once(data, tmp_path):
+def test_an_epoch_that_was_told_but_not_saved_is_told_once(data, tmp_path, whole):
     def killed(epoch):
         if epoch.epoch == 2:
             raise Interrupted
 
-    fit(vit(), *data, CONFIG, output=tmp_path / "whole")
     with pytest.raises(Interrupted):
         fit(vit(), *data, CONFIG, output=tmp_path / "run", on_epoch=killed)
     fit(vit(), *data, CONFIG, output=tmp_path / "run", resume=True)
-    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    assert losses(tmp_path / "run") == losses(whole[CONFIG.save_every][0])
 
 
 def test_checkpoints_of_another_run_are_not_gone_on_with(data, tmp_path):
@@ -159,10 +169,11 @@ def test_a_run_without_a_checkpoint_begins_anew(data, tmp_path):
     assert [update for update, _ in losses(tmp_path)] == sorted([*range(1, 19), 6, 12, 18])
 
 
-def test_a_finished_run_stays_as_it_is(data, tmp_path):
-    whole = fit(vit(), *data, CONFIG, output=tmp_path)
+def test_a_finished_run_stays_as_it_is(data, tmp_path, whole):
+    folder, found = whole[CONFIG.save_every]
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "log.jsonl").read_text()
-    assert fit(vit(), *data, CONFIG, output=tmp_path, resume=True) == whole
+    assert fit(vit(), *data, CONFIG, output=tmp_path, resume=True) == found
     assert (tmp_path / "log.jsonl").read_text() == before
 
 
@@ -303,16 +314,6 @@ def uninterrupted(tmp_path_factory):
     return losses(whole / "run")
 
 
-def test_killed_in_mid_epoch_it_goes_on_as_if_nothing_had_happened(folder, uninterrupted):
-    process = start_and_wait(folder, 8)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    assert not (folder / "run" / "last.safetensors").exists()
-    finish(folder)
-    assert losses(folder / "run") == uninterrupted
-
-
 def test_asked_to_stop_it_saves_and_leaves(folder, uninterrupted):
     process = start_and_wait(folder, 7)
     process.terminate()
@@ -340,10 +341,12 @@ def no_room():
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 
 
-def test_without_room_it_says_so_in_one_line_and_keeps_the_last_checkpoint(folder):
+def test_killed_in_mid_epoch_and_then_without_room_it_goes_on_as_if_nothing_had_happened(folder, uninterrupted):
     process = start_and_wait(folder, 8)
     process.kill()
     process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (folder / "run" / "last.safetensors").exists()
     before = sorted(path.name for path in (folder / "run" / "checkpoints").iterdir() if not path.name.startswith("."))
     full = subprocess.run(command(folder, "--resume"), preexec_fn=no_room, capture_output=True, text=True, check=False)
     assert full.returncode == 2
@@ -353,6 +356,8 @@ def test_without_room_it_says_so_in_one_line_and_keeps_the_last_checkpoint(folde
     assert "Traceback" not in full.stderr
     # one that was begun has gone again
     assert sorted(path.name for path in (folder / "run" / "checkpoints").iterdir()) == before
+    finish(folder)
+    assert losses(folder / "run") == uninterrupted
 
 
 def test_a_corrupt_picture_is_named_and_the_checkpoint_stays(tmp_path, capsys):
