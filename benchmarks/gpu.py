@@ -3,8 +3,8 @@
 python benchmarks/gpu.py deit_small_patch16_224 deit_base_patch16_224 --img-size 224 384 --batch-size 256 1
 
 Batch 1 runs in CUDA graphs (``reduce-overhead``), larger ones in torch.compile's default mode; each model is one graph, or the
-script ends. The baseline is the faster of compiled and eager dense. No model takes through its last MLP what its head does not
-read. Speed does not depend on the weights, so they are random.
+script ends. The baseline is the faster of compiled and eager dense. No reduced model takes through its last MLP what its head
+does not read. Speed does not depend on the weights, so they are random.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from torch import nn
 import batvit
 from batvit.budget import Family, at_macs
 from batvit.checkpoint import create_model
-from batvit.timing import in_turns, quartiles
+from batvit.timing import compiled_alone, in_turns, quartiles
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -44,8 +44,8 @@ def rows(dense: nn.Module, models: dict[str, nn.Module], images: torch.Tensor, r
         settings.triton.cudagraph_or_error = True
     torch.compiler.reset()
     mode = "reduce-overhead" if graphs else "default"
-    called = [torch.compile(model, dynamic=False, fullgraph=True, mode=mode) for model in (dense, *models.values())]
-    times = in_turns([partial(model, images) for model in (dense, *called)], images, rounds=rounds, warmup=3)
+    compiled = [compiled_alone(model, images, {}, mode, fullgraph=True) for model in (dense, *models.values())]
+    times = in_turns([partial(dense, images), *compiled], images, rounds=rounds, warmup=3)
     eager, base, *found = (quartiles(each)[1] for each in times)
     dense_macs, lines = batvit.info(dense).macs, []
     for (name, model), taken in zip(models.items(), found, strict=True):

@@ -139,6 +139,16 @@ def test_the_result_tells_how_near_the_file_is(case):
 
 @graphs
 @pytest.mark.parametrize("case", [(suffix, "reduced") for suffix in SUFFIXES], ids="-".join, indirect=True)
+def test_images_may_lie_anyhow(case):
+    images = noise(6)[::2].transpose(2, 3)
+    with torch.inference_mode():
+        inferred = images.clone()
+    for kind in (images, inferred):
+        assert torch.equal(case.engine(kind), case.engine(images.contiguous()))
+
+
+@graphs
+@pytest.mark.parametrize("case", [(suffix, "reduced") for suffix in SUFFIXES], ids="-".join, indirect=True)
 def test_a_second_export_gives_the_same_logits(case, tmp_path):
     with traced_once("again"):
         export(case.model, tmp_path / case.done.path.name, images=noise(3))
@@ -283,6 +293,29 @@ def test_the_opset_is_that_asked_for(tmp_path):
     written = onnx.load(done.path)
     assert {entry.domain: entry.version for entry in written.opset_import}[""] == 19
     assert [axis.dim_value for axis in written.graph.input[0].type.tensor_type.shape.dim] == [0, 3, SIZE, SIZE]
+
+
+@graphs
+def test_an_opset_that_is_not_honoured_is_refused(tmp_path, monkeypatch):
+    write = torch.onnx.export
+    monkeypatch.setattr(torch.onnx, "export", lambda *given, **how: write(*given, **(how | {"opset_version": 18})))
+    with (
+        pytest.raises(ValueError, match=r"model.onnx: opset 19 cannot be had .*, which give 18; ask for that"),
+        traced_once("one block"),
+    ):
+        export(dense(depth=1), tmp_path / "model.onnx", opset=19)
+    assert not names(tmp_path)
+
+
+@graphs
+def test_a_draft_that_its_engine_cannot_read_is_told_by_the_name_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.setitem(exporter.WRITERS, "pt2", lambda program, path, *rest: path.write_bytes(b"half"))
+    with pytest.raises(ValueError, match="pt2 cannot take this model") as caught, traced_once("one block"):
+        export(dense(depth=1), tmp_path / "model.pt2")
+    assert str(caught.value).startswith(f"{tmp_path / 'model.pt2'}: ")
+    assert str(caught.value).endswith("nothing was written")
+    assert "export it again" not in str(caught.value)
+    assert not names(tmp_path)
 
 
 # int8

@@ -113,8 +113,10 @@ def peak_memory(model: nn.Module, x: Tensor, **arguments: Any) -> float:
     return peak / 1e6
 
 
-def compiled_alone(model: nn.Module, x: Tensor, arguments: dict[str, Any], mode: str) -> Callable[[], Any]:
-    """One call of a module, compiled for this input and no other.
+def compiled_alone(
+    model: nn.Module, x: Tensor, arguments: dict[str, Any], mode: str, *, fullgraph: bool = False
+) -> Callable[[], Any]:
+    """One call of a module, compiled for this input and no other; refused, with ``fullgraph``, where it is not one graph.
 
     torch keeps what it compiled by code object, looks through all of it at every call, and gives up past a limit. Each call
     therefore gets a code object of its own.
@@ -125,7 +127,7 @@ def compiled_alone(model: nn.Module, x: Tensor, arguments: dict[str, Any], mode:
 
     code = run.__code__.replace(co_name=f"run_{'_'.join(map(str, x.shape))}")
     own = FunctionType(code, run.__globals__, code.co_name, None, run.__closure__)
-    compiled: Callable[[], Any] = torch.compile(own, dynamic=False, mode=mode)
+    compiled: Callable[[], Any] = torch.compile(own, dynamic=False, mode=mode, fullgraph=fullgraph)
     return compiled
 
 

@@ -11,7 +11,7 @@ import timm
 import torch
 
 import batvit
-from batvit.backbones.patch import anatomy_of
+from batvit.backbones.patch import adapter_of, anatomy_of
 from batvit.cli import main, per_block
 
 NAME = "test_vit"
@@ -123,13 +123,26 @@ def test_a_block_is_timed_at_the_numbers_of_tokens_that_matter(tmp_path, capsys,
     assert "…" not in out
 
 
+def hear(biases, mask, block, x, given):
+    """A hook: the number of tokens that a block is run with, and the bias it is given."""
+    biases[x[0].shape[1]] = given.get(mask)
+
+
 def test_a_block_of_every_library_is_timed(imported):
     families = imported("tests/backbones/families.py")
     for name in families.FAMILIES:
         model = families.small(name, depth=2)
         reduced = batvit.patch(copy.deepcopy(model), tokens=(9,), blocks=(1,))
+        anatomy, biases = anatomy_of(model), {}
+        block = anatomy.blocks[1]
+        mask = next(kind.mask for kind in adapter_of(model).blocks if kind.__bases__[-1] is type(block))
+        heard = block.register_forward_pre_hook(partial(hear, biases, mask), with_kwargs=True)
         rows = per_block.measure(model, reduced, batch=2, rounds=1, warmup=0, compile_mode=None)
-        anatomy = anatomy_of(model)
+        heard.remove()
+        # behind a site attention is given the sizes, where it takes any
+        whole = anatomy.prefix + anatomy.patches
+        given = {count for count, bias in biases.items() if bias is not None and not bias.any()}
+        assert given == ({count for count in biases if count < whole} if mask else set()), name
         assert [row["tokens"] for row in rows if row["dense"]] == [anatomy.prefix + anatomy.patches], name
         assert [row["tokens"] for row in rows if row["scheduled"]] == [anatomy.prefix + 9], name
         ratios = [row["mac_ratio"] for row in rows]

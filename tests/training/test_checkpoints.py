@@ -228,7 +228,7 @@ def test_a_run_cannot_go_on_as_another(data, tmp_path):
     assert len(fit(vit(), *data, free, output=tmp_path, resume=True, about=about)) == 1
     # an earlier version may not have known of a field
     told = json.loads(before)
-    del told["train"]["distill_tau"]
+    del told["train"]["distill_tau"], told["param_count"]
     (tmp_path / "run.json").write_text(json.dumps(told))
     assert len(fit(vit(), *data, free, output=tmp_path, resume=True, about=about)) == 1
     with pytest.raises(ValueError, match=r"train.distill_tau = 1.0, and cannot go on with 0.5"):

@@ -107,22 +107,23 @@ class Heard(NamedTuple):
 class Reduce(nn.Module):
     """The reduction at one site: a module without parameters, so that it can be hooked, timed and counted by name."""
 
+    _last: tuple[int, Counts] | None = None
+
     def __init__(self, config: BATConfig, block: int, *, depth: int, prefix: int, class_token: bool) -> None:
         super().__init__()
         self.config, self.block, self.depth = config, block, depth
         self.prefix, self.class_token = prefix, class_token
-        self.last: tuple[int, Counts] | None = None
 
     def counts(self, patches: int) -> Counts:
         """The counts at this site for an image of ``patches`` tokens."""
         # to a graph what is remembered would be one more thing to watch
-        remember = not torch.compiler.is_compiling()
-        if remember and self.last is not None and self.last[0] == patches:
-            return self.last[1]
+        last = None if torch.compiler.is_compiling() else self._last
+        if last is not None and last[0] == patches:
+            return last[1]
         schedule = self.config.schedule(depth=self.depth, patches=patches, prefix=self.prefix)
         found = next(counts for counts in schedule if counts.block == self.block)
-        if remember:
-            self.last = patches, found
+        if not torch.compiler.is_compiling():
+            self._last = patches, found
         return found
 
     def forward(self, tokens: Tokens, heard: Heard | Callable[[], Heard], tables: tuple[Tensor, ...] = ()) -> Tokens:

@@ -82,10 +82,10 @@ def fit(
     )
     batching = Batching(train, config, Part(accelerator.process_index, accelerator.num_processes))
     seed_all(config.seed)
-    told = told_of(model) | dict(about or {}) | {"pictures": batching.size, "processes": accelerator.num_processes}
     if config.learns_from_teacher:
         teacher = dense_copy(model, reduce) if teacher is None else copy.deepcopy(teacher)
     learner = Learner(model, config, batching, accelerator, teacher=teacher if config.learns_from_teacher else None)
+    told = told_of(model) | dict(about or {}) | {"pictures": batching.size, "processes": accelerator.num_processes}
     try:
         with stoppable() as stop, claimed(folder if accelerator.is_main_process else None):
             run = Run(learner, batching, folder, reduce, stop, on_epoch, progress)

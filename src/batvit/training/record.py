@@ -51,12 +51,14 @@ class Record:
             ValueError: naming the first difference.
         """
         earlier = read_json(self.folder / RUN)
-        known: dict[str, Any] = {"train": {}} | (earlier if isinstance(earlier, dict) else {})
-        # what an earlier version did not know of was as it is by default
-        known["train"] = asdict(TrainConfig()) | known["train"]
-        # JSON has lists for tuples
-        wanted = json.loads(json.dumps(dict(about) | {"train": asdict(config)}))
-        told, there = _flat(wanted), _flat({name: known.get(name) for name in wanted})
+        known: dict[str, Any] = {"train": None} | (earlier if isinstance(earlier, dict) else {})
+        if isinstance(known["train"], dict):
+            # a field that an earlier version did not know was as it is by default
+            known["train"] = asdict(TrainConfig()) | known["train"]
+        # JSON has lists for tuples; of what was not told nothing can be said
+        wanted = json.loads(json.dumps({name: value for name, value in about.items() if name in known}))
+        wanted |= {"train": asdict(config)}
+        told, there = _flat(wanted), _flat({name: known[name] for name in wanted})
         for name in told | there:
             if told.get(name) != there.get(name) and name.removeprefix("train.") not in FREE:
                 raise ValueError(

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from batvit.backbones.patch import anatomy_of, config_of, patch, unpatch
 from batvit.config import BATConfig
@@ -50,7 +49,7 @@ def reducer(config: BATConfig) -> Reduce:
 def told_of(model: nn.Module) -> dict[str, Any]:
     """What tells a model from another, in plain values: its reduction, whole, and the number of its parameters."""
     config = config_of(model)
-    count = sum(parameter.numel() for parameter in model.parameters() if not is_lazy(parameter))
+    count = sum(parameter.numel() for parameter in model.parameters())
     return {"config": None if config is None else config.to_dict(), "param_count": count}
 
 
