@@ -1,4 +1,4 @@
-"""Accuracy without any training: dense, BAT in the presets training_free and paper, and top-k pruning, on the same pictures in one pass.
+"""Accuracy without any training: dense, BAT (training_free and paper), and top-k pruning, on the same pictures in one pass.
 
 python benchmarks/accuracy.py deit_tiny_patch16_224 --checkpoint deit_tiny_patch16_224.safetensors \
     --data nips2017 --class-map class_map.txt --threads 2
