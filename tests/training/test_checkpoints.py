@@ -259,7 +259,9 @@ def test_a_spoiled_checkpoint_is_refused_by_name(data, tmp_path):
     fit(vit(), *data, dataclasses.replace(CONFIG, epochs=1), output=tmp_path)
     last = tmp_path / "checkpoints" / "update-00000006"
     (last / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"update-00000006: cannot be resumed from .*; start .* remove it to go on"):
+    with pytest.raises(
+        ValueError, match=r"update-00000006: cannot be resumed from .*; start it .* remove it to go on from the one before"
+    ):
         fit(vit(), *data, dataclasses.replace(CONFIG, epochs=1), output=tmp_path, resume=True)
 
 
