@@ -39,7 +39,7 @@ def measure(
     # all inputs share the memory of the longest
     noise = placed(torch.randn(batch * counts[-1] * anatomy.width, generator=torch.Generator().manual_seed(0)), block)
     inputs = [noise[: batch * count * anatomy.width].view(batch, count, anatomy.width) for count in counts]
-    sized = kind.mask is not None and any(site.config.size_aware for site in reductions(reduced).values())
+    sized = any(site.config.size_aware for site in reductions(reduced).values())
     runs = [(x, kind.trial(block, x) | (_sizes(kind.mask, x) if sized and x.shape[1] < dense else {})) for x in inputs]
     timings = time_block(block, runs, rounds=rounds, warmup=warmup, compile_mode=compile_mode)
     shadows = [torch.empty(1, *x.shape[1:], dtype=x.dtype, device="meta") for x in inputs]

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from batvit.checkpoint import load_weights, save_weights
-from batvit.files import read_json, write_atomic
+from batvit.files import first_line, read_json, write_atomic
 from batvit.training.progress import Progress
 from batvit.training.record import CHECKPOINTS
 
@@ -81,8 +81,9 @@ def written(target: Path) -> Iterator[None]:
         yield
     except Exception as error:
         shutil.rmtree(target.with_name(f".{target.name}"), ignore_errors=True)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"cannot write {target} ({reason}); make room there, then go on with --resume") from error
+        raise CheckpointError(
+            f"cannot write {target} ({first_line(error)}); make room there, then go on with --resume"
+        ) from error
 
 
 def latest(folder: Path) -> Path | None:
