@@ -116,6 +116,15 @@ def test_ties_are_decided_as_torch_decides_them(case):
 
 
 @graphs
+@pytest.mark.parametrize("case", [(".xml", "reduced")], ids="-".join, indirect=True)
+def test_openvino_may_sort_its_fast_way(case):
+    stable = [op.get_attributes()["stable"] for op in openvino.Core().read_model(case.done.path).get_ops() if "TopK" in str(op)]
+    # by importance, by similarity, by score
+    assert len(stable) >= 3
+    assert not any(stable)
+
+
+@graphs
 def test_the_card_says_what_the_file_is(case):
     card, cost = case.done.card, batvit.info(case.model)
     assert card == case.engine.card

@@ -65,6 +65,20 @@ def test_which_of_many_is_denser_does_not_hang_on_the_digits_of_a_distance():
     assert delta[0, -1] >= HUGE / 2
 
 
+@pytest.mark.unchecked
+def test_a_graph_compares_where_the_other_way_sorts():
+    graph = torch.compile(separation, backend="eager", fullgraph=True)
+    # of nine densities among 25 tokens many are equal; the last image is padding but for one token
+    density = torch.randint(9, (8, 25), generator=torch.Generator().manual_seed(0)).float()
+    density[-1, 1:] = -torch.inf
+    squared = squared_distances(random_tokens(0, 25, batch=8, channels=3))
+    found, expected = graph(squared, density), separation(squared, density)
+    densest = expected >= HUGE / 2
+    assert densest.sum() == 8
+    assert (found[densest] >= HUGE / 2).all()
+    assert torch.equal(found[~densest], expected[~densest])
+
+
 @pytest.mark.parametrize("neighbours", [None, 2, 3, 14])
 @pytest.mark.parametrize("seed", range(5))
 def test_padding_sways_no_choice(neighbours, seed):

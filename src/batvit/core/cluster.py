@@ -69,11 +69,11 @@ def squared_distances(
         if real is not None:
             mean = mean * (real.shape[1] / real.sum(dim=1).clamp(min=1)).view(-1, 1, 1)
         features = features - mean.bfloat16()
-    squared = products(features, features)
-    norm = _diagonal(squared).clone()
-    # changed where it lies: to allocate a matrix takes longer than to compute it. The norms are added up first, so that
-    # rounding leaves it symmetric, and two tokens that are each other's nearest have one density.
-    return squared.mul_(-2).add_(norm.unsqueeze(2) + norm.unsqueeze(1)).clamp_(min=0)
+    product = products(features, features)
+    norm = _diagonal(product)
+    # the norms are added up first, so that rounding leaves it symmetric, and two tokens that are each other's nearest have one
+    # density
+    return (norm.unsqueeze(2) + norm.unsqueeze(1)).sub_(product, alpha=2).clamp_(min=0)
 
 
 def log_density(
@@ -105,11 +105,21 @@ def separation(
     For the densest token a huge number: its published value, max_j ||t_i - t_j||, puts it first among the centres just the
     same, as no other rho or delta can be larger.
     """
+    if torch.compiler.is_compiling():
+        # in a graph comparisons become one operation with what follows, which a sort does not
+        return torch.where(_denser(log_density), squared, HUGE).amin(dim=2)
     rank = ranks(log_density.argsort(dim=1, descending=True, stable=True)).int()
     # below every distance where j is denser than i, above where it is not: cheaper than a mask. Integers are subtracted, which
     # no engine rounds, whatever it computes in
     barrier = (rank.unsqueeze(1) - rank.unsqueeze(2)).to(squared.dtype).mul_(HUGE).add_(HUGE / 2)
     return torch.maximum(squared, barrier).amin(dim=2)
+
+
+def _denser(log_density: Float[Tensor, "batch tokens"]) -> Bool[Tensor, "batch tokens tokens"]:
+    """Whether token j is denser than token i, at [b, i, j]."""
+    other, own = log_density.unsqueeze(1), log_density.unsqueeze(2)
+    place = torch.arange(log_density.shape[1], device=log_density.device)
+    return (other > own) | ((other == own) & (place < place.unsqueeze(1)))
 
 
 def _diagonal(square: Float[Tensor, "batch tokens tokens"]) -> Float[Tensor, "batch tokens"]:

@@ -50,8 +50,9 @@ def _bipartite(features: Float[Tensor, "batch tokens channels"], pairs: int) -> 
     if pairs == 0:
         return Assignment.identity(batch, tokens, device)
     # even ranks choose, odd ranks are chosen, and lead the groups 0, 1, 2, ...
-    index = (torch.arange(tokens, device=device) // 2).repeat(batch, 1)
-    index[:, 0::2] = join_partners(cosines(features[:, 0::2], features[:, 1::2]), pairs)
+    chosen = join_partners(cosines(features[:, 0::2], features[:, 1::2]), pairs)
+    leads = torch.arange(chosen.shape[1], device=device).expand(batch, -1)
+    index = torch.stack([chosen, leads], dim=2).flatten(1)[:, :tokens]
     return Assignment(index, tokens - pairs, drops=False)
 
 
