@@ -44,6 +44,8 @@ def check(config: "BATConfig") -> None:
     _integers("neighbours", None if config.neighbours is None else (config.neighbours,), least=1, remedy="or None for all")
     if not _number("size_power", config.size_power) or not 0 < config.size_power <= 2:
         raise ValueError(f"size_power must lie in (0, 2], got {config.size_power}; 1 counts every patch, size_aware=False none")
+    if not _number("importance_power", config.importance_power) or not 0 <= config.importance_power <= 2:
+        raise ValueError(f"importance_power must lie in [0, 2], got {config.importance_power}; 0 leaves importance out")
     for name in SWITCHES:
         if not isinstance(getattr(config, name), bool):
             raise TypeError(f"{name} must be True or False, got {getattr(config, name)!r}")

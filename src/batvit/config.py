@@ -60,6 +60,8 @@ class BATConfig:
     """what similarity is measured on: the tokens after attention, or the keys of the attention"""
     matching: str = "bipartite"
     """how pairs are found: bipartite (one step) or greedy (exact pairs, one step each)"""
+    importance_power: float = 0.0
+    """multiply the score that makes a token a centre with its importance to this power"""
     neighbours: int | None = None
     """density of a token over this many nearest tokens, itself included; over all (None), or if it is more than there are"""
     weight: str = "importance"
@@ -234,10 +236,7 @@ class BATConfig:
         return self.tokens[site]
 
     def _aligned(self, out: int, tokens: int, prefix: int) -> int:
-        """The nearest count below ``tokens`` that makes prefix + count a multiple; the count itself if there is none.
-
-        None that asks the method to take more tokens away than it can.
-        """
+        """The nearest count that makes prefix + count a multiple, if there is one that the method can take ``tokens`` to."""
         from batvit.plans import PLANS
 
         most, align = PLANS[self.method].most, self.align

@@ -23,7 +23,14 @@ TRAINING_FREE = {
     "neighbours": 2,
     "align": 16,
 }
-GRADUAL = TRAINING_FREE | {"gradual": True, "centres": 0.6, "pairs": 0.02, "size_power": 0.8, "prefix_only": True}
+GRADUAL = TRAINING_FREE | {
+    "gradual": True,
+    "centres": 0.8,
+    "importance_power": 0.25,
+    "pairs": 0.02,
+    "size_power": 0.8,
+    "prefix_only": True,
+}
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"weight": "importance", "size_aware": False},
     "training_free": TRAINING_FREE,

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from batvit.core.assignment import Assignment
 from batvit.core.cluster import cluster
-from batvit.core.decouple import decouple, take
+from batvit.core.decouple import decouple, log_importance, take
 from batvit.core.match import match
 
 
@@ -16,6 +16,7 @@ def assign(
     attentive: int,
     pairs: int,
     centres: int,
+    importance_power: float = 0.0,
     matching: str = "bipartite",
     neighbours: int | None = None,
     real: Bool[Tensor, "batch tokens"] | None = None,
@@ -28,6 +29,7 @@ def assign(
         features: (B, N, C), what similarity is measured on.
         importance: (B, N), the class attention.
         attentive, pairs, centres: counts, as :meth:`batvit.BATConfig.schedule` gives them.
+        importance_power: multiply the score of a centre with the token's importance to this power.
         matching, neighbours: see :func:`match` and :func:`cluster`.
         real: False where a token is padding, which has no importance, and so is clustered unless all real ones are attentive.
     """
@@ -38,5 +40,6 @@ def assign(
         parts.append(match(features[:, :attentive], pairs, method=matching))
     if centres:
         inattentive = None if real is None else real.gather(1, order)[:, attentive:]
-        parts.append(cluster(features[:, attentive:], centres, neighbours=neighbours, real=inattentive))
+        prior = log_importance(importance, order[:, attentive:]) * importance_power if importance_power else None
+        parts.append(cluster(features[:, attentive:], centres, neighbours=neighbours, prior=prior, real=inattentive))
     return Assignment.join(order, *parts)

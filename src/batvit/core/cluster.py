@@ -16,6 +16,7 @@ def cluster(
     centres: int,
     *,
     neighbours: int | None = None,
+    prior: Float[Tensor, "batch tokens"] | None = None,
     real: Bool[Tensor, "batch tokens"] | None = None,
 ) -> Assignment:
     """One pass of density peaks: choose centres that are dense and far from denser tokens; the rest join the nearest.
@@ -24,6 +25,7 @@ def cluster(
         features: (B, I, C).
         centres: how many clusters, 1 to I.
         neighbours: take the density over this many nearest tokens, itself included; over all of them when None.
+        prior: what the logarithm of each token's score, rho_i delta_i, is raised by.
         real: False where a token is padding: it is nobody's neighbour, and no centre while there are real ones.
 
     Returns:
@@ -42,6 +44,8 @@ def cluster(
         log_rho = log_rho.masked_fill(~real, -torch.inf)
     # the largest rho_i * delta_i, in logarithms: far from one another, all rho_i would underflow to one tie
     score = torch.add(log_rho, separation(squared, log_rho).log(), alpha=0.5)
+    if prior is not None:
+        score = score + prior
     centre = score.argsort(dim=1, descending=True, stable=True)[:, :centres]
     return Assignment(join_nearest(squared, centre), centres, drops=False)
 

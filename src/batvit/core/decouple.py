@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+NO_IMPORTANCE = 1e-30
+
 
 def class_importance(
     queries: Float[Tensor, "batch heads queries width"],
@@ -58,6 +60,13 @@ def decouple(importance: Float[Tensor, "batch tokens"]) -> Int64[Tensor, "batch 
     Those of the attentive tokens come first, as many as there are to be.
     """
     return importance.argsort(dim=1, descending=True, stable=True)
+
+
+def log_importance(
+    importance: Float[Tensor, "batch tokens"], index: Int64[Tensor, "batch chosen"]
+) -> Float[Tensor, "batch chosen"]:
+    """Its logarithm for the tokens at the given positions; finite, also where it is zero."""
+    return importance.gather(1, index).clamp(min=NO_IMPORTANCE).log()
 
 
 def take(

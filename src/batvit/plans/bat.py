@@ -13,6 +13,7 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
         attentive=counts.attentive,
         pairs=counts.pairs,
         centres=counts.centres,
+        importance_power=config.importance_power,
         matching=config.matching,
         neighbours=config.neighbours,
         real=evidence.size > 0 if evidence.padded else None,
