@@ -25,7 +25,7 @@ TRAINING_FREE = {
 }
 GRADUAL = TRAINING_FREE | {
     "gradual": True,
-    "centres": 0.8,
+    "centres": 0.6,
     "importance_power": 0.25,
     "pairs": 0.02,
     "size_power": 0.8,
