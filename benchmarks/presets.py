@@ -28,6 +28,8 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "groups weighted by importance times size": {"weight": "importance_size"},
     "groups weighted by size": {"weight": "size"},
     "lengths not kept": {"keep_norm": False},
+    "centres chosen without importance": {"importance_power": 0.0},
+    "centres chosen with it to the power 0.25": {"importance_power": 0.25},
     "density over all tokens": {"neighbours": None},
     "a third of the tokens clusters": {"centres": 0.33},
     "a tenth of the attentive in pairs": {"pairs": 0.1},

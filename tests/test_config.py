@@ -40,6 +40,7 @@ def valid_fields(draw):
         "pairs": draw(st.floats(0, 0.5) | st.integers(0, 200)),
         "similarity": draw(st.sampled_from(["tokens", "keys"])),
         "matching": draw(st.sampled_from(["bipartite", "greedy"])),
+        "importance_power": draw(st.floats(0, 2)),
         "neighbours": draw(st.none() | st.integers(1, 200)),
         "weight": draw(st.sampled_from(["importance", "size", "importance_size"])),
         "size_aware": draw(st.booleans()),
@@ -215,9 +216,9 @@ def test_another_rate_is_a_ceiling_at_each_site():
 
 def test_what_was_saved_before_there_were_powers_and_prefix_only_stays_what_it_was():
     fields = BATConfig(keep_rate=0.6, size_aware=True).to_dict()
-    del fields["size_power"], fields["prefix_only"]
+    del fields["size_power"], fields["importance_power"], fields["prefix_only"]
     found = BATConfig.from_dict(fields)
-    assert (found.size_power, found.prefix_only) == (1.0, False)
+    assert (found.size_power, found.importance_power, found.prefix_only) == (1.0, 0.0, False)
 
 
 def test_presets_say_how_members_are_weighted():
@@ -226,6 +227,7 @@ def test_presets_say_how_members_are_weighted():
     assert (free.weight, free.size_aware, free.centres, free.neighbours) == ("importance", True, 0.5, 2)
     gradual = BATConfig.preset("gradual")
     assert [config.size_power for config in (paper, free, gradual)] == [1.0, 1.0, 0.8]
+    assert [config.importance_power for config in (paper, free, gradual)] == [0.0, 0.0, 0.25]
     assert [config.prefix_only for config in (paper, free, gradual)] == [False, False, True]
     assert (paper.align, free.align) == (1, 16)
     assert BATConfig.preset() == free
@@ -493,6 +495,10 @@ def test_counts_that_are_given_are_not_made_gradual():
         ({"size_power": 2.5}, r"size_power must lie in \(0, 2\], got 2.5"),
         ({"size_power": nan}, r"size_power must lie in \(0, 2\], got nan"),
         ({"size_power": True}, "size_power must be a number, got True"),
+        ({"importance_power": -0.5}, r"importance_power must lie in \[0, 2\], got -0.5; 0 leaves importance out"),
+        ({"importance_power": 2.5}, r"importance_power must lie in \[0, 2\], got 2.5"),
+        ({"importance_power": nan}, r"importance_power must lie in \[0, 2\], got nan"),
+        ({"importance_power": "0.5"}, "importance_power must be a number, got '0.5'"),
     ],
 )
 @pytest.mark.unchecked

@@ -39,6 +39,21 @@ def test_assign_by_hand():
     a = assign(features, importance, attentive=3, pairs=1, centres=2)
     assert a.index.tolist() == [[1, 3, 0, 0, 2, 2]]
     assert a.groups == 3 - 1 + 2
+    # times their importance squared the scores are 8.7e-3, 3.3e-4 and 1.8e-4: the centres are 5 and 4, and 1 joins 5
+    again = assign(features, importance, attentive=3, pairs=1, centres=2, importance_power=2.0)
+    assert again.index.tolist() == [[1, 2, 0, 0, 3, 2]]
+
+
+@pytest.mark.parametrize("power", [0.25, 1.0, 2.0])
+@given(counts(), st.integers(0, 2**32))
+def test_equal_importance_chooses_no_centre_and_none_is_no_hindrance(power, case, seed):
+    tokens, fields = case
+    features, _ = random_tokens(seed, tokens)
+    one, none = torch.ones(2, tokens), torch.zeros(2, tokens)
+    assert torch.equal(assign(features, one, **fields, importance_power=power).index, assign(features, one, **fields).index)
+    found = assign(features, none, **fields, importance_power=power)
+    assert found.is_total
+    assert found.is_onto
 
 
 @pytest.mark.parametrize("matching", ["bipartite", "greedy"])
