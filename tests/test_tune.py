@@ -90,6 +90,8 @@ def test_the_presets_are_shapes(deep, preset, shape):
     assert found.tokens == pytest.approx(expected, abs=1)
     named = ("centres", "pairs", "neighbours", "similarity", "weight", "size_aware", "keep_norm")
     assert {name: getattr(found, name) for name in named} == {name: getattr(config, name) for name in named}
+    gradual = BATConfig.preset("gradual")
+    assert (found.size_power, found.importance_power) == (gradual.size_power, gradual.importance_power)
 
 
 @pytest.mark.parametrize("similarity", ["tokens", "keys"])

@@ -61,7 +61,7 @@ class BATConfig:
     matching: str = "bipartite"
     """how pairs are found: bipartite (one step) or greedy (exact pairs, one step each)"""
     importance_power: float = 0.0
-    """multiply the score that makes a token a centre with its importance to this power"""
+    """multiply the score that makes a token a centre with its importance to this power; 0 leaves it out"""
     neighbours: int | None = None
     """density of a token over this many nearest tokens, itself included; over all (None), or if it is more than there are"""
     weight: str = "importance"
@@ -236,7 +236,7 @@ class BATConfig:
         return self.tokens[site]
 
     def _aligned(self, out: int, tokens: int, prefix: int) -> int:
-        """The nearest count that makes prefix + count a multiple, if there is one that the method can take ``tokens`` to."""
+        """The nearest count that makes prefix + count a multiple; ``out`` if the method can take ``tokens`` to none."""
         from batvit.plans import PLANS
 
         most, align = PLANS[self.method].most, self.align

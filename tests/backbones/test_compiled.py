@@ -19,7 +19,9 @@ def _fresh():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize(("name", "mode"), [*((name, "training_free") for name in GRAPHS), ("deit", "paper")])
+@pytest.mark.parametrize(
+    ("name", "mode"), [*((name, "training_free") for name in GRAPHS), ("deit", "paper"), ("deit", "gradual")]
+)
 def test_one_graph_and_no_recompilation(name, mode):
     model = reduced_tower(name, mode)
     first, second = pictures(model, seed=1), pictures(model, seed=2)

@@ -117,6 +117,26 @@ def test_each_image_of_a_batch_is_assigned_as_if_alone():
         assert torch.equal(alone.index[0], together.index[b])
 
 
+def test_the_plan_is_told_of_the_power_and_padding_stays_no_centre():
+    features, importance = random_tokens(2, 12)
+    # the last three are padding, which gets no attention
+    importance[:, 9:] = 0
+    size = (torch.arange(12) < 9).float().expand(2, 12)
+    config = BATConfig(importance_power=2.0)
+    for attentive, centres in ((2, 3), (3, 6)):
+        wanted = {"attentive": attentive, "pairs": 0, "centres": centres, "importance_power": 2.0}
+        found = PLANS["bat"].decide(
+            Evidence(features, importance, size, 12, padded=True),
+            Counts(3, 12, attentive, 0, centres, attentive + centres),
+            config,
+        )
+        assert torch.equal(found.index, assign(features, importance, **wanted, real=size > 0).index)
+        assert not torch.equal(found.index, assign(features, importance, **wanted).index)
+    # as many centres as real tokens that are not attentive: each real one is alone among its kind
+    groups = found.index[:, :9].sort(dim=1).values
+    assert (groups == torch.arange(9)).all()
+
+
 @given(counts())
 def test_tokens_that_are_all_alike_are_not_lost(case):
     tokens, fields = case

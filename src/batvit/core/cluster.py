@@ -107,7 +107,7 @@ def separation(
     """delta_i^2 = min over denser j of ||t_i - t_j||^2; of two equally dense tokens that of lower index counts as denser.
 
     For the densest token a huge number: its published value, max_j ||t_i - t_j||, puts it first among the centres just the
-    same, as no other rho or delta can be larger.
+    same, as no other rho or delta can be larger. It stays the first with any prior above -30.
     """
     if torch.compiler.is_compiling():
         # in a graph comparisons become one operation with what follows, which a sort does not

@@ -63,10 +63,10 @@ def decouple(importance: Float[Tensor, "batch tokens"]) -> Int64[Tensor, "batch 
 
 
 def log_importance(
-    importance: Float[Tensor, "batch tokens"], index: Int64[Tensor, "batch chosen"]
+    importance: Float[Tensor, "batch tokens"], index: Int64[Tensor, "batch chosen"], power: float
 ) -> Float[Tensor, "batch chosen"]:
-    """Its logarithm for the tokens at the given positions; finite, also where it is zero."""
-    return importance.gather(1, index).clamp(min=NO_IMPORTANCE).log()
+    """The logarithm of its power for the tokens at the given positions, in float32; finite, also where it is zero."""
+    return importance.gather(1, index).float().clamp(min=NO_IMPORTANCE).log() * power
 
 
 def take(
