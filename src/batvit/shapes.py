@@ -72,9 +72,8 @@ class Shape:
         blocks = sorted({round(self.first + span * i / steps) for i in range(self.sites)})
         tokens = [max(1, round(_mean(float(patches), final, (i + 1) / len(blocks), self.fall))) for i in range(len(blocks))]
         fields = {name: value for name, value in asdict(self).items() if name not in ("sites", "first", "last", "fall")}
-        fields |= {name: GRADUAL[name] for name in ("keep_norm", "size_power", "importance_power")} | {
-            "neighbours": self.neighbours or None
-        }
+        fields |= {name: GRADUAL[name] for name in ("keep_norm", "size_power", "importance_power")}
+        fields["neighbours"] = self.neighbours or None
         # a head that reads patches is given them all the same, and the cost must know
         fields["prefix_only"] = anatomy.reads_prefix_only
         return BATConfig(blocks=tuple(blocks), tokens=tuple(tokens), **fields)

@@ -114,7 +114,7 @@ def separation(
         return torch.where(_denser(log_density), squared, HUGE).amin(dim=2)
     rank = ranks(log_density.argsort(dim=1, descending=True, stable=True)).int()
     # below every distance where j is denser than i, above where it is not: cheaper than a mask. Integers are subtracted, which
-    # no engine rounds, whatever it computes in
+    # loses no digit in any type
     barrier = (rank.unsqueeze(1) - rank.unsqueeze(2)).to(squared.dtype).mul_(HUGE).add_(HUGE / 2)
     return torch.maximum(squared, barrier).amin(dim=2)
 
