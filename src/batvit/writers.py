@@ -32,6 +32,8 @@ def _write_onnx(
         opset_version=opset,
         input_names=["images"],
         output_names=["logits"],
+        # what it calls the batch
+        dynamic_shapes=({0: "batch"},),
         custom_translation_table={torch.ops.aten.sort.stable: stable_sort},
         verbose=False,
     )

@@ -160,6 +160,11 @@ def test_open_clip_gives_the_same_features_with_and_without_maps():
     torch.testing.assert_close(model.forward_intermediates(x)["image_features"], model(x), rtol=1e-5, atol=1e-5)
 
 
+def checkpointing_of(model):
+    """What switches it on in transformers: 5.23 has a new name for it."""
+    return getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+
+
 @pytest.mark.parametrize("name", [*TOWERS, *TRANSFORMERS])
 def test_gradients_flow_and_recomputing_gives_the_same(name):
     model = reduced(name)
@@ -167,7 +172,7 @@ def test_gradients_flow_and_recomputing_gives_the_same(name):
     for checkpointing in (False, True):
         if checkpointing:
             model.train()
-            (getattr(model, "set_grad_checkpointing", None) or model.activation_checkpointing_enable)()
+            (getattr(model, "set_grad_checkpointing", None) or checkpointing_of(model))()
         model.zero_grad()
         maps = layers(model, x)
         sum(y.square().mean() for y in maps).backward()
@@ -304,7 +309,7 @@ def test_checkpointing_that_would_lose_gradients_is_refused_in_timm(name, monkey
 
 def test_checkpointing_that_would_lose_gradients_is_refused_in_transformers():
     model = batvit.patch(family("hf_vit", 4).train(), keep_rate=0.5)
-    model.activation_checkpointing_enable({"use_reentrant": True})
+    checkpointing_of(model)({"use_reentrant": True})
     with pytest.raises(ValueError, match=r"loses the gradients.*use_reentrant=False"):
         model(pictures(model).requires_grad_())
 

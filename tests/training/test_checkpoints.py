@@ -228,11 +228,14 @@ def test_a_run_cannot_go_on_as_another(data, tmp_path):
     assert len(fit(vit(), *data, free, output=tmp_path, resume=True, about=about)) == 1
     # an earlier version may not have known of a field
     told = json.loads(before)
-    del told["train"]["distill_tau"], told["param_count"]
+    del told["train"]["distill_tau"], told["config"]["importance_power"], told["param_count"]
     (tmp_path / "run.json").write_text(json.dumps(told))
     assert len(fit(vit(), *data, free, output=tmp_path, resume=True, about=about)) == 1
     with pytest.raises(ValueError, match=r"train.distill_tau = 1.0, and cannot go on with 0.5"):
         fit(vit(), *data, dataclasses.replace(free, distill_tau=0.5), output=tmp_path, resume=True, about=about)
+    other = batvit.patch(vit(), REDUCTION.with_fields(importance_power=0.25))
+    with pytest.raises(ValueError, match=r"config.importance_power = 0.0, and cannot go on with 0.25"):
+        fit(other, *data, free, output=tmp_path, resume=True, about=named)
 
 
 def test_two_runs_cannot_write_into_one_folder(data, tmp_path):

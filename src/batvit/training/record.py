@@ -15,6 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from batvit.config import BATConfig
 from batvit.files import check_folder, read_json, write_atomic
 from batvit.training.config import TrainConfig
 from batvit.training.progress import Epoch, Step
@@ -52,9 +53,10 @@ class Record:
         """
         earlier = read_json(self.folder / RUN)
         known: dict[str, Any] = {"train": None} | (earlier if isinstance(earlier, dict) else {})
-        if isinstance(known["train"], dict):
-            # a field that an earlier version did not know was as it is by default
-            known["train"] = asdict(TrainConfig()) | known["train"]
+        # a field that an earlier version did not know was as it is by default
+        for name, default in (("train", asdict(TrainConfig())), ("config", BATConfig().to_dict())):
+            if isinstance(known.get(name), dict):
+                known[name] = default | known[name]
         # JSON has lists for tuples; of what was not told nothing can be said
         wanted = json.loads(json.dumps({name: value for name, value in about.items() if name in known}))
         wanted |= {"train": asdict(config)}
