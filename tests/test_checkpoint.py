@@ -107,6 +107,13 @@ def test_a_whole_model_is_no_state_dict(tmp_path):
         read_weights(tmp_path / "model.pth")
 
 
+@pytest.mark.parametrize("odd", [torch.eye(2).to_sparse(), torch.empty(2, device="meta"), torch.ones(2, dtype=torch.complex64)])
+def test_a_tensor_that_cannot_be_copied_is_refused_by_name(tmp_path, odd):
+    torch.save({"weight": torch.ones(2), "bias": odd}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"x.pth: 'bias' is sparse, complex or without values; give .* plain tensors"):
+        read_weights(tmp_path / "x.pth")
+
+
 @pytest.mark.parametrize("thing", [[1, 2], torch.ones(2), "text", 3, {"a": 1}, {"a": torch.ones(2), "b": "x"}, {"model": None}])
 def test_what_is_no_state_dict_is_refused(tmp_path, thing):
     torch.save(thing, tmp_path / "x.pth")

@@ -140,6 +140,13 @@ def test_a_trace_prints_the_table_and_the_groups(inside):
     assert lines[8].startswith("after block 3: Assignment(24 tokens -> 6 groups, batch 2, largest group ")
 
 
+def test_a_trace_of_a_part_of_the_patches_says_so():
+    found = traced(batvit.patch(vit(patch_drop_rate=0.5), keep_rate=0.5, blocks=SITES).train(), images())
+    first, *sites = str(found).splitlines()
+    assert first == "12 of 24 patches were seen"
+    assert [site.partition(" ->")[0] for site in sites] == [f"after block {block}: Assignment(12 tokens" for block in SITES]
+
+
 def test_an_empty_trace_says_what_to_do():
     with trace(reduced()) as found:
         pass

@@ -119,7 +119,7 @@ class TestDraw:
 
     def test_a_model_that_saw_a_part_is_refused(self):
         found = hand_made(((0, 1, 1, 4), (2, 3, 4, 4)))
-        with pytest.raises(ValueError, match="the model saw 8 of 3 x 4 patches; set mask_ratio=0"):
+        with pytest.raises(ValueError, match=r"the model saw 8 of 3 x 4 patches; it must see all: call model.eval"):
             visualize.draw(photograph(), found)
 
     def test_borders_of_dark_attentive_groups_can_be_seen(self):

@@ -12,6 +12,7 @@ from typing import Any
 
 import safetensors.torch
 import timm
+import torch
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
@@ -101,6 +102,10 @@ def read_weights(checkpoint: str | Path) -> dict[str, Tensor]:
     strange = next((key for key, value in state.items() if not isinstance(value, Tensor)), None)
     if strange is not None:
         raise ValueError(f"{path}: {strange!r} is no tensor; give a file that holds a state dict")
+    # such as cannot be copied into a parameter, or lose what they hold
+    odd = next((key for key, w in state.items() if w.is_meta or w.layout != torch.strided or w.is_complex()), None)
+    if odd is not None:
+        raise ValueError(f"{path}: {odd!r} is sparse, complex or without values; give a file that holds plain tensors")
     return state
 
 

@@ -68,7 +68,9 @@ class Trace:
         if not self.sites:
             return "Trace(empty: run the model inside the with block)"
         sizes = [f"after block {s.counts.block}: {s.origin!r}" for s in self.sites]
-        return "\n".join([str(info(self.model, image_size=self.image_size)), *sizes])
+        seen, patches = self.sites[0].origin.tokens, math.prod(self.grid)
+        table = info(self.model, image_size=self.image_size) if seen == patches else f"{seen} of {patches} patches were seen"
+        return "\n".join([str(table), *sizes])
 
     def _start(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         self.sites = []

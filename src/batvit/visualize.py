@@ -129,7 +129,9 @@ def _check(image: Image.Image, trace: Trace, index: int) -> None:
         raise ValueError(f"image {index} is not in the traced batch of {batch}; give an index in 0 .. {batch - 1}")
     patches, (rows, columns) = trace.sites[0].origin.tokens, trace.grid
     if patches != rows * columns:
-        raise ValueError(f"the model saw {patches} of {rows} x {columns} patches; set mask_ratio=0, so that it sees all")
+        raise ValueError(
+            f"the model saw {patches} of {rows} x {columns} patches; it must see all: call model.eval(), or set mask_ratio=0"
+        )
     height, width = trace.image_size or trace.grid
     ratio = (image.width / image.height) / (width / height)
     if max(ratio, 1 / ratio) > 1.05:

@@ -31,6 +31,25 @@ def test_one_graph_and_no_recompilation(name, mode):
             close(graph(x), model(x))
 
 
+def test_patched_again_it_is_compiled_again():
+    model = reduced_tower("deit", "training_free")
+    graph = torch.compile(model, fullgraph=True, backend="eager")
+    x = pictures(model)
+    with torch.no_grad():
+        for keep_rate in (0.5, 0.8, 0.65, 0.5):
+            batvit.patch(model, keep_rate=keep_rate, blocks=(1,))
+            close(graph(x), model(x))
+
+
+def test_other_image_sizes_are_compiled_too():
+    model = batvit.patch(family("dynamic"), keep_rate=0.6)
+    graph = torch.compile(model, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        for side in (64, 48, 80):
+            x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(side))
+            close(graph(x), model(x))
+
+
 @pytest.mark.skipif(compiler is None, reason="torch's default backend needs a C++ compiler")
 def test_the_default_backend_computes_the_same():
     model = batvit.patch(family("deit", depth=2), keep_rate=0.6, blocks=(0,))

@@ -433,6 +433,14 @@ def test_a_block_whose_attention_sees_other_tokens_is_refused(monkeypatch):
         batvit.patch(model)
 
 
+def test_weights_that_are_not_finite_are_no_other_code():
+    model = family("vit")
+    model.blocks[0].mlp.fc1.weight.data[0, 0] = float("nan")
+    x = pictures(model)
+    with torch.no_grad():
+        assert batvit.patch(model, keep_rate=0.5)(x).isnan().all()
+
+
 def test_a_small_difference_behind_a_small_scale_is_refused(monkeypatch):
     def negated(self, x, attn_mask=None, is_causal=False):
         x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), attn_mask=attn_mask, is_causal=is_causal)))

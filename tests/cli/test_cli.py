@@ -24,6 +24,7 @@ from torch._inductor.exc import InductorError
 import batvit
 from batvit.cli import COMMANDS, main, models, options
 from batvit.cli.bench import _is_of_the_compiler
+from batvit.cli.fields import field_help
 
 NAME = "deit_tiny_patch16_224"
 SMALL = ("--img-size", "64", "--num-classes", "3")
@@ -129,12 +130,26 @@ def test_help_names_every_command(capsys):
 def test_help_of_a_command_explains_every_field(capsys, command):
     assert ends(command, "--help") == 0
     out = " ".join(capsys.readouterr().out.split())
-    texts = options.field_help(batvit.BATConfig)
+    texts = field_help(batvit.BATConfig)
     assert set(texts) == set(batvit.BATConfig().to_dict())
     for name, text in texts.items():
         assert f"--{name.replace('_', '-')}" in out
         assert text.replace("%%", "%").replace("-", "") in out.replace("- ", "").replace("-", "")
     assert "--no-size-aware" in out
+
+
+def test_help_has_the_value_of_every_preset(capsys):
+    assert ends("info", "--help") == 0
+    # lines may break at hyphens
+    out = re.sub(r"[\s-]+", "", capsys.readouterr().out)
+    assert "(paper:0.1,trainingfree:0.1,gradual:0.02)" in out
+    assert "(paper:None,trainingfree:2,gradual:2)" in out
+    assert "thekeysoftheattention(tokens)" in out
+
+
+def test_a_preset_may_be_written_as_in_python(writes):
+    *_, found = writes("info", NAME, "--mode", "training_free")
+    assert batvit.BATConfig.from_dict(found["config"]) == batvit.BATConfig.preset("training_free")
 
 
 @pytest.mark.parametrize("command", ["info", "eval", "bench", "draw"])

@@ -190,7 +190,7 @@ def test_another_engine_is_timed_under_its_own_name(written, tmp_path, capsys):
     assert ends("bench", written / "reduced.onnx", "--dense", written / "dense.onnx", *arguments) == 0
     fields = json.loads((tmp_path / "b.json").read_text())
     assert fields["runtime"] == f"ONNX Runtime {onnxruntime.__version__}"
-    assert f"fp32, eager, cpu, 1 CPU threads, {fields['runtime']}; median of 2 in turns" in capsys.readouterr().out
+    assert f"fp32, exported, cpu, 1 CPU threads, {fields['runtime']}; median of 2 in turns" in capsys.readouterr().out
     (row,) = fields["results"]
     # nothing is seen of what happens in there
     assert (row["peak_memory_mb"], row["dense_peak_memory_mb"], row["reduction_share"]) == (None, None, None)

@@ -173,6 +173,7 @@ def test_a_finished_run_stays_as_it_is(data, tmp_path, whole):
     folder, found = whole[CONFIG.save_every]
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "log.jsonl").read_text()
+    assert all(batvit.BATConfig.beside(tmp_path / f"{name}.safetensors") == REDUCTION for name in ("last", "best"))
     assert fit(vit(), *data, CONFIG, output=tmp_path, resume=True) == found
     assert (tmp_path / "log.jsonl").read_text() == before
 

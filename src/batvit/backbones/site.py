@@ -1,5 +1,6 @@
 """What happens at a site, whatever library the block comes from: importance, plan, merge."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -104,6 +105,13 @@ class Heard(NamedTuple):
     scale: float
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _counts(config: str, block: int, depth: int, patches: int, prefix: int) -> Counts:
+    """What a graph does not look into: it would take shares for symbols, and is made anew where an argument is another."""
+    schedule = BATConfig.from_dict(json.loads(config)).schedule(depth=depth, patches=patches, prefix=prefix)
+    return next(counts for counts in schedule if counts.block == block)
+
+
 class Reduce(nn.Module):
     """The reduction at one site: a module without parameters, so that it can be hooked, timed and counted by name."""
 
@@ -113,6 +121,7 @@ class Reduce(nn.Module):
         super().__init__()
         self.config, self.block, self.depth = config, block, depth
         self.prefix, self.class_token = prefix, class_token
+        self._told = json.dumps(config.to_dict())
 
     def counts(self, patches: int) -> Counts:
         """The counts at this site for an image of ``patches`` tokens."""
@@ -120,8 +129,7 @@ class Reduce(nn.Module):
         last = None if torch.compiler.is_compiling() else self._last
         if last is not None and last[0] == patches:
             return last[1]
-        schedule = self.config.schedule(depth=self.depth, patches=patches, prefix=self.prefix)
-        found = next(counts for counts in schedule if counts.block == self.block)
+        found: Counts = _counts(self._told, self.block, self.depth, patches, self.prefix)
         if not torch.compiler.is_compiling():
             self._last = patches, found
         return found

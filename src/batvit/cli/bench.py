@@ -194,7 +194,7 @@ def _report_blocks(args: argparse.Namespace, pair: models.Models, found: list[li
 
 
 def _conditions(args: argparse.Namespace, pair: models.Models, mode: str) -> str:
-    how = f"{mode} ({_mode(args)})" if args.compile else mode
+    how = "exported" if isinstance(pair.reduced, Engine) else f"{mode} ({_mode(args)})" if args.compile else mode
     return (
         f"{args.precision}, {how}, {args.device}, {torch.get_num_threads()} CPU threads, {pair.runtime}; "
         f"median of {args.rounds} in turns"

@@ -1,9 +1,7 @@
 """Options that several commands share, and what is made of them."""
 
 import argparse
-import ast
 import dataclasses
-import inspect
 import json
 import os
 import platform
@@ -18,11 +16,12 @@ from rich.table import Table
 
 from batvit import __version__
 from batvit.checks import CHOICES, SWITCHES
-from batvit.config import BATConfig
+from batvit.cli.fields import MODES, field_help, in_modes
+from batvit.config import PER_SITE, BATConfig
 from batvit.data import Pictures
 from batvit.files import check_writable, write_atomic
 from batvit.plans import PLANS
-from batvit.presets import DEFAULT_MODE, PRESETS
+from batvit.presets import DEFAULT_MODE
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 console = Console()
@@ -66,18 +65,18 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     """Every field of BATConfig, its help from the line under the field."""
     group = parser.add_argument_group("reduction", "fields of BATConfig; without any, those saved beside the checkpoint")
     group.add_argument("--config", metavar="FILE", help="a BATConfig as JSON")
-    modes = [name.replace("_", "-") for name in PRESETS]
-    group.add_argument("--mode", choices=modes, help=f"preset (default {DEFAULT_MODE.replace('_', '-')})")
+    default = f"preset ({DEFAULT_MODE.replace('_', '-')})"
+    group.add_argument("--mode", type=lambda text: text.replace("_", "-"), choices=tuple(MODES), help=default)
     choices = CHOICES | {"method": tuple(PLANS)}
     for name, text in field_help(BATConfig).items():
         option = "--" + name.replace("_", "-")
-        text += "".join(f" [{mode}: {PRESETS[mode][name]}]" for mode in PRESETS if name in PRESETS[mode])
+        text += in_modes(name)
         if name in SWITCHES:
             group.add_argument(option, action=argparse.BooleanOptionalAction, default=None, help=text)
         elif name in choices:
             group.add_argument(option, choices=choices[name], help=text)
         else:
-            group.add_argument(option, type=_numbers, metavar=name.upper(), help=text)
+            group.add_argument(option, type=_numbers, metavar="N[,N…]" if name in PER_SITE else "N", help=text)
 
 
 def config(args: argparse.Namespace) -> BATConfig:
@@ -182,18 +181,6 @@ def evenly(things: list[Any], number: int | None) -> list[Any]:
     if number is None or number >= len(things):
         return things
     return [things[i * len(things) // number] for i in range(number)]
-
-
-def field_help(kind: type) -> dict[str, str]:
-    """The sentence under each field of a dataclass."""
-    body = ast.parse(inspect.getsource(kind)).body[0]
-    assert isinstance(body, ast.ClassDef)
-    texts = {}
-    for field, text in zip(body.body, body.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
-            assert isinstance(text.value, ast.Constant)
-            texts[field.target.id] = str(text.value.value).replace("%", "%%")
-    return texts
 
 
 def at_least(least: int) -> Callable[[str], int]:

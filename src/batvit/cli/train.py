@@ -2,7 +2,6 @@
 
 import argparse
 import types
-from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_args
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from batvit.backbones.patch import patch
 from batvit.cli import models, options
+from batvit.cli.fields import field_help
 from batvit.cli.fitting import fit_shown
 from batvit.cli.trainee import teacher, trainee
 from batvit.config import BATConfig
@@ -24,7 +24,7 @@ from batvit.training.pictures import Found, find
 from batvit.training.processes import StoppedError, counted_by, part_of
 from batvit.training.progress import Epoch
 from batvit.training.recipes import RECIPES
-from batvit.training.record import BEST, LAST, check_output
+from batvit.training.record import BEST, check_output
 from batvit.training.warmup import reducer
 
 DIGITS = "digits"
@@ -71,7 +71,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     """Every field of TrainConfig, its help from the line under the field."""
     group = parser.add_argument_group("training", "fields of TrainConfig; a recipe brings its own")
     choices = {"precision": PRECISIONS, "distill": DISTILLATIONS}
-    for field, text in zip(fields(TrainConfig), options.field_help(TrainConfig).values(), strict=True):
+    for field, text in zip(fields(TrainConfig), field_help(TrainConfig).values(), strict=True):
         # of "float | None" the first
         kind: Any = get_args(field.type)[0] if isinstance(field.type, types.UnionType) else field.type
         option, shown = "--" + field.name.replace("_", "-"), text if field.default is None else f"{text} ({field.default})"
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> None:
         epochs = fit_shown(
             *(model, train, val, config),
             title="training",
-            on_epoch=_teller(args.output, reduction, config.epochs),
+            on_epoch=lambda epoch: options.say(_line(epoch, config.epochs)),
             output=args.output,
             resume=args.resume,
             teacher=of_teacher,
@@ -130,16 +130,6 @@ def _pictures(args: argparse.Namespace) -> Found | Scans:
         return Scans()
     splits = tuple(args.splits) if args.splits else None
     return find(args.data, splits=splits, class_map=args.class_map, skip_unreadable=args.skip_unreadable)
-
-
-def _teller(output: str, reduction: BATConfig | None, epochs: int) -> Callable[[Epoch], None]:
-    def on_epoch(epoch: Epoch) -> None:
-        if reduction is not None:
-            for name in (LAST, BEST):
-                reduction.save(BATConfig.path_beside(Path(output) / name))
-        options.say(_line(epoch, epochs))
-
-    return on_epoch
 
 
 def _conclude(args: argparse.Namespace, result: dict[str, Any], epochs: list[Epoch]) -> None:
@@ -168,7 +158,7 @@ def _resolve(args: argparse.Namespace) -> None:
 def _reduction(args: argparse.Namespace) -> BATConfig | None:
     if not args.dense:
         return options.config(args)
-    given = [name for name in ("config", "mode", *options.field_help(BATConfig)) if getattr(args, name) is not None]
+    given = [name for name in ("config", "mode", *field_help(BATConfig)) if getattr(args, name) is not None]
     if given:
         raise ValueError(f"--dense trains without reduction, but --{given[0].replace('_', '-')} is given; leave one out")
     return None

@@ -20,7 +20,7 @@ from batvit.training.learner import DivergedError, Learner
 from batvit.training.processes import Stop, StoppedError, accelerator_on, stoppable
 from batvit.training.progress import Epoch, Progress, Step
 from batvit.training.record import BEST, LAST, LOG, RUN, Record, check_output, claimed
-from batvit.training.warmup import Reduce, dense_copy, share_of, shares, told_of
+from batvit.training.warmup import Reduce, dense_copy, save_beside, share_of, shares, told_of
 
 
 def fit(
@@ -50,7 +50,8 @@ def fit(
             several processes each gives its part, see :meth:`Part.of`, or all give all.
         config: how.
         output: folder for the run: ``run.json`` (how it was made), ``log.jsonl``, ``summary.csv``, ``checkpoints``,
-            ``last.safetensors`` and ``best.safetensors`` (highest top-1, the earliest of equals), each whole at any time.
+            ``last.safetensors`` and ``best.safetensors`` (highest top-1, the earliest of equals), the reduction beside them
+            (``.batvit.json``), each whole at any time.
         resume: go on from the last checkpoint in ``output``, if there is one.
         teacher: the model to learn from, where the configuration says so; by default ``model`` as it comes, without its
             reduction. It is left alone.
@@ -190,9 +191,9 @@ class Run:
         if self.accelerator.is_main_process:
             if self.folder is not None and self.record is not None:
                 with checkpoints.written(self.folder / LAST):
-                    save_state(weights, self.folder / LAST)
-                    if at.best.epoch == number:
-                        save_state(weights, self.folder / BEST)
+                    for name in (LAST, BEST) if at.best.epoch == number else (LAST,):
+                        save_state(weights, self.folder / name)
+                        save_beside(self.learner.model, self.folder / name)
                     self.record.epoch(at.history, at.update)
             if self.on_epoch is not None:
                 self.on_epoch(at.history[-1])

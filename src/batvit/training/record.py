@@ -15,10 +15,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from batvit.config import BATConfig
 from batvit.files import check_folder, read_json, write_atomic
 from batvit.training.config import TrainConfig
 from batvit.training.progress import Epoch, Step
+from batvit.training.warmup import defaults
 
 RUN, LOG, SUMMARY = "run.json", "log.jsonl", "summary.csv"
 LAST, BEST, CHECKPOINTS = "last.safetensors", "best.safetensors", "checkpoints"
@@ -54,7 +54,7 @@ class Record:
         earlier = read_json(self.folder / RUN)
         known: dict[str, Any] = {"train": None} | (earlier if isinstance(earlier, dict) else {})
         # a field that an earlier version did not know was as it is by default
-        for name, default in (("train", asdict(TrainConfig())), ("config", BATConfig().to_dict())):
+        for name, default in (("train", asdict(TrainConfig())), ("config", defaults())):
             if isinstance(known.get(name), dict):
                 known[name] = default | known[name]
         # JSON has lists for tuples; of what was not told nothing can be said

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -51,6 +52,18 @@ def told_of(model: nn.Module) -> dict[str, Any]:
     config = config_of(model)
     count = sum(parameter.numel() for parameter in model.parameters())
     return {"config": None if config is None else config.to_dict(), "param_count": count}
+
+
+def defaults() -> dict[str, Any]:
+    """Every field that :func:`told_of` tells of a reduction, as it is by default."""
+    return BATConfig().to_dict()
+
+
+def save_beside(model: nn.Module, weights: Path) -> None:
+    """Write the reduction of a model, if it has one, beside its weights."""
+    config = config_of(model)
+    if config is not None:
+        config.save(BATConfig.path_beside(weights))
 
 
 def dense_copy(model: nn.Module, reduce: Reduce | None) -> nn.Module:
