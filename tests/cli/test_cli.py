@@ -484,6 +484,8 @@ def test_eval_names_what_fails_when_it_is_decoded(refuses, weights, data, tmp_pa
 def test_eval_refuses_folders_and_class_maps_that_do_not_fit(refuses, weights, data, tmp_path):
     arguments = ("eval", NAME, *SMALL, "--checkpoint", weights, "--json", tmp_path / "x.json", "--data")
     assert f"{tmp_path / 'nowhere'}: no such folder" in refuses(*arguments, tmp_path / "nowhere")
+    # before weights are downloaded, which cannot be had here
+    assert f"{tmp_path / 'nowhere'}: no such folder" in refuses("eval", NAME, "--data", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     assert "holds no pictures; expected one folder a class" in refuses(*arguments, tmp_path / "empty")
     names = tmp_path / "map.txt"
@@ -528,10 +530,10 @@ def test_eval_refuses_checkpoints_that_do_not_fit(refuses, weights, data, tmp_pa
 
 @pytest.mark.parametrize(("name", "own"), [("deit_tiny_patch16_224", 1000), ("vit_base_patch16_224.augreg_in21k", 21843)])
 def test_the_classes_that_the_weights_have_may_be_named(name, own):
-    models.check_head(argparse.Namespace(model=name, checkpoint=None, num_classes=own))
+    models.check_inputs(argparse.Namespace(data=None, model=name, checkpoint=None, num_classes=own))
     for other in ("deit_tiny_patch16_224.unknown", "unknown", name):
         with pytest.raises(ValueError, match="random weights"):
-            models.check_head(argparse.Namespace(model=other, checkpoint=None, num_classes=own - 1))
+            models.check_inputs(argparse.Namespace(data=None, model=other, checkpoint=None, num_classes=own - 1))
 
 
 @pytest.mark.parametrize(

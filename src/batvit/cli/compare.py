@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     folder = check_folder(args.output)
     options.check_outputs(args.json, keep=models.inputs(args))
     options.silence_profiler()
-    models.check_head(args)
+    models.check_inputs(args)
     dense = models.load_dense(args, pretrained=True)
     pictures = models.pictures(args, dense)
     pictures.samples = options.evenly(pictures.samples, args.samples)

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Evaluate both models in one pass."""
     options.check_outputs(args.json, keep=models.inputs(args))
-    models.check_head(args)
+    models.check_inputs(args)
     pair = models.load(args, pretrained=True)
     pictures = models.pictures(args, pair.dense)
     batches = loader(pictures, pair.dense, batch_size=args.batch_size, workers=args.workers)

@@ -70,7 +70,7 @@ def _check(args: argparse.Namespace, output: Path) -> None:
         raise ValueError(f"{given[0]} is about a reduction, and --dense leaves it out; give one of them")
     check_target(output, opset=args.opset, int8=args.int8)
     options.check_outputs(args.json, output, weights_beside(output), keep=models.inputs(args))
-    models.check_head(args)
+    models.check_inputs(args)
 
 
 def _pictures(args: argparse.Namespace) -> Pictures:

@@ -112,8 +112,10 @@ def inputs(args: argparse.Namespace) -> list[str | Path]:
     return [*files, *exported, *beside, *(weights_beside(Path(path)) for path in exported)]
 
 
-def check_head(args: argparse.Namespace) -> None:
-    """Refuse, before anything is made, what would have a head of random weights, where its logits count."""
+def check_inputs(args: argparse.Namespace) -> None:
+    """Refuse, before anything is made, pictures that are not there, and a head of random weights where its logits count."""
+    if args.data is not None and not Path(args.data).is_dir():
+        raise FileNotFoundError(f"{args.data}: no such folder")
     if not args.num_classes or args.checkpoint is not None or is_exported(args.model):
         return
     if args.num_classes != _own_classes(args.model):

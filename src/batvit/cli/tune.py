@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
     folder = check_folder(args.output)
     if (folder / JOURNAL).exists() and not args.resume:
         raise FileExistsError(f"{folder}: already holds a search; go on with it by --resume, or name another folder")
-    models.check_head(args)
+    models.check_inputs(args)
     dense = models.load_dense(args, pretrained=True)
     loaders, goal = _pictures(args, dense), _goal(args, dense)
     with claimed(folder):
