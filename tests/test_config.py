@@ -289,7 +289,7 @@ REFUSED = [
     ({"align": 0}, ValueError, "got 0", "1 aligns nothing"),
     ({"align": 16.0}, TypeError, "16.0 (float)", "integers"),
     ({"align": None}, TypeError, "None", "integers"),
-    ({"neighbours": 0}, ValueError, "got 0", "None takes all"),
+    ({"neighbours": 0}, ValueError, "got 0", "a high one takes all"),
     ({"neighbours": 2.5}, TypeError, "2.5 (float)", "integers"),
     ({"size_aware": 1}, TypeError, "got 1", "True or False"),
     ({"method": "sinkhorn"}, ValueError, "'sinkhorn'", "bat, topk, evit, random, ats"),

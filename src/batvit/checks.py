@@ -41,7 +41,7 @@ def check(config: "BATConfig") -> None:
     _share("centres", config.centres, most=1.0)
     _share("pairs", config.pairs, most=0.5)
     _integers("align", (config.align,), least=1, remedy="1 aligns nothing")
-    _integers("neighbours", None if config.neighbours is None else (config.neighbours,), least=1, remedy="None takes all")
+    _integers("neighbours", None if config.neighbours is None else (config.neighbours,), least=1, remedy="a high one takes all")
     if not _number("size_power", config.size_power) or not 0 < config.size_power <= 2:
         raise ValueError(f"size_power must lie in (0, 2], got {config.size_power}; 1 counts every patch, size_aware=False none")
     if not _number("importance_power", config.importance_power) or not 0 <= config.importance_power <= 2:

@@ -63,7 +63,7 @@ class BATConfig:
     importance_power: float = 0.0
     """multiply the score that makes a token a centre with its importance to this power; 0 leaves it out"""
     neighbours: int | None = None
-    """density of a token over this many nearest tokens, itself included; over all if None, or if it is more than there are"""
+    """density of a token over this many nearest tokens, itself included; over all where there are fewer, or if None"""
     weight: str = "importance"
     """what members of a group are weighted by: importance, size, or importance_size (their product)"""
     keep_norm: bool = False

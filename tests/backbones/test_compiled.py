@@ -50,6 +50,13 @@ def test_other_image_sizes_are_compiled_too():
             close(graph(x), model(x))
 
 
+def test_an_image_too_small_is_refused_as_it_is_without_a_graph():
+    model = batvit.patch(family("dynamic"), tokens=(8,), blocks=(0,))
+    for run in (model, torch.compile(model, backend="eager")):
+        with torch.no_grad(), pytest.raises(ValueError, match="8 tokens cannot go on where 1 come in; lower tokens"):
+            run(torch.zeros(1, 3, 16, 16))
+
+
 @pytest.mark.skipif(compiler is None, reason="torch's default backend needs a C++ compiler")
 def test_the_default_backend_computes_the_same():
     model = batvit.patch(family("deit", depth=2), keep_rate=0.6, blocks=(0,))

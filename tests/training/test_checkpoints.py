@@ -109,7 +109,7 @@ def test_what_a_killed_process_began_to_write_is_swept_away(data, tmp_path):
     with pytest.raises(Interrupted):
         fit(vit(), *data, CONFIG, output=tmp_path, progress=stop_at(5))
     (tmp_path / "checkpoints" / ".update-00000005").mkdir()
-    for name in (".last.safetensors.x1y2", ".best.safetensors.x1y2"):
+    for name in (".last.safetensors.x1y2", ".best.safetensors.x1y2", ".best.batvit.json.x1y2"):
         (tmp_path / name).write_text("half of it")
     fit(vit(), *data, CONFIG, output=tmp_path, resume=True)
     assert not list((tmp_path / "checkpoints").glob(".*"))
@@ -234,6 +234,10 @@ def test_a_run_cannot_go_on_as_another(data, tmp_path):
     assert len(fit(vit(), *data, free, output=tmp_path, resume=True, about=about)) == 1
     with pytest.raises(ValueError, match=r"train.distill_tau = 1.0, and cannot go on with 0.5"):
         fit(vit(), *data, dataclasses.replace(free, distill_tau=0.5), output=tmp_path, resume=True, about=about)
+    # what a caller tells under the same name is the caller's
+    mine = about | {"config": {"mine": 1}}
+    fit(vit(), *data, free, output=tmp_path / "mine", about=mine)
+    assert len(fit(vit(), *data, free, output=tmp_path / "mine", resume=True, about=mine)) == 1
     other = batvit.patch(vit(), REDUCTION.with_fields(importance_power=0.25))
     with pytest.raises(ValueError, match=r"config.importance_power = 0.0, and cannot go on with 0.25"):
         fit(other, *data, free, output=tmp_path, resume=True, about=named)

@@ -148,6 +148,8 @@ def become_dense(block: nn.Module) -> None:
 def prove(block: nn.Module, reduced: type[ReducedBlock], i: int, width: int) -> None:
     """Refuse a block that computes something else once it is opened: its forward is not the one known here.
 
+    Weights without values (meta), or that leave nothing finite, prove nothing, and pass.
+
     Raises:
         TypeError: naming the class and the difference.
     """

@@ -106,9 +106,16 @@ class Heard(NamedTuple):
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _counts(config: str, block: int, depth: int, patches: int, prefix: int) -> Counts:
-    """What a graph does not look into: it would take shares for symbols, and is made anew where an argument is another."""
-    schedule = BATConfig.from_dict(json.loads(config)).schedule(depth=depth, patches=patches, prefix=prefix)
+def _counts(config: str, block: int, depth: int, patches: int, prefix: int) -> Counts | str:
+    """The counts at a site, or why there are none.
+
+    To a graph the result is a constant, and with other arguments it is compiled anew: traced, shares would become symbols.
+    """
+    try:
+        schedule = BATConfig.from_dict(json.loads(config)).schedule(depth=depth, patches=patches, prefix=prefix)
+    except ValueError as error:
+        # raised in here, it would be an error of the compiler
+        return str(error)
     return next(counts for counts in schedule if counts.block == block)
 
 
@@ -124,12 +131,18 @@ class Reduce(nn.Module):
         self._told = json.dumps(config.to_dict())
 
     def counts(self, patches: int) -> Counts:
-        """The counts at this site for an image of ``patches`` tokens."""
+        """The counts at this site for an image of ``patches`` tokens.
+
+        Raises:
+            ValueError: if the configuration does not go with so many.
+        """
         # to a graph what is remembered would be one more thing to watch
         last = None if torch.compiler.is_compiling() else self._last
         if last is not None and last[0] == patches:
             return last[1]
-        found: Counts = _counts(self._told, self.block, self.depth, patches, self.prefix)
+        found: Counts | str = _counts(self._told, self.block, self.depth, patches, self.prefix)
+        if isinstance(found, str):
+            raise ValueError(found)
         if not torch.compiler.is_compiling():
             self._last = patches, found
         return found

@@ -15,7 +15,7 @@ from batvit.card import PREPROCESSING, Card
 from batvit.checkpoint import create_model
 from batvit.cli import options
 from batvit.config import BATConfig
-from batvit.data import Pictures, data_config, image_folder, placed, unlabelled
+from batvit.data import Pictures, data_config, image_folder, placed, read_class_map, unlabelled
 from batvit.engines import Engine, is_exported, load_engine, weights_beside
 from batvit.info import info
 
@@ -116,6 +116,9 @@ def check_inputs(args: argparse.Namespace) -> None:
     """Refuse, before anything is made, pictures that are not there, and a head of random weights where its logits count."""
     if args.data is not None and not Path(args.data).is_dir():
         raise FileNotFoundError(f"{args.data}: no such folder")
+    class_map = getattr(args, "class_map", None)
+    if class_map is not None:
+        read_class_map(Path(class_map))
     if not args.num_classes or args.checkpoint is not None or is_exported(args.model):
         return
     if args.num_classes != _own_classes(args.model):

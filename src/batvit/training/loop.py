@@ -192,8 +192,8 @@ class Run:
             if self.folder is not None and self.record is not None:
                 with checkpoints.written(self.folder / LAST):
                     for name in (LAST, BEST) if at.best.epoch == number else (LAST,):
-                        save_state(weights, self.folder / name)
                         save_beside(self.learner.model, self.folder / name)
+                        save_state(weights, self.folder / name)
                     self.record.epoch(at.history, at.update)
             if self.on_epoch is not None:
                 self.on_epoch(at.history[-1])

@@ -53,13 +53,13 @@ class Record:
         """
         earlier = read_json(self.folder / RUN)
         known: dict[str, Any] = {"train": None} | (earlier if isinstance(earlier, dict) else {})
-        # a field that an earlier version did not know was as it is by default
-        for name, default in (("train", asdict(TrainConfig())), ("config", defaults())):
-            if isinstance(known.get(name), dict):
-                known[name] = default | known[name]
         # JSON has lists for tuples; of what was not told nothing can be said
         wanted = json.loads(json.dumps({name: value for name, value in about.items() if name in known}))
         wanted |= {"train": asdict(config)}
+        # a field that an earlier version did not know was as it is by default
+        for name, default in (("train", asdict(TrainConfig())), ("config", defaults())):
+            if isinstance(known.get(name), dict) and wanted.get(name):
+                known[name] = {field: value for field, value in default.items() if field in wanted[name]} | known[name]
         told, there = _flat(wanted), _flat({name: known[name] for name in wanted})
         for name in told | there:
             if told.get(name) != there.get(name) and name.removeprefix("train.") not in FREE:
@@ -87,7 +87,8 @@ class Record:
     def cut(self, update: int, epochs: int) -> None:
         """Take back what was told of later updates and epochs, which will come again, and what a killed process began."""
         for name in (RUN, LOG, SUMMARY, LAST, BEST):
-            for begun in self.folder.glob(f".{name}.*"):
+            # of weights, and of the reduction beside them
+            for begun in self.folder.glob(f".{Path(name).stem}.*"):
                 begun.unlink()
         path = self.folder / LOG
         lines = path.read_text().splitlines() if path.is_file() else []

@@ -1,4 +1,7 @@
-"""Fewer and fewer tokens: from all of them to what a reduction says, as EViT trains (Liang et al., ICLR 2022, section 4)."""
+"""What training knows of a reduction, and fewer and fewer tokens: from all of them to what it says, as EViT trains.
+
+Liang et al., ICLR 2022, section 4.
+"""
 
 import copy
 import math
