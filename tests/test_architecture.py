@@ -15,7 +15,7 @@ FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(ROOT.rglob("*.py"))
 }
-HEAVY = {"timm", "transformers", "torchvision", "PIL", "matplotlib", "sklearn", "accelerate"}
+HEAVY = {"timm", "transformers", "torchvision", "PIL", "torch._dynamo", "matplotlib", "sklearn", "accelerate"}
 # they take any module, so they know no method; modules that are not written yet are not looked at
 NEUTRAL = tuple(
     f"batvit.{name}"

@@ -105,20 +105,6 @@ class Heard(NamedTuple):
     scale: float
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _counts(config: str, block: int, depth: int, patches: int, prefix: int) -> Counts | str:
-    """The counts at a site, or why there are none.
-
-    To a graph the result is a constant, and with other arguments it is compiled anew: traced, shares would become symbols.
-    """
-    try:
-        schedule = BATConfig.from_dict(json.loads(config)).schedule(depth=depth, patches=patches, prefix=prefix)
-    except ValueError as error:
-        # raised in here, it would be an error of the compiler
-        return str(error)
-    return next(counts for counts in schedule if counts.block == block)
-
-
 class Reduce(nn.Module):
     """The reduction at one site: a module without parameters, so that it can be hooked, timed and counted by name."""
 
@@ -140,7 +126,10 @@ class Reduce(nn.Module):
         last = None if torch.compiler.is_compiling() else self._last
         if last is not None and last[0] == patches:
             return last[1]
-        found: Counts | str = _counts(self._told, self.block, self.depth, patches, self.prefix)
+        # it loads torch's compiler, for which importing this library need not wait
+        from batvit.backbones.constant import counts
+
+        found: Counts | str = counts(self._told, self.block, self.depth, patches, self.prefix)
         if isinstance(found, str):
             raise ValueError(found)
         if not torch.compiler.is_compiling():
