@@ -16,6 +16,8 @@ from timm.utils.misc import natural_key
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from batvit.files import check_there
+
 # what a file holds decides, not its suffix; EPS is not among them, because Pillow would run Ghostscript on it
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
@@ -158,8 +160,7 @@ def placed(batch: Tensor, model: nn.Module) -> Tensor:
 
 def _find(root: Path) -> tuple[list[Path], list[str]]:
     """All pictures below a folder, and the names of the folders they lie in, each in natural order."""
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder")
+    check_there(root)
     found = [Path(path) for path, _ in find_images_and_targets(str(root), sort=False)[0]]
     # what other programs keep there, such as .ipynb_checkpoints, is no class
     paths = [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]

@@ -58,6 +58,16 @@ def check_writable(path: str | Path) -> Path:
     return path
 
 
+def check_there(folder: Path) -> None:
+    """Refuse a folder to read that is not there.
+
+    Raises:
+        FileNotFoundError: naming it.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+
+
 def check_folder(path: str | Path) -> Path:
     """Refuse an output folder, there already or to be made, before any work is done for it.
 

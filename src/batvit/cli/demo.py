@@ -13,19 +13,19 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from batvit.backbones.patch import config_of, patch
+from batvit.backbones.patch import patch
 from batvit.benchmark import Comparison, compare
 from batvit.checkpoint import save_weights
 from batvit.cli import options
 from batvit.cli.fitting import fit_shown
 from batvit.cli.options import say
-from batvit.config import BATConfig
 from batvit.digits import CLASSES, Digits, digits
 from batvit.evaluate import Evaluation, evaluate
 from batvit.files import check_folder
 from batvit.macs import count_parameters
 from batvit.trace import trace
 from batvit.training.config import TrainConfig
+from batvit.training.warmup import save_beside
 from batvit.visualize import draw_many, from_tensor, save
 
 # DeiT's layout, small: 64 patches
@@ -148,9 +148,7 @@ def _write(models: dict[str, nn.Module], data: Data, folder: Path) -> None:
         # the others have the weights of the dense model
         if name == DENSE or name.startswith(FINE_TUNED):
             path = save_weights(model, folder / f"{name.replace(', keep ', '-')}.safetensors")
-            config = config_of(model)
-            if config is not None:
-                config.save(BATConfig.path_beside(path))
+            save_beside(model, path)
     images, _ = next(iter(data.val))
     model = models[f"{FINE_TUNED}, keep {KEEP_RATES[-1]}"]
     with trace(model) as found, torch.inference_mode():

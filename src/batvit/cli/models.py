@@ -17,6 +17,7 @@ from batvit.cli import options
 from batvit.config import BATConfig
 from batvit.data import Pictures, data_config, image_folder, placed, read_class_map, unlabelled
 from batvit.engines import Engine, is_exported, load_engine, weights_beside
+from batvit.files import check_there
 from batvit.info import info
 
 
@@ -114,8 +115,8 @@ def inputs(args: argparse.Namespace) -> list[str | Path]:
 
 def check_inputs(args: argparse.Namespace) -> None:
     """Refuse, before anything is made, pictures that are not there, and a head of random weights where its logits count."""
-    if args.data is not None and not Path(args.data).is_dir():
-        raise FileNotFoundError(f"{args.data}: no such folder")
+    if args.data is not None:
+        check_there(Path(args.data))
     class_map = getattr(args, "class_map", None)
     if class_map is not None:
         read_class_map(Path(class_map))

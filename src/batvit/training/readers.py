@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from batvit.data import decode_picture
+from batvit.files import check_there
 from batvit.training.batches import Stream
 
 PACKAGES = {"hfds": "datasets", "wds": "webdataset"}
@@ -81,8 +82,7 @@ class Shards:
 
     def __post_init__(self) -> None:
         check_reader("wds")
-        if not self.root.is_dir():
-            raise FileNotFoundError(f"{self.root}: no such folder")
+        check_there(self.root)
         self.size = int(self._open(training=False).reader.num_samples)
         if not self.size:
             raise ValueError(
