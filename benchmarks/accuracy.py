@@ -13,13 +13,14 @@ import torch
 from rich.progress import track
 
 import batvit
-from batvit.checkpoint import create_model
-from batvit.data import image_folder, loader
-from batvit.evaluate import evaluate
-from batvit.files import check_writable, write_atomic
+from batvit.data.folder import image_folder
+from batvit.data.loading import loader
+from batvit.measure.accuracy import evaluate
+from batvit.models.create import create_model
+from batvit.storage.files import check_writable, write_atomic
 
 ROWS = {
-    "BAT, training-free": {"mode": "training_free"},
+    "BAT, training-free": {"mode": "training-free"},
     "BAT, paper": {"mode": "paper"},
     "top-k pruning": {"mode": "paper", "method": "topk"},
 }
@@ -27,7 +28,9 @@ ROWS = {
 
 def main() -> None:
     """Print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model")
     parser.add_argument("--checkpoint", help="weights; timm's own otherwise")
     parser.add_argument("--data", required=True)
@@ -44,18 +47,28 @@ def main() -> None:
     models = {"dense": dense}
     for keep_rate in args.keep_rates:
         for name, fields in ROWS.items():
-            models[f"{name}, keep {keep_rate}"] = batvit.patch(copy.deepcopy(dense), keep_rate=keep_rate, **fields)
+            models[f"{name}, keep {keep_rate}"] = batvit.patch(
+                copy.deepcopy(dense), keep_rate=keep_rate, **fields
+            )
     pictures = image_folder(args.data, class_map=args.class_map, num_classes=dense.num_classes)
-    found = evaluate(models, track(loader(pictures, dense, batch_size=args.batch_size), "evaluating"))
+    found = evaluate(
+        models, track(loader(pictures, dense, batch_size=args.batch_size), "evaluating")
+    )
     macs = {name: batvit.info(model).macs for name, model in models.items()}
-    print(f"{args.model}, {len(pictures)} pictures, fp32\n\n| | G MACs | top-1 | difference | top-5 | same class as dense |")
+    print(
+        f"{args.model}, {len(pictures)} pictures, fp32\n\n| | G MACs | top-1 | difference | top-5 | same class as dense |"
+    )
     print("|---|---|---|---|---|---|")
     for name, result in found.items():
         cost = f"{macs[name] / 1e9:.3f} ({100 * (macs[name] / macs['dense'] - 1):+.0f} %)"
         difference = result.top1 - found["dense"].top1
-        print(f"| {name} | {cost} | {result.top1:.1f} | {difference:+.1f} | {result.top5:.1f} | {result.agreement:.1f} |")
+        print(
+            f"| {name} | {cost} | {result.top1:.1f} | {difference:+.1f} | {result.top5:.1f} | {result.agreement:.1f} |"
+        )
     if args.json:
-        rows = {name: asdict(result) | {"gmacs": macs[name] / 1e9} for name, result in found.items()}
+        rows = {
+            name: asdict(result) | {"gmacs": macs[name] / 1e9} for name, result in found.items()
+        }
         write_atomic(args.json, json.dumps(rows, indent=2) + "\n")
 
 

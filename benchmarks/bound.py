@@ -19,12 +19,12 @@ import torch
 from torch import nn
 
 import batvit
-from batvit.backbones.patch import reductions
-from batvit.backbones.site import Reduce, Tokens
-from batvit.checkpoint import create_model
 from batvit.core import Assignment
-from batvit.engines import SUFFIXES
-from batvit.timing import in_turns
+from batvit.deploy.format import SUFFIXES
+from batvit.measure.clock import in_turns
+from batvit.models.create import create_model
+from batvit.reduction.site import Reduce, reductions
+from batvit.reduction.tokens import Tokens
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -32,19 +32,21 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class Cut(Reduce):
     """Lets as many tokens go on as the reduction would, those that come first."""
 
-    def forward(self, tokens: Tokens, heard: Any, tables: tuple[torch.Tensor, ...] = ()) -> Tokens:
+    def forward(self, tokens: Tokens, captured: Any, rope: tuple[torch.Tensor, ...] = ()) -> Tokens:
         """A view: nothing is computed. Attention gets a bias of zeros where it would get one."""
         counts = self.counts(tokens.origin.tokens)
         batch, left = tokens.origin.batch, counts.tokens_out
         origin = Assignment(torch.zeros(batch, tokens.origin.tokens, dtype=torch.long), left)
-        bias = tokens.x.new_zeros(batch, 1, 1, self.prefix + left) if self.config.size_aware else None
+        bias = (
+            tokens.x.new_zeros(batch, 1, 1, self.prefix + left) if self.config.size_aware else None
+        )
         return replace(
             tokens,
             x=tokens.x[:, : self.prefix + left],
             size=tokens.size[:, :left],
             origin=origin,
             bias=bias,
-            tables=(),
+            rope=(),
             rows=(),
         )
 
@@ -57,10 +59,16 @@ def cut(model: nn.Module) -> nn.Module:
     return twin
 
 
-def runs(args: argparse.Namespace, models: list[nn.Module], images: torch.Tensor, folder: Path) -> list[Callable[[], Any]]:
+def runs(
+    args: argparse.Namespace, models: list[nn.Module], images: torch.Tensor, folder: Path
+) -> list[Callable[[], Any]]:
     """One call of each model in the engine asked for."""
     if args.engine in ("eager", "compiled"):
-        called = models if args.engine == "eager" else [torch.compile(model, dynamic=False) for model in models]
+        called = (
+            models
+            if args.engine == "eager"
+            else [torch.compile(model, dynamic=False) for model in models]
+        )
         return [partial(model, images.to(PRECISIONS[args.precision])) for model in called]
     files = [folder / f"{i}{SUFFIXES[args.engine]}" for i in range(len(models))]
     for model, file in zip(models, files, strict=True):
@@ -71,11 +79,15 @@ def runs(args: argparse.Namespace, models: list[nn.Module], images: torch.Tensor
 @torch.inference_mode()
 def main() -> None:
     """Print one line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model")
     parser.add_argument("--keep-rate", type=float, default=0.7)
     parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--engine", choices=("eager", "compiled", "onnx", "openvino"), default="onnx")
+    parser.add_argument(
+        "--engine", choices=("eager", "compiled", "onnx", "openvino"), default="onnx"
+    )
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=101)
@@ -88,7 +100,9 @@ def main() -> None:
     if args.engine in ("eager", "compiled"):
         models = [model.to(PRECISIONS[args.precision]) for model in models]
     with tempfile.TemporaryDirectory() as folder:
-        times = in_turns(runs(args, models, images, Path(folder)), images, rounds=args.rounds, warmup=5)
+        times = in_turns(
+            runs(args, models, images, Path(folder)), images, rounds=args.rounds, warmup=5
+        )
     base, bat, bound = (statistics.median(each) for each in times)
     print(
         f"{args.model}, keep {args.keep_rate}, {args.engine}, {args.precision}, batch {args.batch_size}, "

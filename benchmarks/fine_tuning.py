@@ -16,10 +16,11 @@ from rich.progress import track
 from torch import nn
 
 import batvit
-from batvit.checkpoint import create_model
-from batvit.data import image_folder, loader, placed
-from batvit.evaluate import paired_interval
-from batvit.files import check_writable, read_json, write_atomic
+from batvit.data.folder import image_folder
+from batvit.data.loading import loader, placed
+from batvit.measure.accuracy import paired_interval
+from batvit.models.create import create_model
+from batvit.storage.files import check_writable, read_json, write_atomic
 
 
 def load(run: Path, device: str) -> tuple[nn.Module, dict[str, Any]]:
@@ -35,22 +36,35 @@ def load(run: Path, device: str) -> tuple[nn.Module, dict[str, Any]]:
     config = batvit.BATConfig.beside(weights)
     if config is not None:
         batvit.patch(model, config)
-    epochs = [line for line in map(json.loads, (run / "log.jsonl").read_text().splitlines()) if "top1" in line]
+    epochs = [
+        line
+        for line in map(json.loads, (run / "log.jsonl").read_text().splitlines())
+        if "top1" in line
+    ]
     pictures = sum(epoch["seconds"] * epoch["samples_per_sec"] for epoch in epochs)
     # that of the epoch which other work on the machine held up least
     speed = max(epoch["samples_per_sec"] for epoch in epochs)
     hours = pictures / speed / 3600
-    told = {"hours": hours, "samples_per_sec": speed, "epochs": len(epochs), "commit": about["git_commit"]}
+    told = {
+        "hours": hours,
+        "samples_per_sec": speed,
+        "epochs": len(epochs),
+        "commit": about["git_commit"],
+    }
     return model.to(device).eval(), told
 
 
 @torch.inference_mode()
-def right(models: dict[str, nn.Module], data: str, batch_size: int, workers: int) -> dict[str, torch.Tensor]:
+def right(
+    models: dict[str, nn.Module], data: str, batch_size: int, workers: int
+) -> dict[str, torch.Tensor]:
     """Of each model, which pictures it names right: 0 or 100 each."""
     first = next(iter(models.values()))
     pictures = image_folder(data, num_classes=first.num_classes)
     found: dict[str, list[torch.Tensor]] = {name: [] for name in models}
-    for images, labels in track(loader(pictures, first, batch_size=batch_size, workers=workers), "evaluating"):
+    for images, labels in track(
+        loader(pictures, first, batch_size=batch_size, workers=workers), "evaluating"
+    ):
         for name, model in models.items():
             found[name].append(model(placed(images, model)).argmax(dim=1).cpu() == labels)
     return {name: 100 * torch.cat(parts).double() for name, parts in found.items()}
@@ -58,8 +72,15 @@ def right(models: dict[str, nn.Module], data: str, batch_size: int, workers: int
 
 def main() -> None:
     """Print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", metavar="NAME=RUN", help="folders of batvit train; the first is compared with")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="NAME=RUN",
+        help="folders of batvit train; the first is compared with",
+    )
     parser.add_argument("--data", required=True)
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -70,20 +91,37 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     if args.json:
         check_writable(args.json)
-    loaded = {name: load(Path(path), args.device) for name, _, path in (run.partition("=") for run in args.runs)}
-    hits = right({name: model for name, (model, _) in loaded.items()}, args.data, args.batch_size, args.workers)
+    loaded = {
+        name: load(Path(path), args.device)
+        for name, _, path in (run.partition("=") for run in args.runs)
+    }
+    hits = right(
+        {name: model for name, (model, _) in loaded.items()},
+        args.data,
+        args.batch_size,
+        args.workers,
+    )
     base = hits[next(iter(hits))]
-    print("| | G MACs | top-1 [95 %] | difference [95 %] | images/s in the fastest epoch | hours at that speed |")
+    print(
+        "| | G MACs | top-1 [95 %] | difference [95 %] | images/s in the fastest epoch | hours at that speed |"
+    )
     print("|---|---|---|---|---|---|")
     rows = {}
     for name, (model, told) in loaded.items():
         cost = batvit.info(model)
-        row = told | {"gmacs": cost.macs / 1e9, "share": cost.macs / cost.dense_macs - 1, "top1": float(hits[name].mean())}
+        row = told | {
+            "gmacs": cost.macs / 1e9,
+            "share": cost.macs / cost.dense_macs - 1,
+            "top1": float(hits[name].mean()),
+        }
         row |= {"top1_interval": paired_interval(hits[name])}
         row |= {"difference_interval": paired_interval(hits[name] - base)}
         row["difference"] = row["top1"] - float(base.mean())
         rows[name] = row
-        own, other = "[{:.1f}, {:.1f}]".format(*row["top1_interval"]), "[{:+.1f}, {:+.1f}]".format(*row["difference_interval"])
+        own, other = (
+            "[{:.1f}, {:.1f}]".format(*row["top1_interval"]),
+            "[{:+.1f}, {:+.1f}]".format(*row["difference_interval"]),
+        )
         print(
             f"| {name} | {row['gmacs']:.3f} ({100 * row['share']:+.0f} %) | {row['top1']:.1f} {own} | "
             f"{row['difference']:+.1f} {other} | {row['samples_per_sec']:.0f} | {row['hours']:.2f} |"

@@ -18,8 +18,8 @@ from torch import nn
 
 import batvit
 from batvit.budget import Family, at_macs
-from batvit.checkpoint import create_model
-from batvit.timing import compiled_alone, in_turns, quartiles
+from batvit.measure.clock import compiled_alone, in_turns, quartiles
+from batvit.models.create import create_model
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -36,7 +36,9 @@ def reduced(dense: nn.Module, keep_rates: Sequence[float]) -> dict[str, nn.Modul
 
 
 @torch.inference_mode()
-def rows(dense: nn.Module, models: dict[str, nn.Module], images: torch.Tensor, rounds: int) -> list[str]:
+def rows(
+    dense: nn.Module, models: dict[str, nn.Module], images: torch.Tensor, rounds: int
+) -> list[str]:
     """A Markdown row for each reduced model beside dense."""
     graphs = len(images) == 1 and images.is_cuda
     if graphs:
@@ -44,7 +46,10 @@ def rows(dense: nn.Module, models: dict[str, nn.Module], images: torch.Tensor, r
         settings.triton.cudagraph_or_error = True
     torch.compiler.reset()
     mode = "reduce-overhead" if graphs else "default"
-    compiled = [compiled_alone(model, images, {}, mode, fullgraph=True) for model in (dense, *models.values())]
+    compiled = [
+        compiled_alone(model, images, {}, mode, fullgraph=True)
+        for model in (dense, *models.values())
+    ]
     times = in_turns([partial(dense, images), *compiled], images, rounds=rounds, warmup=3)
     eager, base, *found = (quartiles(each)[1] for each in times)
     lines = []
@@ -60,7 +65,9 @@ def rows(dense: nn.Module, models: dict[str, nn.Module], images: torch.Tensor, r
 
 def main() -> None:
     """Print Markdown tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("models", nargs="+")
     parser.add_argument("--img-size", type=int, nargs="+", default=[224])
     parser.add_argument("--batch-size", type=int, nargs="+", default=[256, 1])
@@ -69,16 +76,28 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
-    where = torch.cuda.get_device_name(args.device) if args.device.startswith("cuda") else args.device
+    where = (
+        torch.cuda.get_device_name(args.device) if args.device.startswith("cuda") else args.device
+    )
     for name in args.models:
-        print(f"\n{name}, {args.precision}, {where}, torch {torch.__version__}, median of {args.rounds} in turns\n")
-        print("| | image | batch | G MACs | dense, eager, images/s | dense | images/s | speed-up | MAC ratio | share |")
+        print(
+            f"\n{name}, {args.precision}, {where}, torch {torch.__version__}, median of {args.rounds} in turns\n"
+        )
+        print(
+            "| | image | batch | G MACs | dense, eager, images/s | dense | images/s | speed-up | MAC ratio | share |"
+        )
         print("|---|---|---|---|---|---|---|---|---|---|")
         for size in args.img_size:
-            dense = create_model(name, image_size=(size, size)).to(args.device, PRECISIONS[args.precision]).eval()
+            dense = (
+                create_model(name, image_size=(size, size))
+                .to(args.device, PRECISIONS[args.precision])
+                .eval()
+            )
             models = reduced(dense, args.keep_rate)
             for batch in args.batch_size:
-                images = torch.randn(batch, 3, size, size).to(args.device, PRECISIONS[args.precision])
+                images = torch.randn(batch, 3, size, size).to(
+                    args.device, PRECISIONS[args.precision]
+                )
                 print("\n".join(rows(dense, models, images, args.rounds)), flush=True)
 
 

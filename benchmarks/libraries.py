@@ -17,9 +17,10 @@ from rich.progress import track
 from torch import Tensor, nn
 
 import batvit
-from batvit.checkpoint import create_model
-from batvit.data import image_folder, loader
-from batvit.files import check_writable, write_atomic
+from batvit.data.folder import image_folder
+from batvit.data.loading import loader
+from batvit.models.create import create_model
+from batvit.storage.files import check_writable, write_atomic
 
 NAMES = {
     "attn.proj.": "attention.o_proj.",
@@ -54,8 +55,12 @@ def _outside(name: str, prefix: str) -> str:
         return name
     if name.startswith("norm."):
         return f"{prefix}.layernorm.{name.removeprefix('norm.')}"
-    renamed = {"dist_token": "distillation_token", "pos_embed": "position_embeddings"}.get(name, name)
-    return f"{prefix}.embeddings.{renamed.replace('patch_embed.proj', 'patch_embeddings.projection')}"
+    renamed = {"dist_token": "distillation_token", "pos_embed": "position_embeddings"}.get(
+        name, name
+    )
+    return (
+        f"{prefix}.embeddings.{renamed.replace('patch_embed.proj', 'patch_embeddings.projection')}"
+    )
 
 
 def twins(dense: nn.Module) -> dict[str, tuple[nn.Module, nn.Module]]:
@@ -73,7 +78,9 @@ def twins(dense: nn.Module) -> dict[str, tuple[nn.Module, nn.Module]]:
     }
     vit = transformers.ViTForImageClassification(transformers.ViTConfig(**sizes)).eval()
     heads = {"head.weight": "classifier.weight", "head.bias": "classifier.bias"}
-    vit.load_state_dict({heads.get(name, name): weight for name, weight in converted(state, "vit").items()})
+    vit.load_state_dict(
+        {heads.get(name, name): weight for name, weight in converted(state, "vit").items()}
+    )
 
     twice = {
         "pos_embed": torch.cat([state["pos_embed"][:, :1], state["pos_embed"]], dim=1),
@@ -83,7 +90,9 @@ def twins(dense: nn.Module) -> dict[str, tuple[nn.Module, nn.Module]]:
     }
     distilled = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=classes).eval()
     distilled.load_state_dict(state | twice)
-    teacher = transformers.DeiTForImageClassificationWithTeacher(transformers.DeiTConfig(**sizes)).eval()
+    teacher = transformers.DeiTForImageClassificationWithTeacher(
+        transformers.DeiTConfig(**sizes)
+    ).eval()
     heads = {
         f"head{a}.{kind}": f"{b}_classifier.{kind}"
         for a, b in (("", "cls"), ("_dist", "distillation"))
@@ -91,14 +100,21 @@ def twins(dense: nn.Module) -> dict[str, tuple[nn.Module, nn.Module]]:
     }
     names = converted(distilled.state_dict(), "deit")
     teacher.load_state_dict({heads.get(name, name): weight for name, weight in names.items()})
-    return {"ViTForImageClassification": (dense, vit), "DeiTForImageClassificationWithTeacher": (distilled, teacher)}
+    return {
+        "ViTForImageClassification": (dense, vit),
+        "DeiTForImageClassificationWithTeacher": (distilled, teacher),
+    }
 
 
 @torch.inference_mode()
 def main() -> None:
     """Print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", help="weights of deit_tiny_patch16_224; timm's own otherwise")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--checkpoint", help="weights of deit_tiny_patch16_224; timm's own otherwise"
+    )
     parser.add_argument("--data", required=True)
     parser.add_argument("--class-map")
     parser.add_argument("--keep-rate", type=float, default=0.7)
@@ -109,7 +125,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     if args.json:
         check_writable(args.json)
-    dense = create_model("deit_tiny_patch16_224", checkpoint=args.checkpoint, pretrained=True).eval()
+    dense = create_model(
+        "deit_tiny_patch16_224", checkpoint=args.checkpoint, pretrained=True
+    ).eval()
     pictures = image_folder(args.data, class_map=args.class_map, num_classes=dense.num_classes)
     dense_pairs = twins(dense)
     pairs = {f"{name}, dense": pair for name, pair in dense_pairs.items()}
@@ -118,7 +136,14 @@ def main() -> None:
             batvit.patch(copy.deepcopy(model), keep_rate=args.keep_rate) for model in pair
         )
     found = {
-        name: {"pictures": 0, "difference": 0.0, "same_top1": 0, "timm_right": 0, "transformers_right": 0} for name in pairs
+        name: {
+            "pictures": 0,
+            "difference": 0.0,
+            "same_top1": 0,
+            "timm_right": 0,
+            "transformers_right": 0,
+        }
+        for name in pairs
     }
     for images, labels in track(loader(pictures, dense, batch_size=args.batch_size), "comparing"):
         for name, (ours, theirs) in pairs.items():
@@ -127,8 +152,13 @@ def main() -> None:
         "| class of transformers | top-1 | timm's top-1 | same class | largest difference of a logit |\n|---|---|---|---|---|"
     )
     for name, row in found.items():
-        top1 = [f"{100 * row[key] / row['pictures']:.1f}" for key in ("transformers_right", "timm_right")]
-        print(f"| {name} | {top1[0]} | {top1[1]} | {row['same_top1']} of {row['pictures']} | {row['difference']:.1g} |")
+        top1 = [
+            f"{100 * row[key] / row['pictures']:.1f}"
+            for key in ("transformers_right", "timm_right")
+        ]
+        print(
+            f"| {name} | {top1[0]} | {top1[1]} | {row['same_top1']} of {row['pictures']} | {row['difference']:.1g} |"
+        )
     if args.json:
         write_atomic(args.json, json.dumps(found, indent=2) + "\n")
 

@@ -15,10 +15,11 @@ from rich.progress import track
 
 from batvit.backbones.patch import reduced_copy
 from batvit.budget import Family, at_macs
-from batvit.calibration import Calibration, judge
-from batvit.checkpoint import create_model
-from batvit.config import BATConfig
-from batvit.data import loader, unlabelled
+from batvit.config.config import BATConfig
+from batvit.data.folder import unlabelled
+from batvit.data.loading import loader
+from batvit.models.create import create_model
+from batvit.tune.objective import TuningSet, judge
 
 OTHERWISE: dict[str, dict[str, Any]] = {
     "as it is": {},
@@ -57,12 +58,22 @@ def otherwise(family: Family, fields: dict[str, Any]) -> Otherwise:
 
 def main() -> None:
     """Print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model")
     parser.add_argument("--checkpoint", help="weights; timm's own otherwise")
     parser.add_argument("--data", required=True)
-    parser.add_argument("--samples", type=int, default=400, help="pictures, evenly spaced in the folder")
-    parser.add_argument("--targets", type=float, nargs="+", default=[0.65, 0.5], help="shares of the dense model's MACs")
+    parser.add_argument(
+        "--samples", type=int, default=400, help="pictures, evenly spaced in the folder"
+    )
+    parser.add_argument(
+        "--targets",
+        type=float,
+        nargs="+",
+        default=[0.65, 0.5],
+        help="shares of the dense model's MACs",
+    )
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
@@ -70,7 +81,9 @@ def main() -> None:
     dense = create_model(args.model, checkpoint=args.checkpoint, pretrained=True).eval()
     pictures = unlabelled(args.data)
     pictures.samples = pictures.samples[:: max(1, len(pictures) // args.samples)][: args.samples]
-    data = Calibration.of(dense, list(loader(pictures, dense, batch_size=args.batch_size)), labelled=False)
+    data = TuningSet.of(
+        dense, list(loader(pictures, dense, batch_size=args.batch_size)), labelled=False
+    )
     kinds = [(name, target) for name in ("bat", "bat_gradual") for target in args.targets]
     rows: dict[str, list[float]] = {what: [] for what in OTHERWISE}
     for name, target in track(kinds, "judging"):

@@ -10,8 +10,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import batvit
-from batvit.checkpoint import create_model
-from batvit.timing import keep_freed_memory
+from batvit.measure.clock import keep_freed_memory
+from batvit.models.create import create_model
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -28,10 +28,12 @@ def self_times(model: torch.nn.Module, images: torch.Tensor, rounds: int) -> dic
 
 def main() -> None:
     """Print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model")
     parser.add_argument("--keep-rate", type=float, default=0.7)
-    parser.add_argument("--mode", default="training_free")
+    parser.add_argument("--mode", default="training-free")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--rounds", type=int, default=5)
@@ -42,12 +44,18 @@ def main() -> None:
     keep_freed_memory()
     dense = create_model(args.model).to(PRECISIONS[args.precision]).eval()
     reduced = batvit.patch(copy.deepcopy(dense), mode=args.mode, keep_rate=args.keep_rate)
-    images = torch.randn(args.batch_size, 3, *dense.patch_embed.img_size).to(PRECISIONS[args.precision])
+    images = torch.randn(args.batch_size, 3, *dense.patch_embed.img_size).to(
+        PRECISIONS[args.precision]
+    )
     before, after = (self_times(model, images, args.rounds) for model in (dense, reduced))
-    print(f"| operation (ms, {args.precision}, batch {args.batch_size}) | dense | reduced | ratio |\n|---|---|---|---|")
+    print(
+        f"| operation (ms, {args.precision}, batch {args.batch_size}) | dense | reduced | ratio |\n|---|---|---|---|"
+    )
     for name in sorted(after, key=after.__getitem__, reverse=True)[: args.rows]:
         ratio = f"{before[name] / after[name]:.2f}" if before.get(name) else ""
-        print(f"| {name.removeprefix('aten::')} | {before.get(name, 0):.1f} | {after[name]:.1f} | {ratio} |")
+        print(
+            f"| {name.removeprefix('aten::')} | {before.get(name, 0):.1f} | {after[name]:.1f} | {ratio} |"
+        )
     total = sum(before.values()), sum(after.values())
     print(f"| all | {total[0]:.1f} | {total[1]:.1f} | {total[0] / total[1]:.2f} |")
 

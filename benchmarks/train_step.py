@@ -13,10 +13,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import batvit
-from batvit.timing import in_turns, quartiles
+from batvit.measure.clock import in_turns, quartiles
 
 
-def step(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, precision: str) -> Callable[[], None]:
+def step(
+    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, precision: str
+) -> Callable[[], None]:
     """One step of AdamW, as a function without arguments."""
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-5)
 
@@ -32,7 +34,9 @@ def step(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, precision
 
 def main() -> None:
     """Print one line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model")
     parser.add_argument("--keep-rate", type=float, default=0.7)
     parser.add_argument("--mode", default="paper")

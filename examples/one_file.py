@@ -55,7 +55,9 @@ def reduce(x: Tensor, importance: Tensor, attentive: int, pairs: int, centres: i
     total = weight.new_zeros(batch, groups).scatter_add(1, group, weight).gather(1, group)
     share = (weight / total)[..., None]
     members = x.gather(1, order[..., None].expand(-1, -1, channels)) * share
-    return x.new_zeros(batch, groups, channels).scatter_add(1, group[..., None].expand(-1, -1, channels), members)
+    return x.new_zeros(batch, groups, channels).scatter_add(
+        1, group[..., None].expand(-1, -1, channels), members
+    )
 
 
 class Attention(nn.Module):
@@ -120,7 +122,12 @@ class VisionTransformer(nn.Module):
     """DeiT with a class token; ``sites`` maps a block to (attentive, pairs, centres)."""
 
     def __init__(
-        self, sites: dict[int, tuple[int, int, int]], dim: int = 192, depth: int = 12, heads: int = 3, classes: int = 1000
+        self,
+        sites: dict[int, tuple[int, int, int]],
+        dim: int = 192,
+        depth: int = 12,
+        heads: int = 3,
+        classes: int = 1000,
     ) -> None:
         super().__init__()
         self.patch_embed = PatchEmbed(dim, 16)

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 import batvit
-from batvit.backbones.block import Parts, ReducedBlock
-from batvit.backbones.site import Heard, Tokens
-from batvit.testing import check_backbone
+from batvit.reduction.block import Parts, ReducedBlock
+from batvit.reduction.site import QueriesKeys
+from batvit.reduction.tokens import Tokens
+from batvit.testing.run_contract import check_backbone
 
 # the model, as you have it
 
@@ -30,7 +31,9 @@ class MyAttention(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         q, k, v = self.split(x)
-        return self.out(scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2))
+        return self.out(
+            scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
+        )
 
 
 class MyBlock(nn.Module):
@@ -39,7 +42,10 @@ class MyBlock(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.norm_a, self.attention = nn.LayerNorm(dim), MyAttention(dim, heads)
-        self.norm_b, self.mlp = nn.LayerNorm(dim), nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.norm_b, self.mlp = (
+            nn.LayerNorm(dim),
+            nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)),
+        )
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         x = x + self.attention(self.norm_a(x), bias)
@@ -49,7 +55,9 @@ class MyBlock(nn.Module):
 class MyViT(nn.Module):
     """A class token, patches of 8 x 8 pixels, and a head that reads the class token."""
 
-    def __init__(self, size: int = 64, dim: int = 48, depth: int = 4, heads: int = 3, classes: int = 10) -> None:
+    def __init__(
+        self, size: int = 64, dim: int = 48, depth: int = 4, heads: int = 3, classes: int = 10
+    ) -> None:
         super().__init__()
         self.size, self.dim = size, dim
         self.patches = nn.Conv2d(3, dim, 8, 8)
@@ -79,9 +87,11 @@ class ReducedMyBlock(ReducedBlock, MyBlock):
     def forward(self, x: Tensor | Tokens, bias: Tensor | None = None) -> Any:
         return self.run(x)
 
-    def attend(self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]) -> tuple[Tensor, Heard]:
+    def attend(
+        self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]
+    ) -> tuple[Tensor, QueriesKeys]:
         queries, keys, _ = self.attention.split(x)
-        return self.attention(x, bias), Heard(queries, keys, scale=queries.shape[-1] ** -0.5)
+        return self.attention(x, bias), QueriesKeys(queries, keys, scale=queries.shape[-1] ** -0.5)
 
 
 class MyAdapter(batvit.Adapter):
@@ -94,7 +104,9 @@ class MyAdapter(batvit.Adapter):
     def matches(self, model: nn.Module) -> bool:
         return isinstance(model, MyViT)
 
-    def anatomy(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> batvit.Anatomy:
+    def anatomy(
+        self, model: nn.Module, image_size: tuple[int, int] | None = None
+    ) -> batvit.Anatomy:
         side = model.size // 8
         return batvit.Anatomy(
             tower=model,

@@ -7,9 +7,9 @@ import timm
 import torch
 
 import batvit
-from batvit.config import Counts
 from batvit.core import Assignment
 from batvit.plans import PLANS, Evidence, Plan
+from batvit.plans.plan import Counts
 
 
 def neighbours(evidence: Evidence, counts: Counts, config: batvit.BATConfig) -> Assignment:
@@ -21,9 +21,13 @@ def neighbours(evidence: Evidence, counts: Counts, config: batvit.BATConfig) -> 
     return Assignment(run.expand(batch, -1), counts.tokens_out, drops=False)
 
 
-batvit.plans.PLANS["mine"] = Plan(neighbours, drops=False, published={"weight": "size", "size_aware": True})
+batvit.plans.PLANS["mine"] = Plan(
+    neighbours, drops=False, paper_fields={"weight": "size", "size_aware": True}
+)
 
 if __name__ == "__main__":
     model = timm.create_model("deit_tiny_patch16_224")
-    batvit.patch(model, batvit.BATConfig(method="mine", keep_rate=0.5, **PLANS["mine"].published))
+    batvit.patch(
+        model, batvit.BATConfig(method="mine", keep_rate=0.5, **PLANS["mine"].paper_fields)
+    )
     print(batvit.info(model, name="deit_tiny"))

@@ -18,7 +18,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # a module goes to one worker: one that takes minutes must not begin when the others are done
 LONGEST = (
-    *("test_processes", "test_checkpoints", "test_compiled", "test_exporter", "test_plans", "test_exported"),
+    *(
+        "test_processes",
+        "test_checkpoints",
+        "test_compiled",
+        "test_exporter",
+        "test_plans",
+        "test_exported",
+    ),
     *("test_cli_export", "test_cli_bench", "test_engines", "test_benchmark", "test_loop"),
 )
 

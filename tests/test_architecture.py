@@ -15,7 +15,16 @@ FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(ROOT.rglob("*.py"))
 }
-HEAVY = {"timm", "transformers", "torchvision", "PIL", "torch._dynamo", "matplotlib", "sklearn", "accelerate"}
+HEAVY = {
+    "timm",
+    "transformers",
+    "torchvision",
+    "PIL",
+    "torch._dynamo",
+    "matplotlib",
+    "sklearn",
+    "accelerate",
+}
 # they take any module, so they know no method; modules that are not written yet are not looked at
 NEUTRAL = tuple(
     f"batvit.{name}"
@@ -76,12 +85,20 @@ def imports_of(path):
 
 def beyond(names, allowed):
     """What is imported besides the standard library and the allowed packages; ``from batvit`` alone imports nothing."""
-    return {name for name in names if name != "batvit" and not within(name, {*sys.stdlib_module_names, *allowed})}
+    return {
+        name
+        for name in names
+        if name != "batvit" and not within(name, {*sys.stdlib_module_names, *allowed})
+    }
 
 
 def method_in(names):
     """The method among the imports: its packages, or what the door hands out."""
-    return {name for name in names if within(name, METHOD) or name.removeprefix("batvit.") in batvit.__all__}
+    return {
+        name
+        for name in names
+        if within(name, METHOD) or name.removeprefix("batvit.") in batvit.__all__
+    }
 
 
 def prints(source):
@@ -146,7 +163,9 @@ def test_the_core_imports_torch_alone(path):
 
 @pytest.mark.parametrize("path", files_of("batvit.plans"))
 def test_plans_import_the_core_and_the_configuration(path):
-    assert not beyond(imports_of(path), {"torch", "jaxtyping", "batvit.core", "batvit.plans", "batvit.config"})
+    assert not beyond(
+        imports_of(path), {"torch", "jaxtyping", "batvit.core", "batvit.plans", "batvit.config"}
+    )
 
 
 @pytest.mark.parametrize("path", files_of(*NEUTRAL))
@@ -154,7 +173,9 @@ def test_training_and_measuring_do_not_import_the_method(path):
     assert not method_in(imports_of(path))
 
 
-@pytest.mark.parametrize("path", [p for p in files_of("batvit") if not within(p.id, ("batvit.cli", "batvit.__main__"))])
+@pytest.mark.parametrize(
+    "path", [p for p in files_of("batvit") if not within(p.id, ("batvit.cli", "batvit.__main__"))]
+)
 def test_nobody_imports_the_command_line(path):
     assert not {name for name in imports_of(path) if within(name, {"batvit.cli"})}
 
@@ -174,7 +195,9 @@ def test_imports_are_found(source, found):
 
 
 def test_imports_that_go_too_far_are_found():
-    assert beyond(imports("import math, numpy\nfrom batvit.config import Counts"), {"torch", "batvit.core"}) == {
+    assert beyond(
+        imports("import math, numpy\nfrom batvit.config import Counts"), {"torch", "batvit.core"}
+    ) == {
         "numpy",
         "batvit.config",
         "batvit.config.Counts",
@@ -187,7 +210,9 @@ def test_imports_that_go_too_far_are_found():
 # who prints
 
 
-@pytest.mark.parametrize("path", [p for p in files_of("batvit") if not within(p.id, ("batvit.cli",))])
+@pytest.mark.parametrize(
+    "path", [p for p in files_of("batvit") if not within(p.id, ("batvit.cli",))]
+)
 def test_only_the_command_line_prints(path):
     assert not prints(path.read_text())
 
@@ -229,7 +254,9 @@ def test_length_is_found():
     assert long_functions("def f():\n" + "    x = 1\n" * 39) == {"f": 40}
     assert not long_functions("def f():\n" + "    x = 1\n" * 38)
     assert not long_functions('def f():\n    """One.\n\n    Two.\n    """\n' + "    x = 1\n" * 38)
-    assert long_functions("class A:\n    async def f(self):\n" + "        x = 1\n" * 39) == {"f": 40}
+    assert long_functions("class A:\n    async def f(self):\n" + "        x = 1\n" * 39) == {
+        "f": 40
+    }
 
 
 # the door

@@ -14,11 +14,14 @@ from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 import batvit
-from batvit.checkpoint import create_model
 from batvit.cli import main
+from batvit.models.create import create_model
 
 if "BATVIT_DATA" not in os.environ:
-    pytest.skip("BATVIT_DATA names no folder with deit_tiny_patch16_224.safetensors and nips2017.tar", allow_module_level=True)
+    pytest.skip(
+        "BATVIT_DATA names no folder with deit_tiny_patch16_224.safetensors and nips2017.tar",
+        allow_module_level=True,
+    )
 
 FOLDER = Path(os.environ["BATVIT_DATA"])
 MODEL = ("deit_tiny_patch16_224", "--checkpoint", str(FOLDER / "deit_tiny_patch16_224.safetensors"))
@@ -31,7 +34,9 @@ def pictures(tmp_path_factory):
     with tarfile.open(FOLDER / "nips2017.tar") as archive:
         names = sorted(name for name in archive.getnames() if name.endswith(".jpg"))
         assert len(names) == 1000
-        archive.extractall(root, members=[archive.getmember(name) for name in names[::10]], filter="data")
+        archive.extractall(
+            root, members=[archive.getmember(name) for name in names[::10]], filter="data"
+        )
     return root / "nips2017"
 
 
@@ -39,7 +44,14 @@ def pictures(tmp_path_factory):
 def found(pictures):
     """What ``batvit eval`` writes for the training-free preset at keep rate 0.7."""
     path = pictures.parent / "found.json"
-    arguments = ("--data", str(pictures), "--class-map", str(FOLDER / "class_map.txt"), "--json", str(path))
+    arguments = (
+        "--data",
+        str(pictures),
+        "--class-map",
+        str(FOLDER / "class_map.txt"),
+        "--json",
+        str(path),
+    )
     assert main(["eval", *MODEL, *arguments, "--keep-rate", "0.7", "--batch-size", "25"]) == 0
     return json.loads(path.read_text())
 
@@ -59,7 +71,13 @@ def test_without_any_training_the_reduced_model_stays_near(found):
 
 def run_benchmark(name, *arguments):
     """What a script of benchmarks/ writes as JSON."""
-    command = [sys.executable, "-W", "error", str(Path(__file__).parents[1] / "benchmarks" / name), *map(str, arguments)]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        str(Path(__file__).parents[1] / "benchmarks" / name),
+        *map(str, arguments),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     return json.loads(Path(arguments[-1]).read_text())
 
@@ -69,7 +87,16 @@ def test_transformers_computes_the_same_from_the_same_weights(pictures, tmp_path
     for picture in sorted(pictures.rglob("*.jpg"))[::8]:
         (few / picture.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(picture, few / picture.parent.name)
-    data = ("--data", few, "--class-map", FOLDER / "class_map.txt", "--batch-size", 13, "--threads", 1)
+    data = (
+        "--data",
+        few,
+        "--class-map",
+        FOLDER / "class_map.txt",
+        "--batch-size",
+        13,
+        "--threads",
+        1,
+    )
     found = run_benchmark("libraries.py", *MODEL[1:], *data, "--json", tmp_path / "found.json")
     assert len(found) == 4
     for row in found.values():
@@ -78,11 +105,15 @@ def test_transformers_computes_the_same_from_the_same_weights(pictures, tmp_path
 
 
 def test_a_pipeline_gives_the_same_labels(pictures, imported):
-    _, model = imported("benchmarks/libraries.py").twins(create_model(MODEL[0], checkpoint=MODEL[2]).eval())[
-        "ViTForImageClassification"
-    ]
-    processor = transformers.ViTImageProcessor(image_mean=IMAGENET_DEFAULT_MEAN, image_std=IMAGENET_DEFAULT_STD)
-    classify = transformers.pipeline("image-classification", model=model, image_processor=processor, device="cpu", top_k=1)
+    _, model = imported("benchmarks/libraries.py").twins(
+        create_model(MODEL[0], checkpoint=MODEL[2]).eval()
+    )["ViTForImageClassification"]
+    processor = transformers.ViTImageProcessor(
+        image_mean=IMAGENET_DEFAULT_MEAN, image_std=IMAGENET_DEFAULT_STD
+    )
+    classify = transformers.pipeline(
+        "image-classification", model=model, image_processor=processor, device="cpu", top_k=1
+    )
     photographs = [str(path) for path in sorted(pictures.rglob("*.jpg"))[::4]]
     labels = [[row[0]["label"] for row in classify(photographs)]]
     for keep_rate in (1.0, 0.7):
@@ -96,7 +127,18 @@ def test_a_pipeline_gives_the_same_labels(pictures, imported):
 def test_a_photograph_is_drawn(pictures, tmp_path):
     picture = sorted(pictures.rglob("*.jpg"))[0]
     assert (
-        main(["draw", *MODEL, str(picture), "-o", str(tmp_path / "groups.png"), "--json", str(tmp_path / "groups.json")]) == 0
+        main(
+            [
+                "draw",
+                *MODEL,
+                str(picture),
+                "-o",
+                str(tmp_path / "groups.png"),
+                "--json",
+                str(tmp_path / "groups.json"),
+            ]
+        )
+        == 0
     )
     with Image.open(tmp_path / "groups.png") as strip:
         strip.load()

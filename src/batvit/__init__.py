@@ -15,20 +15,57 @@ r"""Vision Transformers with fewer tokens: Beyond Attentive Tokens (CVPR 2023).
 import importlib
 import typing
 
-from batvit.backbones.anatomy import Adapter, Anatomy
-from batvit.backbones.patch import config_of, patch, register, supported, unpatch
-from batvit.config import BATConfig, Counts
-from batvit.core import Assignment, diversity, merge, unmerge
-from batvit.info import info
-from batvit.saved import load
-from batvit.trace import Trace, diversity_by_block, trace
-
 if typing.TYPE_CHECKING:
-    from batvit.engines import load_engine
-    from batvit.exporter import export
-    from batvit.visualize import draw
+    from batvit import compare, tune
+    from batvit.backbones.adapter import Adapter, Anatomy
+    from batvit.backbones.patch import patch, unpatch
+    from batvit.backbones.registry import register
+    from batvit.backbones.transformers_saved import load
+    from batvit.config.config import BATConfig
+    from batvit.core import Assignment, diversity, merge, unmerge
+    from batvit.deploy.export import export
+    from batvit.deploy.load import load_engine
+    from batvit.inspection.drawing import draw
+    from batvit.inspection.summary import info
+    from batvit.inspection.tracing import Trace, diversity_by_block, trace
+    from batvit.measure.accuracy import evaluate
+    from batvit.measure.speed import benchmark
+    from batvit.models.supported import supported
+    from batvit.plans import Counts
+    from batvit.reduction.site import config_of
+    from batvit.training.loop import fit
 
 __version__ = "0.1.0"
+
+WHERE = {
+    "Adapter": "backbones.adapter",
+    "Anatomy": "backbones.adapter",
+    "Assignment": "core",
+    "BATConfig": "config",
+    "Counts": "plans",
+    "Trace": "inspection.tracing",
+    "benchmark": "measure.speed",
+    "config_of": "reduction.site",
+    "diversity": "core",
+    "diversity_by_block": "inspection.tracing",
+    "draw": "inspection.drawing",
+    "evaluate": "measure.accuracy",
+    "export": "deploy.export",
+    "fit": "training.loop",
+    "info": "inspection.summary",
+    "load": "backbones.transformers_saved",
+    "load_engine": "deploy.load",
+    "merge": "core",
+    "patch": "backbones.patch",
+    "register": "backbones.registry",
+    "supported": "models.supported",
+    "trace": "inspection.tracing",
+    "unmerge": "core",
+    "unpatch": "backbones.patch",
+}
+"""the module of each name, imported when the name is first asked for: ``batvit --help`` needs no torch"""
+ROOMS = ("compare", "tune")
+"""folders that are called by their name, ``batvit.compare.run``"""
 
 __all__ = [
     "Adapter",
@@ -37,11 +74,15 @@ __all__ = [
     "BATConfig",
     "Counts",
     "Trace",
+    "benchmark",
+    "compare",
     "config_of",
     "diversity",
     "diversity_by_block",
     "draw",
+    "evaluate",
     "export",
+    "fit",
     "info",
     "load",
     "load_engine",
@@ -50,16 +91,22 @@ __all__ = [
     "register",
     "supported",
     "trace",
+    "tune",
     "unmerge",
     "unpatch",
 ]
 
 
-LATER = {"draw": "batvit.visualize", "export": "batvit.exporter", "load_engine": "batvit.engines"}
-
-
 def __getattr__(name: str) -> typing.Any:
-    # pictures and preprocessing need libraries that models do without
-    if name in LATER:
-        return getattr(importlib.import_module(LATER[name]), name)
+    if name in ROOMS:
+        return importlib.import_module(f"batvit.{name}")
+    if name in WHERE:
+        found = getattr(importlib.import_module(f"batvit.{WHERE[name]}"), name)
+        # the next time it is found without asking
+        globals()[name] = found
+        return found
     raise AttributeError(f"module 'batvit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

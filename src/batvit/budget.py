@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from batvit.backbones.patch import anatomy_of, patch, unpatch
-from batvit.config import BATConfig
-from batvit.copies import on_meta
-from batvit.macs import count_macs
+from batvit.backbones.patch import patch, unpatch
+from batvit.backbones.registry import anatomy_of
+from batvit.config.config import BATConfig
+from batvit.measure.macs import count_macs
+from batvit.module_copy import on_meta
 from batvit.plans import PLANS, diffrate
 
 HALVINGS = 12
-OF_BAT = {"bat": "training_free", "bat_gradual": "gradual"}
+OF_BAT = {"bat": "training-free", "bat_gradual": "gradual"}
 LEAST_SHARE = 0.01
 LEAST_STEP = 1e-3
 CLOSE = 0.004
@@ -34,7 +35,7 @@ def contenders() -> tuple[str, ...]:
 class Family:
     """The configurations of one plan for one model, ordered by the share of the tokens that goes on, in (0, 1].
 
-    As published (:data:`batvit.plans.plan.SPREADS`). BAT's are those of its presets. Counts are not aligned, so that any budget
+    As published (:data:`batvit.plans.plan.SITE_RULES`). BAT's are those of its presets. Counts are not aligned, so that any budget
     can be met, and whatever the plan, no token goes through the last MLP that the head does not read.
     """
 
@@ -57,22 +58,24 @@ class Family:
         if self.method in OF_BAT:
             return BATConfig.preset(OF_BAT[self.method], keep_rate=keep, align=1, prefix_only=True)
         plan = PLANS[self.method]
-        fields = {"method": self.method, "prefix_only": True, **plan.published}
-        if plan.spread == "sites":
+        fields = {"method": self.method, "prefix_only": True, **plan.paper_fields}
+        if plan.site_rule == "sites":
             return BATConfig(keep_rate=keep, **fields)
         tokens, left = [], self.patches
         for wanted in self._wanted(keep):
-            left = min(left, max(1, math.ceil(left * (1 - plan.most)), round(wanted)))
+            left = min(left, max(1, math.ceil(left * (1 - plan.max_reduction)), round(wanted)))
             tokens.append(left)
-        return BATConfig(tokens=tuple(tokens), blocks=tuple(range(plan.first, self.depth)), **fields)
+        return BATConfig(
+            tokens=tuple(tokens), blocks=tuple(range(plan.first_block, self.depth)), **fields
+        )
 
     def _wanted(self, keep: float) -> list[float]:
         """The tokens after each block that reduces, before they are rounded."""
         plan = PLANS[self.method]
-        if plan.spread == "list":
+        if plan.site_rule == "list":
             return [self.patches * share for share in diffrate.shares(self.width, self.depth, keep)]
-        steps = range(1, self.depth - plan.first + 1)
-        if plan.spread == "blocks":
+        steps = range(1, self.depth - plan.first_block + 1)
+        if plan.site_rule == "blocks":
             return [self.patches * (1 - (1 - keep) * step) for step in steps]
         return [self.patches * keep**step for step in steps]
 
@@ -82,7 +85,9 @@ def macs_of(model: nn.Module, config: BATConfig | None) -> int:
     shadow = on_meta(model)
     known = unpatch(shadow) if config is None else patch(shadow, config)
     anatomy = anatomy_of(known)
-    return count_macs(anatomy.tower, (anatomy.channels, *anatomy.image_size), **anatomy.arguments)[""]
+    return count_macs(anatomy.tower, (anatomy.channels, *anatomy.image_size), **anatomy.arguments)[
+        ""
+    ]
 
 
 class Curve:
@@ -101,10 +106,14 @@ class Curve:
     def within(self, share: float) -> BATConfig:
         """See :func:`at_macs`."""
         if not 0 < share < 1:
-            raise ValueError(f"a target is a share of the dense model's cost, in (0, 1), got {share}")
+            raise ValueError(
+                f"a target is a share of the dense model's cost, in (0, 1), got {share}"
+            )
         if (nearest := self.at(LEAST_SHARE)) > share:
             name = self.family.method
-            raise OutOfReachError(f"{name} cannot go down to {share:g} of the MACs; the nearest is {nearest:.3f}")
+            raise OutOfReachError(
+                f"{name} cannot go down to {share:g} of the MACs; the nearest is {nearest:.3f}"
+            )
         for halving in range(HALVINGS):
             low, least = max((keep, cost) for keep, cost in self.known.items() if cost <= share)
             above = [(keep, cost) for keep, cost in self.known.items() if keep > low]
@@ -161,7 +170,10 @@ def at_time(
         before = found[-2] if len(found) > 1 else (cost - 1, taken - 1, config)
         slope = (taken - before[1]) / (cost - before[0]) if cost != before[0] else 0.0
         # a slope that noise has turned around leads nowhere
-        wanted = min(max(cost + (share - taken) / (slope if slope > 0.1 else 1.0), 2 * LEAST_SHARE), 1 - LEAST_SHARE)
+        wanted = min(
+            max(cost + (share - taken) / (slope if slope > 0.1 else 1.0), 2 * LEAST_SHARE),
+            1 - LEAST_SHARE,
+        )
     _, taken, config = min(found, key=lambda one: abs(one[1] - share))
     if abs(taken - share) > NEAR * share:
         raise OutOfReachError(

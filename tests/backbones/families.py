@@ -11,16 +11,30 @@ from torchvision.models import VisionTransformer as TorchvisionViT
 
 import batvit
 import batvit.models.lvvit  # into timm's registry
-from batvit.backbones.patch import anatomy_of
-from batvit.testing import randomised
+from batvit.backbones.registry import anatomy_of
+from batvit.testing.run_contract import randomised
 
 
 def of_timm(name, depth, **settings):
-    return timm.create_model(name, **({"depth": depth, "embed_dim": 48, "num_heads": 3, "num_classes": 7} | settings))
+    return timm.create_model(
+        name, **({"depth": depth, "embed_dim": 48, "num_heads": 3, "num_classes": 7} | settings)
+    )
 
 
-SMALL = {"hidden_size": 48, "num_attention_heads": 3, "intermediate_size": 96, "image_size": 96, "patch_size": 16}
-TEXT = {"hidden_size": 48, "num_attention_heads": 3, "intermediate_size": 96, "num_hidden_layers": 2, "vocab_size": 99}
+SMALL = {
+    "hidden_size": 48,
+    "num_attention_heads": 3,
+    "intermediate_size": 96,
+    "image_size": 96,
+    "patch_size": 16,
+}
+TEXT = {
+    "hidden_size": 48,
+    "num_attention_heads": 3,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "vocab_size": 99,
+}
 
 
 def of_transformers(model, config, depth, **settings):
@@ -31,8 +45,12 @@ def of_transformers(model, config, depth, **settings):
 def of_two_towers(model, kind, depth, **settings):
     """A model with a text tower beside that for images."""
     texts = getattr(transformers, f"{kind}TextConfig")(**TEXT).to_dict()
-    pictures = getattr(transformers, f"{kind}VisionConfig")(**SMALL, num_hidden_layers=depth).to_dict()
-    config = getattr(transformers, f"{kind}Config")(text_config=texts, vision_config=pictures, **settings)
+    pictures = getattr(transformers, f"{kind}VisionConfig")(
+        **SMALL, num_hidden_layers=depth
+    ).to_dict()
+    config = getattr(transformers, f"{kind}Config")(
+        text_config=texts, vision_config=pictures, **settings
+    )
     return getattr(transformers, model)(config)
 
 
@@ -54,17 +72,31 @@ def of_torchvision(depth):
 
 
 def of_open_clip(depth, **settings):
-    return open_clip.transformer.VisionTransformer(96, 16, 48, depth, 3, 2.0, output_dim=7, **settings)
+    return open_clip.transformer.VisionTransformer(
+        96, 16, 48, depth, 3, 2.0, output_dim=7, **settings
+    )
 
 
 def of_open_clip_pair(depth):
-    vision = open_clip.CLIPVisionCfg(layers=depth, width=48, head_width=16, patch_size=16, image_size=96)
-    return open_clip.CLIP(7, vision, open_clip.CLIPTextCfg(context_length=8, vocab_size=99, width=48, heads=3, layers=2))
+    vision = open_clip.CLIPVisionCfg(
+        layers=depth, width=48, head_width=16, patch_size=16, image_size=96
+    )
+    return open_clip.CLIP(
+        7,
+        vision,
+        open_clip.CLIPTextCfg(context_length=8, vocab_size=99, width=48, heads=3, layers=2),
+    )
 
 
 def of_coca(depth):
     vision = open_clip.CLIPVisionCfg(
-        layers=depth, width=48, head_width=16, patch_size=16, image_size=96, attentional_pool=True, attn_pooler_heads=2
+        layers=depth,
+        width=48,
+        head_width=16,
+        patch_size=16,
+        image_size=96,
+        attentional_pool=True,
+        attn_pooler_heads=2,
     )
     vision.output_tokens = True
     texts = {"context_length": 8, "vocab_size": 99, "width": 48, "heads": 3, "layers": 2}
@@ -102,22 +134,37 @@ TIMM = {
 STILL = {"pos_embed_rescale": None, "num_register_tokens": 2}
 OTHERS = {
     "hf_vit": partial(of_transformers, "ViTForImageClassification", "ViTConfig"),
-    "hf_vit_eager": partial(of_transformers, "ViTForImageClassification", "ViTConfig", attn_implementation="eager"),
+    "hf_vit_eager": partial(
+        of_transformers, "ViTForImageClassification", "ViTConfig", attn_implementation="eager"
+    ),
     "hf_vit_not_square": partial(of_transformers, "ViTModel", "ViTConfig", image_size=(64, 144)),
     "hf_deit": partial(of_transformers, "DeiTForImageClassification", "DeiTConfig"),
-    "hf_deit_distilled": partial(of_transformers, "DeiTForImageClassificationWithTeacher", "DeiTConfig"),
+    "hf_deit_distilled": partial(
+        of_transformers, "DeiTForImageClassificationWithTeacher", "DeiTConfig"
+    ),
     "hf_dinov2": partial(of_transformers, "Dinov2ForImageClassification", "Dinov2Config"),
-    "hf_dinov2_swiglu": partial(of_transformers, "Dinov2Model", "Dinov2Config", use_swiglu_ffn=True),
-    "hf_dinov2_backbone": partial(of_transformers, "Dinov2Backbone", "Dinov2Config", out_indices=[1, -1]),
+    "hf_dinov2_swiglu": partial(
+        of_transformers, "Dinov2Model", "Dinov2Config", use_swiglu_ffn=True
+    ),
+    "hf_dinov2_backbone": partial(
+        of_transformers, "Dinov2Backbone", "Dinov2Config", out_indices=[1, -1]
+    ),
     "hf_dinov2_registers": partial(
-        of_transformers, "Dinov2WithRegistersForImageClassification", "Dinov2WithRegistersConfig", num_register_tokens=4
+        of_transformers,
+        "Dinov2WithRegistersForImageClassification",
+        "Dinov2WithRegistersConfig",
+        num_register_tokens=4,
     ),
     "hf_dinov3": partial(of_transformers, "DINOv3ViTModel", "DINOv3ViTConfig", **STILL),
-    "hf_dinov3_gated": partial(of_transformers, "DINOv3ViTModel", "DINOv3ViTConfig", use_gated_mlp=True, **STILL),
+    "hf_dinov3_gated": partial(
+        of_transformers, "DINOv3ViTModel", "DINOv3ViTConfig", use_gated_mlp=True, **STILL
+    ),
     "hf_mae": partial(masked_autoencoder, mask_ratio=0.0),
     "hf_mae_masked": partial(masked_autoencoder, mask_ratio=0.25),
     "hf_clip_vision": partial(of_transformers, "CLIPVisionModel", "CLIPVisionConfig"),
-    "hf_clip_projection": partial(of_transformers, "CLIPVisionModelWithProjection", "CLIPVisionConfig"),
+    "hf_clip_projection": partial(
+        of_transformers, "CLIPVisionModelWithProjection", "CLIPVisionConfig"
+    ),
     "hf_clip": partial(of_two_towers, "CLIPModel", "CLIP"),
     "hf_clip_classifier": partial(of_two_towers, "CLIPForImageClassification", "CLIP"),
     "hf_siglip_vision": partial(of_transformers, "SiglipVisionModel", "SiglipVisionConfig"),
@@ -158,7 +205,9 @@ GRAPHS = [name for name in FAMILIES if name not in SAME]
 def reduced_tower(name, mode):
     """A block that reduces, and one after it; of one family one before it, too."""
     depth, site = (3, 1) if name == "deit" else (2, 0)
-    return anatomy_of(batvit.patch(family(name, depth=depth), mode=mode, keep_rate=0.6, blocks=(site,))).tower
+    return anatomy_of(
+        batvit.patch(family(name, depth=depth), mode=mode, keep_rate=0.6, blocks=(site,))
+    ).tower
 
 
 def close(found, expected):

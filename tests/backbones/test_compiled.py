@@ -20,7 +20,8 @@ def _fresh():
 
 
 @pytest.mark.parametrize(
-    ("name", "mode"), [*((name, "training_free") for name in GRAPHS), ("deit", "paper"), ("deit", "gradual")]
+    ("name", "mode"),
+    [*((name, "training-free") for name in GRAPHS), ("deit", "paper"), ("deit", "gradual")],
 )
 def test_one_graph_and_no_recompilation(name, mode):
     model = reduced_tower(name, mode)
@@ -32,7 +33,7 @@ def test_one_graph_and_no_recompilation(name, mode):
 
 
 def test_patched_again_it_is_compiled_again():
-    model = reduced_tower("deit", "training_free")
+    model = reduced_tower("deit", "training-free")
     graph = torch.compile(model, fullgraph=True, backend="eager")
     x = pictures(model)
     with torch.no_grad():
@@ -53,7 +54,10 @@ def test_other_image_sizes_are_compiled_too():
 def test_an_image_too_small_is_refused_as_it_is_without_a_graph():
     model = batvit.patch(family("dynamic"), tokens=(8,), blocks=(0,))
     for run in (model, torch.compile(model, backend="eager")):
-        with torch.no_grad(), pytest.raises(ValueError, match="8 tokens cannot go on where 1 come in; lower tokens"):
+        with (
+            torch.no_grad(),
+            pytest.raises(ValueError, match="8 tokens cannot go on where 1 come in; lower tokens"),
+        ):
             run(torch.zeros(1, 3, 16, 16))
 
 

@@ -5,7 +5,8 @@ from functools import cache
 import pytest
 from families import FAMILIES, pictures, small
 
-from batvit.testing import CHECKS, check_backbone
+from batvit.testing.contract import CHECKS
+from batvit.testing.run_contract import check_backbone
 
 NOT_OFFERED = {("torchvision", "gradient_checkpointing")}
 

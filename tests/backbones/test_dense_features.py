@@ -12,7 +12,8 @@ from torch import nn
 from torch.utils._pytree import tree_flatten, tree_leaves
 
 import batvit
-from batvit.backbones.patch import anatomy_of, reductions
+from batvit.backbones.registry import anatomy_of
+from batvit.reduction.site import reductions
 
 TIMM = ["vit", "siglip", "deit_distilled", "dinov2_registers", "eva02"]
 TOWERS = [*TIMM, "open_clip_tower"]
@@ -27,7 +28,11 @@ def reduced(name):
 def both(name, keep_rate=0.5):
     """A model, a reduced one of the same weights, and pictures."""
     dense = family(name, DEPTH)
-    return dense, batvit.patch(copy.deepcopy(dense), keep_rate=keep_rate, blocks=SITES), pictures(dense)
+    return (
+        dense,
+        batvit.patch(copy.deepcopy(dense), keep_rate=keep_rate, blocks=SITES),
+        pictures(dense),
+    )
 
 
 def layers(model, x):
@@ -35,10 +40,14 @@ def layers(model, x):
     if hasattr(model, "config"):
         return model(x, output_hidden_states=True).hidden_states[1:]
     if hasattr(model, "transformer"):
-        found = model.forward_intermediates(x, output_fmt="NLC", output_extra_tokens=True, intermediates_only=True)
+        found = model.forward_intermediates(
+            x, output_fmt="NLC", output_extra_tokens=True, intermediates_only=True
+        )
         pairs = zip(found["image_intermediates_prefix"], found["image_intermediates"], strict=True)
         return [torch.cat(pair, dim=1) for pair in pairs]
-    found = model.forward_intermediates(x, output_fmt="NLC", return_prefix_tokens=True, intermediates_only=True)
+    found = model.forward_intermediates(
+        x, output_fmt="NLC", return_prefix_tokens=True, intermediates_only=True
+    )
     return [y if isinstance(y, torch.Tensor) else torch.cat(y[::-1], dim=1) for y in found]
 
 
@@ -48,7 +57,9 @@ def shapes(result):
 
 
 def options(**choices):
-    return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
+    return [
+        dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())
+    ]
 
 
 @pytest.mark.parametrize("name", TIMM)
@@ -57,7 +68,12 @@ def test_every_option_of_timm_gives_the_dense_shapes(name):
     dense, model, x = both(name)
     prefix = [False, True] if dense.num_prefix_tokens else [False]
     flags = {"norm": [False, True], "return_prefix_tokens": prefix, "stop_early": [False, True]}
-    for settings in options(output_fmt=["NCHW", "NLC"], intermediates_only=[False, True], indices=[None, [0, 3], 1], **flags):
+    for settings in options(
+        output_fmt=["NCHW", "NLC"],
+        intermediates_only=[False, True],
+        indices=[None, [0, 3], 1],
+        **flags,
+    ):
         found, expected = (shapes(m.forward_intermediates(x, **settings)) for m in (model, dense))
         assert found == expected, settings
 
@@ -66,7 +82,12 @@ def test_every_option_of_timm_gives_the_dense_shapes(name):
 @torch.no_grad()
 def test_the_older_way_of_timm_gives_the_dense_shapes(name):
     dense, model, x = both(name)
-    for settings in options(n=[1, 3, [0, 2, 4]], reshape=[False, True], return_prefix_tokens=[False, True], norm=[False, True]):
+    for settings in options(
+        n=[1, 3, [0, 2, 4]],
+        reshape=[False, True],
+        return_prefix_tokens=[False, True],
+        norm=[False, True],
+    ):
         found, expected = (shapes(m.get_intermediate_layers(x, **settings)) for m in (model, dense))
         assert found == expected, settings
 
@@ -74,8 +95,16 @@ def test_the_older_way_of_timm_gives_the_dense_shapes(name):
 @torch.no_grad()
 def test_every_option_of_open_clip_gives_the_dense_shapes():
     dense, model, x = both("open_clip_tower")
-    flags = {key: [False, True] for key in ("stop_early", "normalize_intermediates", "output_extra_tokens")}
-    for settings in options(output_fmt=["NCHW", "NLC"], intermediates_only=[False, True], indices=[None, [0, 3], 1], **flags):
+    flags = {
+        key: [False, True]
+        for key in ("stop_early", "normalize_intermediates", "output_extra_tokens")
+    }
+    for settings in options(
+        output_fmt=["NCHW", "NLC"],
+        intermediates_only=[False, True],
+        indices=[None, [0, 3], 1],
+        **flags,
+    ):
         found, expected = (shapes(m.forward_intermediates(x, **settings)) for m in (model, dense))
         assert found == expected, settings
 
@@ -98,7 +127,9 @@ def test_every_output_of_transformers_has_the_dense_shape(name):
 def test_keeping_everything_gives_the_dense_maps(name):
     dense, model, x = both(name, keep_rate=1.0)
     for found, expected in zip(layers(model, x), layers(dense, x), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+        torch.testing.assert_close(
+            found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max())
+        )
 
 
 @pytest.mark.parametrize("name", [*TOWERS, *TRANSFORMERS])
@@ -136,7 +167,9 @@ def test_the_last_map_is_what_the_plain_forward_computes(name):
     patches = plain[:, prefix:]
     if not anatomy_of(model).reads_patches:
         patches = trace.sites[-1].unmerge(patches)
-    torch.testing.assert_close(final, torch.cat([plain[:, :prefix], patches], dim=1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        final, torch.cat([plain[:, :prefix], patches], dim=1), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
@@ -149,20 +182,29 @@ def test_hidden_states_are_what_the_plain_forward_computes(name):
     base = model if "last_hidden_state" in found else model.base_model
     last = base(x, output_hidden_states=True)
     assert last.last_hidden_state.shape == last.hidden_states[-1].shape
-    norm = next((getattr(base, key) for key in ("layernorm", "norm") if hasattr(base, key)), nn.Identity())
-    torch.testing.assert_close(last.last_hidden_state, norm(last.hidden_states[-1]), rtol=1e-5, atol=1e-5)
+    norm = next(
+        (getattr(base, key) for key in ("layernorm", "norm") if hasattr(base, key)), nn.Identity()
+    )
+    torch.testing.assert_close(
+        last.last_hidden_state, norm(last.hidden_states[-1]), rtol=1e-5, atol=1e-5
+    )
 
 
 @torch.no_grad()
 def test_open_clip_gives_the_same_features_with_and_without_maps():
     model = reduced("open_clip_tower")
     x = pictures(model)
-    torch.testing.assert_close(model.forward_intermediates(x)["image_features"], model(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        model.forward_intermediates(x)["image_features"], model(x), rtol=1e-5, atol=1e-5
+    )
 
 
 def checkpointing_of(model):
     """What switches it on in transformers: 5.23 has a new name for it."""
-    return getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    return (
+        getattr(model, "activation_checkpointing_enable", None)
+        or model.gradient_checkpointing_enable
+    )
 
 
 @pytest.mark.parametrize("name", [*TOWERS, *TRANSFORMERS])
@@ -182,11 +224,17 @@ def test_gradients_flow_and_recomputing_gives_the_same(name):
     blocks = {id(p) for block in anatomy_of(model).blocks for p in block.parameters()}
     reached = {key for key, p in model.named_parameters() if id(p) in blocks}
     assert reached <= gradients.keys()
-    assert all(gradients[key].abs().max() > 0 for key in reached if not key.endswith(("k_proj.bias", "key.bias")))
+    assert all(
+        gradients[key].abs().max() > 0
+        for key in reached
+        if not key.endswith(("k_proj.bias", "key.bias"))
+    )
     torch.testing.assert_close(maps_again, maps, rtol=1e-5, atol=1e-5)
     assert gradients.keys() == gradients_again.keys()
     for key, gradient in gradients.items():
-        torch.testing.assert_close(gradients_again[key], gradient, rtol=1e-5, atol=1e-5 * float(gradient.abs().max() + 1))
+        torch.testing.assert_close(
+            gradients_again[key], gradient, rtol=1e-5, atol=1e-5 * float(gradient.abs().max() + 1)
+        )
 
 
 @pytest.mark.parametrize("name", [*TOWERS, *TRANSFORMERS])
@@ -200,10 +248,15 @@ def test_two_threads_at_once(name):
         with torch.no_grad():
             for _ in range(5):
                 found = layers(model, x)
-                if not all(torch.allclose(a, b, rtol=1e-5, atol=1e-5) for a, b in zip(found, y, strict=True)):
+                if not all(
+                    torch.allclose(a, b, rtol=1e-5, atol=1e-5)
+                    for a, b in zip(found, y, strict=True)
+                ):
                     wrong.append(len(x))
 
-    workers = [threading.Thread(target=work, args=pair) for pair in zip(batches, expected, strict=True)]
+    workers = [
+        threading.Thread(target=work, args=pair) for pair in zip(batches, expected, strict=True)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -228,7 +281,9 @@ def test_the_feature_wrapper_of_timm(name, patch_first):
 @torch.no_grad()
 def test_the_feature_wrapper_of_timm_cuts_the_blocks_off(name):
     model = reduced(name)
-    expected = model.forward_intermediates(pictures(model), indices=[1, 2], norm=True, intermediates_only=True)
+    expected = model.forward_intermediates(
+        pictures(model), indices=[1, 2], norm=True, intermediates_only=True
+    )
     wrapper = FeatureGetterNet(model, out_indices=[1, 2], norm=True)
     assert len(wrapper.model.blocks) == 3
     torch.testing.assert_close(wrapper(pictures(model)), expected, rtol=0, atol=0)
@@ -241,7 +296,12 @@ def test_a_convolutional_head_learns_on_the_maps_of_a_backbone():
     assert [y.shape for y in found] == [y.shape for y in expected] == [(2, 48, 6, 6)] * 2
     assert not torch.allclose(found[-1], expected[-1], rtol=1e-2, atol=1e-2)
     torch.manual_seed(0)
-    head = nn.Sequential(nn.Conv2d(96, 16, 3, padding=1), nn.GELU(), nn.Upsample(size=96, mode="bilinear"), nn.Conv2d(16, 5, 1))
+    head = nn.Sequential(
+        nn.Conv2d(96, 16, 3, padding=1),
+        nn.GELU(),
+        nn.Upsample(size=96, mode="bilinear"),
+        nn.Conv2d(16, 5, 1),
+    )
     logits = head(torch.cat(found, dim=1))
     assert logits.shape == (2, 5, 96, 96)
     nn.functional.cross_entropy(logits, torch.zeros(2, 96, 96, dtype=torch.long)).backward()
@@ -253,14 +313,16 @@ def test_a_convolutional_head_learns_on_the_maps_of_a_backbone():
 @torch.no_grad()
 def test_a_hook_on_the_attention_of_a_site_fires_once(name):
     model = reduced(name)
-    x, expected, heard = pictures(model), layers(model, pictures(model)), []
+    x, expected, captured = pictures(model), layers(model, pictures(model)), []
     block, reduce = anatomy_of(model).blocks[SITES[1]], reductions(model)[SITES[1]]
     attention = getattr(block, block.parts.attention)
     tokens = anatomy_of(model).prefix + reduce.counts(anatomy_of(model).patches).tokens_in
-    hook = attention.register_forward_hook(lambda module, args, output: heard.append((module, tree_leaves(output)[0].shape)))
+    hook = attention.register_forward_hook(
+        lambda module, args, output: captured.append((module, tree_leaves(output)[0].shape))
+    )
     found = layers(model, x)
     hook.remove()
-    assert [shape for _, shape in heard] == [(2, tokens, anatomy_of(model).width)]
+    assert [shape for _, shape in captured] == [(2, tokens, anatomy_of(model).width)]
     for y, z in zip(found, expected, strict=True):
         assert torch.equal(y, z)
 
@@ -289,9 +351,15 @@ def test_blocks_that_are_cut_off_leave_a_model_that_runs(name):
     x = pictures(model)
     expected = model.forward_intermediates(x, indices=[0, 2], intermediates_only=True)
     model.prune_intermediate_layers([0, 2])
-    for map_, other in zip(model.forward_intermediates(x, indices=[0, 2], intermediates_only=True), expected, strict=True):
+    for map_, other in zip(
+        model.forward_intermediates(x, indices=[0, 2], intermediates_only=True),
+        expected,
+        strict=True,
+    ):
         assert torch.equal(map_, other)
-    assert model.forward_features(x).shape[1] == anatomy_of(model).patches + anatomy_of(model).prefix
+    assert (
+        model.forward_features(x).shape[1] == anatomy_of(model).patches + anatomy_of(model).prefix
+    )
     assert batvit.info(model).blocks[1].tokens_out == batvit.info(model).blocks[2].tokens_out
     with batvit.trace(model) as trace:
         model(x)

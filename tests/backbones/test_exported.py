@@ -9,7 +9,7 @@ pytestmark = pytest.mark.unchecked
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_exports(name):
-    model = reduced_tower(name, "training_free")
+    model = reduced_tower(name, "training-free")
     x = pictures(model)
     program = torch.export.export(model, (x,))
     with torch.no_grad():

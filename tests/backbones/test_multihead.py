@@ -14,13 +14,21 @@ from torch import nn
 from torchvision.models.vision_transformer import ConvStemConfig, VisionTransformer
 
 import batvit
-from batvit.backbones.block import ReducedBlock
-from batvit.backbones.patch import anatomy_of, reductions
+from batvit.backbones.registry import anatomy_of
 from batvit.core import unmerge
-from batvit.macs import count_macs
-from batvit.testing import randomised
+from batvit.measure.macs import count_macs
+from batvit.reduction.block import ReducedBlock
+from batvit.reduction.site import reductions
+from batvit.testing.run_contract import randomised
 
-TORCHVISION = {"image_size": 48, "patch_size": 8, "num_layers": 4, "hidden_dim": 48, "mlp_dim": 96, "num_classes": 7}
+TORCHVISION = {
+    "image_size": 48,
+    "patch_size": 8,
+    "num_layers": 4,
+    "hidden_dim": 48,
+    "mlp_dim": 96,
+    "num_classes": 7,
+}
 OPEN_CLIP = {"image_size": 48, "patch_size": 8, "width": 48, "layers": 4, "mlp_ratio": 2.0}
 VISION = OPEN_CLIP | {"head_width": 16}
 TEXT = {"context_length": 6, "vocab_size": 11, "width": 48, "heads": 3, "layers": 2}
@@ -32,23 +40,29 @@ def torchvision_vit(**settings):
 
 
 def open_clip_vit(**settings):
-    return open_clip.transformer.VisionTransformer(**OPEN_CLIP | {"heads": 3, "output_dim": 16} | settings)
+    return open_clip.transformer.VisionTransformer(
+        **OPEN_CLIP | {"heads": 3, "output_dim": 16} | settings
+    )
 
 
 # of an even number of heads, nn.MultiheadAttention has a fast path
 MODELS = {
     "torchvision": torchvision_vit,
     "torchvision_fast": lambda: torchvision_vit(num_heads=4),
-    "torchvision_stem": lambda: torchvision_vit(conv_stem_configs=[ConvStemConfig(8, 3, 4), ConvStemConfig(12, 3, 2)]),
+    "torchvision_stem": lambda: torchvision_vit(
+        conv_stem_configs=[ConvStemConfig(8, 3, 4), ConvStemConfig(12, 3, 2)]
+    ),
     "open_clip": open_clip_vit,
     "open_clip_fast": lambda: open_clip_vit(heads=4, ls_init_value=1.0, image_size=(48, 64)),
     "open_clip_mean": lambda: open_clip_vit(pool_type="avg", final_ln_after_pool=True),
     "open_clip_tokens": lambda: open_clip_vit(output_tokens=True, no_ln_pre=True),
-    "open_clip_pooler": lambda: open_clip_vit(attentional_pool=True, attn_pooler_heads=2, attn_pooler_queries=5),
+    "open_clip_pooler": lambda: open_clip_vit(
+        attentional_pool=True, attn_pooler_heads=2, attn_pooler_queries=5
+    ),
 }
 OPEN_CLIP_MODELS = [name for name in MODELS if name.startswith("open_clip")]
 every_model = pytest.mark.parametrize("name", MODELS)
-every_mode = pytest.mark.parametrize("mode", ["paper", "training_free"])
+every_mode = pytest.mark.parametrize("mode", ["paper", "training-free"])
 
 
 def small(name):
@@ -111,14 +125,20 @@ def test_info_agrees_with_what_runs(name):
     with batvit.trace(model) as trace:
         run(model, pictures(model))
     found = batvit.info(model)
-    assert [found.blocks[s.counts.block].tokens_out for s in trace.sites] == [s.origin.groups for s in trace.sites]
+    assert [found.blocks[s.counts.block].tokens_out for s in trace.sites] == [
+        s.origin.groups for s in trace.sites
+    ]
     assert found.model == "VisionTransformer"
     assert found.macs < found.dense_macs
     assert found.dense_macs == batvit.info(batvit.unpatch(model)).macs
 
 
 @every_model
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "copied",
+    [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))],
+    ids=["deepcopy", "pickle"],
+)
 def test_copies_compute_the_same_and_are_independent(name, copied):
     model = batvit.patch(small(name), keep_rate=0.6)
     x = pictures(model)
@@ -140,7 +160,9 @@ def test_gradient_checkpointing_gives_the_same_gradients(name):
         model.zero_grad()
         out = model(x)
         (out[0] if isinstance(out, tuple) else out).square().mean().backward()
-        gradients.append([p.grad.clone() for p in model.transformer.parameters() if p.grad is not None])
+        gradients.append(
+            [p.grad.clone() for p in model.transformer.parameters() if p.grad is not None]
+        )
     assert sum(g.abs().sum() for g in gradients[0]) > 0
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(recomputed, plain, rtol=1e-5, atol=1e-6)
@@ -196,15 +218,15 @@ def test_sizes_count_in_the_attention_and_in_the_importance(name):
     assert tokens.size.max() > 1
     half, _ = by_hand(blocks[1], tokens.x, tokens.size)
     torch.testing.assert_close(out.x, after(blocks[1], half), rtol=1e-4, atol=1e-4)
-    tokens, heard, _ = seen["site"]
+    tokens, captured, _ = seen["site"]
     half, weights = by_hand(blocks[2], seen[2][0].x, tokens.size)
     torch.testing.assert_close(tokens.x, half, rtol=1e-4, atol=1e-4)
-    importance = blocks[2].reduce.importance(tokens, heard())
+    importance = blocks[2].reduce.importance(tokens, captured())
     torch.testing.assert_close(importance, weights[:, :, 0, 1:].mean(dim=1), rtol=1e-4, atol=1e-6)
     tokens, out = seen[3]
     half, _ = by_hand(blocks[3], tokens.x, tokens.size)
     expected = after(blocks[3], half)
-    if blocks[3].leave_as == "grid":
+    if blocks[3].output_form == "grid":
         expected = torch.cat([expected[:, :1], unmerge(expected[:, 1:], tokens.origin)], dim=1)
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
 
@@ -222,9 +244,11 @@ def test_importance_is_the_attention_the_module_itself_reports(name):
     block.reduce.register_forward_pre_hook(lambda m, args: seen.update(site=args))
     run(model, pictures(model))
     x = seen["x"]
-    _, weights = type(attention).forward(attention, x, x, x, need_weights=True, average_attn_weights=False)
-    tokens, heard, _ = seen["site"]
-    importance = block.reduce.importance(tokens, heard())
+    _, weights = type(attention).forward(
+        attention, x, x, x, need_weights=True, average_attn_weights=False
+    )
+    tokens, captured, _ = seen["site"]
+    importance = block.reduce.importance(tokens, captured())
     torch.testing.assert_close(importance, weights[:, :, 0, 1:].mean(dim=1), rtol=1e-4, atol=1e-6)
 
 
@@ -242,7 +266,9 @@ def test_what_is_projected_once_more_is_a_part_of_the_reduction(name):
 @torch.no_grad()
 def test_nothing_is_projected_once_more_where_nothing_is_reduced(monkeypatch, name):
     model = batvit.patch(small(name), keep_rate=1.0, blocks=(1,))
-    monkeypatch.setattr("batvit.backbones.multihead.heard", lambda *a, **k: pytest.fail("projected"))
+    monkeypatch.setattr(
+        "batvit.backbones.multihead.captured", lambda *a, **k: pytest.fail("projected")
+    )
     run(model, pictures(model))
 
 
@@ -277,10 +303,14 @@ def test_feature_maps_of_open_clip_have_the_whole_grid(name, checkpointing):
     torch.testing.assert_close(rows[1], first.unmerge(plain[1][:, 1:]))
     torch.testing.assert_close(rows[2], second.unmerge(plain[2][:, 1:]))
     assert all(len(rows[3][i].unique(dim=0)) == 6 for i in range(2))
-    found = model.forward_intermediates(x, indices=[1], stop_early=True, intermediates_only=True)["image_intermediates"]
+    found = model.forward_intermediates(x, indices=[1], stop_early=True, intermediates_only=True)[
+        "image_intermediates"
+    ]
     torch.testing.assert_close(found, [maps[1]])
     features = model.forward_intermediates(x)["image_features"]
-    torch.testing.assert_close(features.flatten(1), expected[:, : features[0].numel()], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        features.flatten(1), expected[:, : features[0].numel()], rtol=1e-4, atol=1e-4
+    )
 
 
 @torch.no_grad()
@@ -289,9 +319,14 @@ def test_what_reads_patches_is_given_one_for_each():
     _, tokens = model(pictures(model))
     assert tokens.shape == (2, 36, 48)
     assert all(len(tokens[i].unique(dim=0)) == 6 for i in range(2))
-    for name, reads in {"open_clip": True, "open_clip_mean": True, "open_clip_pooler": True, "torchvision": False}.items():
+    for name, reads in {
+        "open_clip": True,
+        "open_clip_mean": True,
+        "open_clip_pooler": True,
+        "torchvision": False,
+    }.items():
         last = anatomy_of(batvit.patch(small(name), tokens=(6,), blocks=(2,))).blocks[-1]
-        assert last.leave_as == ("grid" if reads else "tensor")
+        assert last.output_form == ("grid" if reads else "tensor")
 
 
 def clip(kind=CLIP, **settings):
@@ -299,7 +334,11 @@ def clip(kind=CLIP, **settings):
     settings = {"embed_dim": 16, "vision_cfg": dict(VISION), "text_cfg": dict(TEXT)} | settings
     if kind is CoCa:
         settings["multimodal_cfg"] = dict(TEXT)
-        settings["vision_cfg"] |= {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
+        settings["vision_cfg"] |= {
+            "attentional_pool": True,
+            "attn_pooler_heads": 2,
+            "output_tokens": True,
+        }
         settings["text_cfg"] |= {"embed_cls": True, "output_tokens": True}
     return kind(**settings).eval()
 
@@ -310,9 +349,17 @@ def test_of_a_model_with_texts_only_the_image_tower_is_reduced(kind):
     model = clip(kind)
     images, texts = pictures(model), torch.randint(1, 11, (2, 6))
     image, text = model.encode_image(images), model.encode_text(texts)
-    kinds = {name: type(module) for name, module in model.named_modules() if not name.startswith("visual.")}
+    kinds = {
+        name: type(module)
+        for name, module in model.named_modules()
+        if not name.startswith("visual.")
+    }
     batvit.patch(model, keep_rate=0.5)
-    assert kinds == {name: type(module) for name, module in model.named_modules() if not name.startswith("visual.")}
+    assert kinds == {
+        name: type(module)
+        for name, module in model.named_modules()
+        if not name.startswith("visual.")
+    }
     assert anatomy_of(model).tower is model.visual
     assert set(reductions(model)) == set(reductions(model.visual))
     with batvit.trace(model) as trace:
@@ -346,7 +393,9 @@ def test_another_image_size_is_refused():
 
 
 def test_other_blocks_of_open_clip_are_refused():
-    with pytest.raises(TypeError, match=r"the block of block 0 is open_clip.*\.CustomResidualAttentionBlock"):
+    with pytest.raises(
+        TypeError, match=r"the block of block 0 is open_clip.*\.CustomResidualAttentionBlock"
+    ):
         batvit.patch(open_clip_vit(qk_norm=True), keep_rate=0.5)
 
 
@@ -359,7 +408,12 @@ def test_other_image_towers_of_open_clip_are_refused():
     batvit.patch(timm_tower.visual.trunk, keep_rate=0.5)
     assert timm_tower.encode_image(torch.zeros(1, 3, 224, 224)).shape == (1, 16)
     with pytest.raises(TypeError, match="ModifiedResNet"):
-        batvit.patch(clip(vision_cfg={"layers": (1, 1, 1, 1), "width": 16, "head_width": 16, "image_size": 32}), keep_rate=0.5)
+        batvit.patch(
+            clip(
+                vision_cfg={"layers": (1, 1, 1, 1), "width": 16, "head_width": 16, "image_size": 32}
+            ),
+            keep_rate=0.5,
+        )
 
 
 def test_tokens_before_images_are_refused():

@@ -6,18 +6,26 @@ from families import FAMILIES, family, pictures
 from torch.utils._pytree import tree_leaves
 
 import batvit
-from batvit.backbones.patch import anatomy_of, schedule
+from batvit.backbones.patch import schedule_of
+from batvit.backbones.registry import anatomy_of
 from batvit.budget import macs_of
-from batvit.config import BATConfig
-from batvit.trace import diversity_by_block
+from batvit.config.config import BATConfig
+from batvit.inspection.tracing import diversity_by_block
 
-CONFIG = BATConfig.preset("training_free", keep_rate=0.6, blocks=(1,))
+CONFIG = BATConfig.preset("training-free", keep_rate=0.6, blocks=(1,))
 LEAN = CONFIG.with_fields(prefix_only=True)
 
 
 def test_heads_that_read_nothing_else_are_known():
     known = {name for name in FAMILIES if anatomy_of(family(name, depth=3)).reads_prefix_only}
-    assert {"vit", "deit", "deit_distilled", "dinov2_registers", "rope_mixed", "torchvision"} <= known
+    assert {
+        "vit",
+        "deit",
+        "deit_distilled",
+        "dinov2_registers",
+        "rope_mixed",
+        "torchvision",
+    } <= known
     assert not {"gap", "mae", "siglip", "features", "lvvit", "hf_vit", "open_clip_pooled"} & known
 
 
@@ -44,7 +52,11 @@ def test_a_site_in_the_last_block_is_not_run(method):
     batvit.patch(model, LEAN, blocks=(1, 2), method=method)
     with batvit.trace(model) as trace:
         torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
-    assert [site.counts.block for site in trace.sites] == [counts.block for counts in schedule(model)] == [1]
+    assert (
+        [site.counts.block for site in trace.sites]
+        == [counts.block for counts in schedule_of(model)]
+        == [1]
+    )
     assert model.forward_features(x).shape == (2, 2, 48)
 
 
@@ -55,7 +67,9 @@ def test_pruned_to_fewer_blocks_it_gives_the_grid():
     expected = model.forward_intermediates(x, indices=[2], intermediates_only=True)
     model.prune_intermediate_layers([2])
     assert model.forward_features(x).shape == (2, 37, 48)
-    torch.testing.assert_close(model.forward_intermediates(x, indices=[2], intermediates_only=True), expected)
+    torch.testing.assert_close(
+        model.forward_intermediates(x, indices=[2], intermediates_only=True), expected
+    )
 
 
 @torch.no_grad()
@@ -83,10 +97,15 @@ def test_maps_and_diversity_are_of_all_tokens_all_the_same():
     model = family("deit", depth=3)
     x = pictures(model)
     batvit.patch(model, CONFIG)
-    maps, diversity = model.forward_intermediates(x, intermediates_only=True), diversity_by_block(model, x)
+    maps, diversity = (
+        model.forward_intermediates(x, intermediates_only=True),
+        diversity_by_block(model, x),
+    )
     batvit.patch(model, LEAN)
     assert diversity_by_block(model, x) == pytest.approx(diversity, rel=1e-5)
-    for one, other in zip(model.forward_intermediates(x, intermediates_only=True), maps, strict=True):
+    for one, other in zip(
+        model.forward_intermediates(x, intermediates_only=True), maps, strict=True
+    ):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
     assert model.forward_features(x).shape == (2, 1, 48)
 

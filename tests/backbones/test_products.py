@@ -8,7 +8,8 @@ from families import family, pictures
 from torch.utils._pytree import tree_leaves
 
 import batvit
-from batvit.backbones.patch import anatomy_of, reductions
+from batvit.backbones.registry import anatomy_of
+from batvit.reduction.site import reductions
 
 SITES = (1, 2)
 
@@ -17,7 +18,10 @@ SITES = (1, 2)
 def run(model, x):
     """The outputs, and the tokens after each site."""
     after = []
-    hooks = [site.register_forward_hook(lambda module, args, out: after.append(out)) for site in reductions(model).values()]
+    hooks = [
+        site.register_forward_hook(lambda module, args, out: after.append(out))
+        for site in reductions(model).values()
+    ]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = [leaf for leaf in tree_leaves(model(x)) if isinstance(leaf, torch.Tensor)]
     for hook in hooks:
@@ -25,12 +29,24 @@ def run(model, x):
     return found, after
 
 
-@pytest.mark.parametrize("mode", ["training_free", "paper"])
+@pytest.mark.parametrize("mode", ["training-free", "paper"])
 @pytest.mark.parametrize(
-    "name", ["deit", "dinov2_registers", "gap", "eva02", "hf_dinov3", "hf_vit", "torchvision", "open_clip_tower"]
+    "name",
+    [
+        "deit",
+        "dinov2_registers",
+        "gap",
+        "eva02",
+        "hf_dinov3",
+        "hf_vit",
+        "torchvision",
+        "open_clip_tower",
+    ],
 )
 def test_autocast_shortens_no_sum(name, mode, monkeypatch):
-    model = anatomy_of(batvit.patch(family(name, depth=4), mode=mode, keep_rate=0.6, blocks=SITES)).tower
+    model = anatomy_of(
+        batvit.patch(family(name, depth=4), mode=mode, keep_rate=0.6, blocks=SITES)
+    ).tower
     x = pictures(model)
     expected, added = run(model, x)
     monkeypatch.setattr(sys.modules["batvit.core.merge"], "by_product", lambda x: True)

@@ -1,4 +1,4 @@
-"""Rotary tables: merged once a site, carried from block to block, right in every block."""
+"""Rotary rope: merged once a site, carried from block to block, right in every block."""
 
 import pytest
 import torch
@@ -6,10 +6,12 @@ from families import family, pictures
 from torch.utils._pytree import tree_leaves
 
 import batvit
-from batvit.backbones.patch import anatomy_of, schedule
-from batvit.backbones.site import Reduce, Tokens
+from batvit.backbones.patch import schedule_of
+from batvit.backbones.registry import anatomy_of
+from batvit.reduction.site import Reduce
+from batvit.reduction.tokens import Tokens
 
-# how many tables every block is given
+# how many rope every block is given
 SHARED = {"eva02": 1, "dinov3": 1, "perception_encoder": 1, "hf_dinov3": 2}
 SITES = (1, 3)
 DEPTH = 6
@@ -37,7 +39,9 @@ def merged(monkeypatch):
 def test_tables_are_merged_once_a_site(name, merged):
     model = reduced(name)
     model(pictures(model))
-    assert merged == [groups for counts in schedule(model) for groups in [counts.tokens_out] * SHARED[name]]
+    assert merged == [
+        groups for counts in schedule_of(model) for groups in [counts.tokens_out] * SHARED[name]
+    ]
 
 
 @pytest.mark.parametrize("name", [*SHARED, "rope_mixed"])
@@ -46,10 +50,12 @@ def test_every_block_has_the_rows_that_it_would_merge_itself(name, monkeypatch):
     model = reduced(name)
     x = pictures(model)
     found = tree_leaves(model(x))
-    # without memory, every block merges the tables that it is given
+    # without memory, every block merges the rope that it is given
     placed = Tokens.placed
     monkeypatch.setattr(
-        Tokens, "placed", lambda self, tables: placed(Tokens(self.x, self.size, self.origin, bias=self.bias), tables)
+        Tokens,
+        "placed",
+        lambda self, rope: placed(Tokens(self.x, self.size, self.origin, bias=self.bias), rope),
     )
     for one, other in zip(found, tree_leaves(model(x)), strict=True):
         assert torch.equal(one, other)

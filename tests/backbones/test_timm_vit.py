@@ -19,9 +19,10 @@ from torch import nn
 
 import batvit
 from batvit.backbones import patch as patching
-from batvit.backbones.patch import anatomy_of, reductions
-from batvit.backbones.site import Heard, Reduce, Tokens
+from batvit.backbones.registry import anatomy_of
 from batvit.core import Assignment, assign, merge
+from batvit.reduction.site import QueriesKeys, Reduce, reductions
+from batvit.reduction.tokens import Tokens
 
 
 def small(name, **settings):
@@ -30,7 +31,16 @@ def small(name, **settings):
 
 def test_supported_names_models_that_can_be_patched():
     found = batvit.supported()["timm"]
-    assert set(found) >= {"DeiT", "DINOv2", "SigLIP image tower", "CLIP image tower", "MAE", "EVA, EVA-02", "DINOv3", "LV-ViT"}
+    assert set(found) >= {
+        "DeiT",
+        "DINOv2",
+        "SigLIP image tower",
+        "CLIP image tower",
+        "MAE",
+        "EVA, EVA-02",
+        "DINOv3",
+        "LV-ViT",
+    }
     for example in found.values():
         batvit.patch(small(example))
 
@@ -53,7 +63,9 @@ def test_what_is_not_supported_is_refused_by_name(name, named):
     if named == "EvaBlockPostNorm":
         model = small("eva02_tiny_patch14_224", use_post_norm=True)
     if named == "ParallelScalingBlock":
-        model = small("vit_base_patch16_224", block_fn=timm.models.vision_transformer.ParallelScalingBlock)
+        model = small(
+            "vit_base_patch16_224", block_fn=timm.models.vision_transformer.ParallelScalingBlock
+        )
     with pytest.raises(TypeError, match=named) as error:
         batvit.patch(model)
     assert "batvit.supported()" in str(error.value)
@@ -62,7 +74,9 @@ def test_what_is_not_supported_is_refused_by_name(name, named):
 def test_a_library_of_an_unknown_version_is_named(monkeypatch):
     monkeypatch.setattr(patching, "BUILT_IN", {"timm": ("timm_vit", "timm_of_tomorrow")})
     assert batvit.config_of(batvit.patch(small("deit_tiny_patch16_224"))) is not None
-    with pytest.raises(TypeError, match=r"timm 1\..* is of a version that batvit does not know: .*timm_of_tomorrow"):
+    with pytest.raises(
+        TypeError, match=r"timm 1\..* is of a version that batvit does not know: .*timm_of_tomorrow"
+    ):
         batvit.patch(timm.create_model("resnet10t"))
 
 
@@ -72,7 +86,9 @@ def test_adapters_are_imported_only_when_their_library_is():
         "batvit.patch(timm.create_model('test_vit'))\n"
         "print('transformers' in sys.modules, 'open_clip' in sys.modules, 'batvit.backbones.timm_vit' in sys.modules)"
     )
-    found = subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, text=True)
+    found = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, text=True
+    )
     assert found.stdout.split() == ["False", "False", "True"]
 
 
@@ -102,7 +118,9 @@ def test_a_block_that_computes_something_else_is_refused_and_left_alone(monkeypa
 
     model = small("vit_base_patch16_224")
     monkeypatch.setattr(Block, "forward", another_forward)
-    with pytest.raises(TypeError, match=r"Block of timm 1.* does not compute what batvit was written for"):
+    with pytest.raises(
+        TypeError, match=r"Block of timm 1.* does not compute what batvit was written for"
+    ):
         batvit.patch(model)
     assert all(type(block) is Block for block in model.blocks)
 
@@ -125,7 +143,9 @@ def test_a_dictionary_is_no_configuration():
 
 
 def test_fields_change_a_given_configuration():
-    model = batvit.patch(small("deit_tiny_patch16_224"), batvit.BATConfig(keep_rate=0.5), similarity="keys")
+    model = batvit.patch(
+        small("deit_tiny_patch16_224"), batvit.BATConfig(keep_rate=0.5), similarity="keys"
+    )
     assert batvit.config_of(model) == batvit.BATConfig(keep_rate=0.5, similarity="keys")
 
 
@@ -158,10 +178,15 @@ def test_other_image_sizes(size):
 
 @pytest.mark.parametrize("size", [224, 256, 384])
 def test_paper_counts_scale_with_the_image(size):
-    model = batvit.patch(small("deit_tiny_patch16_224", img_size=size), mode="paper", keep_rate=0.7, blocks=(1, 2, 3))
+    model = batvit.patch(
+        small("deit_tiny_patch16_224", img_size=size), mode="paper", keep_rate=0.7, blocks=(1, 2, 3)
+    )
     patches = (size // 16) ** 2
     found = [block.tokens_out for block in batvit.info(model).blocks][1:]
-    assert all(abs(tokens - patches * share / 196) < 3 for tokens, share in zip(found, (138, 97, 68), strict=True))
+    assert all(
+        abs(tokens - patches * share / 196) < 3
+        for tokens, share in zip(found, (138, 97, 68), strict=True)
+    )
 
 
 def test_average_pooling_weights_a_group_by_its_size():
@@ -191,31 +216,47 @@ def test_a_size_aware_token_counts_as_its_copies():
     x = torch.randn(1, 5, 48, generator=torch.Generator().manual_seed(0))
     doubled = torch.cat([x, x[:, -1:]], dim=1)
     sizes = torch.tensor([[1.0, 1.0, 1.0, 2.0]])
-    tokens = Tokens(x, sizes, Assignment.identity(1, 4)).weighed(size_aware=True)
+    tokens = Tokens(x, sizes, Assignment.identity(1, 4)).with_size_bias(size_aware=True)
     with torch.no_grad():
-        torch.testing.assert_close(block(x, attn_mask=tokens.bias), block(doubled)[:, :5], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            block(x, attn_mask=tokens.bias), block(doubled)[:, :5], rtol=1e-5, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_the_bias_is_the_logarithm_of_the_sizes(dtype):
     # two prefix tokens, three groups
-    tokens = Tokens(torch.zeros(1, 5, 2, dtype=dtype), torch.tensor([[1.0, 2.0, 5.0]]), Assignment.identity(1, 3))
-    weighed = tokens.weighed(size_aware=True)
+    tokens = Tokens(
+        torch.zeros(1, 5, 2, dtype=dtype),
+        torch.tensor([[1.0, 2.0, 5.0]]),
+        Assignment.identity(1, 3),
+    )
+    weighed = tokens.with_size_bias(size_aware=True)
     assert tokens.bias is None
-    assert torch.equal(weighed.bias, torch.tensor([0, 0, 0, log(2), log(5)]).view(1, 1, 1, 5).to(dtype))
-    assert weighed.weighed(size_aware=False).bias is None
+    assert torch.equal(
+        weighed.bias, torch.tensor([0, 0, 0, log(2), log(5)]).view(1, 1, 1, 5).to(dtype)
+    )
+    assert weighed.with_size_bias(size_aware=False).bias is None
     half = torch.tensor([0, 0, 0, log(2) / 2, log(5) / 2]).view(1, 1, 1, 5)
-    torch.testing.assert_close(tokens.weighed(size_aware=True, size_power=0.5).bias, half.to(dtype))
+    torch.testing.assert_close(
+        tokens.with_size_bias(size_aware=True, size_power=0.5).bias, half.to(dtype)
+    )
 
 
 def test_at_a_power_of_half_four_patches_count_as_two():
     # a token of size 4 gets the attention that two copies of it get
     model = batvit.patch(family("vit"), blocks=(2,), size_power=0.5)
-    tokens = Tokens(torch.randn(1, 5, 48), torch.tensor([[1.0, 1.0, 1.0, 4.0]]), Assignment.identity(1, 4))
-    weighed = tokens.weighed(model.blocks[2].reduce.config.size_aware, model.blocks[2].reduce.config.size_power)
+    tokens = Tokens(
+        torch.randn(1, 5, 48), torch.tensor([[1.0, 1.0, 1.0, 4.0]]), Assignment.identity(1, 4)
+    )
+    weighed = tokens.with_size_bias(
+        model.blocks[2].reduce.config.size_aware, model.blocks[2].reduce.config.size_power
+    )
     with torch.no_grad():
         found = Block.forward(model.blocks[2], weighed.x, attn_mask=weighed.bias)
-        expected = Block.forward(model.blocks[2], torch.cat([tokens.x, tokens.x[:, -1:]], dim=1))[:, :5]
+        expected = Block.forward(model.blocks[2], torch.cat([tokens.x, tokens.x[:, -1:]], dim=1))[
+            :, :5
+        ]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -233,8 +274,10 @@ def test_padding_is_attended_to_by_none_whether_sizes_count_or_not():
     tokens = Tokens.start(torch.zeros(1, 3, 2), 1, torch.tensor([[True, False]]))
     assert tokens.bias.flatten().tolist() == [0, 0, -inf]
     merged = replace(tokens, size=torch.tensor([[2.0, 0.0]]))
-    assert merged.weighed(size_aware=False).bias.flatten().tolist() == [0, 0, -inf]
-    torch.testing.assert_close(merged.weighed(size_aware=True).bias.flatten(), torch.tensor([0, log(2), -inf]))
+    assert merged.with_size_bias(size_aware=False).bias.flatten().tolist() == [0, 0, -inf]
+    torch.testing.assert_close(
+        merged.with_size_bias(size_aware=True).bias.flatten(), torch.tensor([0, log(2), -inf])
+    )
 
 
 @pytest.mark.parametrize("size_aware", [False, True])
@@ -244,7 +287,7 @@ def test_a_site_makes_the_bias_of_what_it_leaves(method, size_aware):
     site = Reduce(config, 0, depth=1, prefix=1, class_token=True)
     x, queries, keys = torch.randn(3, 2, 1, 50, 48, generator=torch.Generator().manual_seed(0))
     before = Tokens.start(x[:, 0], 1)
-    after = site(before, Heard(queries, keys, 0.1))
+    after = site(before, QueriesKeys(queries, keys, 0.1))
     assert before.bias is None
     assert after.origin.drops == (method == "topk")
     if not size_aware:
@@ -260,15 +303,19 @@ def test_a_site_makes_the_bias_of_what_it_leaves(method, size_aware):
 @pytest.mark.parametrize("similarity", ["tokens", "keys"])
 @pytest.mark.parametrize("keep_norm", [False, True])
 def test_a_site_groups_by_similarity_and_merges_by_weight(weight, similarity, keep_norm):
-    config = batvit.BATConfig(tokens=(12,), blocks=(0,), weight=weight, similarity=similarity, keep_norm=keep_norm)
+    config = batvit.BATConfig(
+        tokens=(12,), blocks=(0,), weight=weight, similarity=similarity, keep_norm=keep_norm
+    )
     site = Reduce(config, 0, depth=1, prefix=1, class_token=True)
     x, queries, keys = torch.randn(3, 2, 3, 50, 48, generator=torch.Generator().manual_seed(0))
     size = (torch.arange(49.0) % 5 + 1).expand(2, -1)
-    before, heard = replace(Tokens.start(x[:, 0], 1), size=size), Heard(queries, keys, 0.1)
-    importance, counts, image = site.importance(before, heard), site.counts(49), x[:, 0, 1:]
+    before, captured = replace(Tokens.start(x[:, 0], 1), size=size), QueriesKeys(queries, keys, 0.1)
+    importance, counts, image = site.importance(before, captured), site.counts(49), x[:, 0, 1:]
     features = {"tokens": image, "keys": keys.mean(dim=1)[:, 1:]}
     groups = {
-        name: assign(each, importance, attentive=counts.attentive, pairs=counts.pairs, centres=counts.centres)
+        name: assign(
+            each, importance, attentive=counts.attentive, pairs=counts.pairs, centres=counts.centres
+        )
         for name, each in features.items()
     }
     weights = {"importance": importance, "size": size, "importance_size": importance * size}
@@ -276,9 +323,13 @@ def test_a_site_groups_by_similarity_and_merges_by_weight(weight, similarity, ke
         (one, other, kept): merge(image, groups[one], weights[other], keep_norm=kept)
         for one, other, kept in itertools.product(groups, weights, (False, True))
     }
-    found = site(before, heard)
+    found = site(before, captured)
     assert torch.equal(found.origin.index, groups[similarity].index)
-    near = [key for key, each in merged.items() if torch.allclose(found.x[:, 1:], each, rtol=1e-5, atol=1e-5)]
+    near = [
+        key
+        for key, each in merged.items()
+        if torch.allclose(found.x[:, 1:], each, rtol=1e-5, atol=1e-5)
+    ]
     assert near == [(similarity, weight, keep_norm)]
 
 
@@ -292,7 +343,10 @@ def test_dense_attention_stays_unmasked_until_tokens_are_merged(monkeypatch):
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", listening)
     model = family("vit")
-    for settings, expected in (({"size_aware": True}, [False, False, True, True, True]), ({"size_aware": False}, [False] * 5)):
+    for settings, expected in (
+        ({"size_aware": True}, [False, False, True, True, True]),
+        ({"size_aware": False}, [False] * 5),
+    ):
         batvit.patch(model, keep_rate=0.5, blocks=(1, 3), **settings)
         masks.clear()
         with torch.no_grad():
@@ -306,14 +360,14 @@ def importance_and_attention(name):
     attention = model.blocks[1].attn
     attention.fused_attn = False
     batvit.patch(model, keep_rate=0.5, blocks=(1,))
-    seen, heard = [], []
+    seen, captured = [], []
     attention.attn_drop.register_forward_hook(lambda m, a, out: seen.append(out))
     site = reductions(model)[1]
     importance = site.importance
-    site.importance = lambda *a: heard.append(importance(*a)) or heard[-1]
+    site.importance = lambda *a: captured.append(importance(*a)) or captured[-1]
     with torch.no_grad():
         model(pictures(model))
-    return heard[0], seen[0]
+    return captured[0], seen[0]
 
 
 def test_importance_is_the_class_row_of_the_attention():
@@ -334,28 +388,33 @@ def test_autocast_shortens_neither_distances_nor_sums(method):
     # far from the origin, where distances in bf16 would cancel to noise
     x = 30 + torch.randn(2, 197, 48, generator=generator)
     queries, keys = torch.randn(2, 2, 3, 197, 16, generator=generator).bfloat16().float()
-    site.importance = lambda tokens, heard: keys[:, :, 1:, 0].mean(1).abs()
-    expected = site(Tokens.start(x, 1), Heard(queries, keys, 0.25))
+    site.importance = lambda tokens, captured: keys[:, :, 1:, 0].mean(1).abs()
+    expected = site(Tokens.start(x, 1), QueriesKeys(queries, keys, 0.25))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = site(Tokens.start(x, 1), Heard(queries, keys, 0.25))
+        found = site(Tokens.start(x, 1), QueriesKeys(queries, keys, 0.25))
     assert torch.equal(found.origin.index, expected.origin.index)
     assert torch.equal(found.x, expected.x)
 
 
 def test_importance_learns_through_the_weights():
     model = batvit.patch(family("deit"), mode="paper", keep_rate=0.5, blocks=(1,))
-    heard = []
+    captured = []
     site = reductions(model)[1]
     importance = site.importance
-    site.importance = lambda *a: heard.append(importance(*a)) or heard[-1]
+    site.importance = lambda *a: captured.append(importance(*a)) or captured[-1]
     model(pictures(model)).square().mean().backward(inputs=[*model.parameters()])
-    assert heard[0].requires_grad
+    assert captured[0].requires_grad
 
 
 def test_training_mode_runs_with_dropped_paths_and_patches():
     model = family("deit")
     model = timm.create_model(
-        "deit_tiny_patch16_224", depth=4, embed_dim=48, num_heads=3, drop_path_rate=0.2, patch_drop_rate=0.25
+        "deit_tiny_patch16_224",
+        depth=4,
+        embed_dim=48,
+        num_heads=3,
+        drop_path_rate=0.2,
+        patch_drop_rate=0.25,
     )
     batvit.patch(model, keep_rate=0.5)
     model.train()(pictures(model)).sum().backward()
@@ -377,12 +436,12 @@ def test_weights_load_either_way():
 def test_patching_and_counting_fire_no_hook_and_change_no_mode():
     model = small("deit_tiny_patch16_224").train()
     model.blocks[1].attn.proj_drop.eval()
-    heard = []
+    captured = []
     for module in model.modules():
-        module.register_forward_hook(lambda *a: heard.append(a))
+        module.register_forward_hook(lambda *a: captured.append(a))
     modes = [module.training for module in model.modules()]
     batvit.info(batvit.patch(model))
-    assert heard == []
+    assert captured == []
     assert [m.training for m in batvit.unpatch(model).modules()] == modes
 
 
@@ -424,7 +483,9 @@ def test_a_model_compiled_in_place_is_refused():
 
 def test_a_block_whose_attention_sees_other_tokens_is_refused(monkeypatch):
     def turned(self, x, attn_mask=None, is_causal=False):
-        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x).flip(1), attn_mask=attn_mask, is_causal=is_causal)))
+        x = x + self.drop_path1(
+            self.ls1(self.attn(self.norm1(x).flip(1), attn_mask=attn_mask, is_causal=is_causal))
+        )
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
     model = family("vit")
@@ -443,7 +504,9 @@ def test_weights_that_are_not_finite_are_no_other_code():
 
 def test_a_small_difference_behind_a_small_scale_is_refused(monkeypatch):
     def negated(self, x, attn_mask=None, is_causal=False):
-        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), attn_mask=attn_mask, is_causal=is_causal)))
+        x = x + self.drop_path1(
+            self.ls1(self.attn(self.norm1(x), attn_mask=attn_mask, is_causal=is_causal))
+        )
         return x - self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
     model = small("deit3_small_patch16_224")
@@ -467,13 +530,17 @@ def test_rotary_positions_that_are_left_out_are_refused(monkeypatch):
 def test_a_dispatched_model_is_refused(name):
     model = family(name)
     add_hook_to_module(anatomy_of(model).blocks[1], ModelHook())
-    with pytest.raises(TypeError, match=r"forward of its own on block 1 .*call batvit\.patch first"):
+    with pytest.raises(
+        TypeError, match=r"forward of its own on block 1 .*call batvit\.patch first"
+    ):
         batvit.patch(model)
     assert batvit.config_of(model) is None
 
 
 def test_a_wrapped_model_is_named():
-    with pytest.raises(TypeError, match="DataParallel holds a model that can be reduced: patch its module instead"):
+    with pytest.raises(
+        TypeError, match="DataParallel holds a model that can be reduced: patch its module instead"
+    ):
         batvit.patch(nn.DataParallel(family("vit")))
     with pytest.raises(TypeError, match=r"patch its 0\.inner instead"):
         batvit.patch(nn.Sequential(nn.ModuleDict({"inner": family("vit")})))
@@ -489,7 +556,7 @@ def test_another_pooling_is_followed():
     with torch.no_grad():
         assert torch.equal(model(pictures(model)), other(pictures(model)))
     model.reset_classifier(0, "token")
-    assert model.blocks[-1].leave_as == "tensor"
+    assert model.blocks[-1].output_form == "tensor"
     batvit.unpatch(model).reset_classifier(0, "avg")
 
 
@@ -499,7 +566,9 @@ class Whole(nn.Linear):
     def __init__(self, linear):
         super().__init__(linear.in_features, linear.out_features)
         self.step = float(linear.weight.detach().abs().max()) / 127
-        self.weight = nn.Parameter((linear.weight.detach() / self.step).round().to(torch.int8), requires_grad=False)
+        self.weight = nn.Parameter(
+            (linear.weight.detach() / self.step).round().to(torch.int8), requires_grad=False
+        )
         self.bias = linear.bias
 
     def forward(self, x):
@@ -509,7 +578,12 @@ class Whole(nn.Linear):
 def test_weights_that_are_whole_numbers_are_no_obstacle():
     model = family("vit").bfloat16()
     for block in model.blocks:
-        for part, name in ((block.attn, "qkv"), (block.attn, "proj"), (block.mlp, "fc1"), (block.mlp, "fc2")):
+        for part, name in (
+            (block.attn, "qkv"),
+            (block.attn, "proj"),
+            (block.mlp, "fc1"),
+            (block.mlp, "fc2"),
+        ):
             setattr(part, name, Whole(getattr(part, name)))
     with torch.no_grad():
         dense = model(pictures(model).bfloat16())

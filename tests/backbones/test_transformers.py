@@ -12,12 +12,15 @@ from PIL import Image
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 import batvit
-from batvit.backbones.patch import anatomy_of, reductions
-from batvit.testing import randomised
+from batvit.backbones.registry import anatomy_of
+from batvit.reduction.site import reductions
+from batvit.testing.run_contract import randomised
 
 
 def vit(**settings):
-    return randomised(of_transformers("ViTForImageClassification", "ViTConfig", 4, num_labels=5, **settings))
+    return randomised(
+        of_transformers("ViTForImageClassification", "ViTConfig", 4, num_labels=5, **settings)
+    )
 
 
 def run(model, x, **arguments):
@@ -32,12 +35,19 @@ def test_a_saved_model_is_found_again(tmp_path):
     model.save_pretrained(tmp_path)
     dense = transformers.ViTForImageClassification.from_pretrained(tmp_path)
     assert batvit.config_of(dense) is None
-    torch.testing.assert_close(run(dense, x).logits, run(batvit.unpatch(model), x).logits, rtol=0, atol=0)
+    torch.testing.assert_close(
+        run(dense, x).logits, run(batvit.unpatch(model), x).logits, rtol=0, atol=0
+    )
     loaded = batvit.load(tmp_path)
     assert type(loaded) is transformers.ViTForImageClassification
-    assert batvit.config_of(loaded) == batvit.BATConfig.preset("training_free", keep_rate=0.5, blocks=(1, 3), weight="size")
+    assert batvit.config_of(loaded) == batvit.BATConfig.preset(
+        "training-free", keep_rate=0.5, blocks=(1, 3), weight="size"
+    )
     torch.testing.assert_close(run(loaded, x).logits, expected, rtol=0, atol=0)
-    assert run(batvit.load(tmp_path, dtype=torch.bfloat16), x.bfloat16()).logits.dtype == torch.bfloat16
+    assert (
+        run(batvit.load(tmp_path, dtype=torch.bfloat16), x.bfloat16()).logits.dtype
+        == torch.bfloat16
+    )
 
 
 def test_what_was_not_saved_patched_is_refused(tmp_path):
@@ -70,12 +80,16 @@ def processor():
 
 
 def noise(side=128):
-    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8)
+    )
 
 
 def test_in_a_pipeline():
     model = vit()
-    classify = transformers.pipeline("image-classification", model=model, image_processor=processor(), device="cpu")
+    classify = transformers.pipeline(
+        "image-classification", model=model, image_processor=processor(), device="cpu"
+    )
     before = classify(noise())
     batvit.patch(model, keep_rate=1.0)
     assert [row["label"] for row in classify(noise())] == [row["label"] for row in before]
@@ -93,7 +107,10 @@ class Pictures(torch.utils.data.Dataset):
         return 8
 
     def __getitem__(self, i):
-        return {"pixel_values": torch.randn(3, 96, 96, generator=torch.Generator().manual_seed(i)), "labels": i % 5}
+        return {
+            "pixel_values": torch.randn(3, 96, 96, generator=torch.Generator().manual_seed(i)),
+            "labels": i % 5,
+        }
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -102,7 +119,11 @@ def test_in_the_trainer(tmp_path, checkpointing):
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     # 5.23 has a new name for it
     known = {field.name for field in dataclasses.fields(transformers.TrainingArguments)}
-    name = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
+    name = (
+        "activation_checkpointing"
+        if "activation_checkpointing" in known
+        else "gradient_checkpointing"
+    )
     settings = transformers.TrainingArguments(
         output_dir=str(tmp_path),
         max_steps=2,
@@ -114,7 +135,9 @@ def test_in_the_trainer(tmp_path, checkpointing):
         **{name: checkpointing},
         dataloader_pin_memory=False,
     )
-    trainer = transformers.Trainer(model=model, args=settings, train_dataset=Pictures(), eval_dataset=Pictures())
+    trainer = transformers.Trainer(
+        model=model, args=settings, train_dataset=Pictures(), eval_dataset=Pictures()
+    )
     trainer.train()
     assert np.isfinite(trainer.evaluate()["eval_loss"])
     assert any(not torch.equal(before[name], weight) for name, weight in model.state_dict().items())
@@ -122,7 +145,9 @@ def test_in_the_trainer(tmp_path, checkpointing):
     assert batvit.config_of(batvit.load(tmp_path / "saved")) == batvit.config_of(model)
 
 
-@pytest.mark.parametrize("name", ["hf_vit", "hf_dinov2", "hf_dinov3", "hf_clip_vision", "hf_siglip_vision"])
+@pytest.mark.parametrize(
+    "name", ["hf_vit", "hf_dinov2", "hf_dinov3", "hf_clip_vision", "hf_siglip_vision"]
+)
 def test_eager_and_sdpa_agree(name):
     model = batvit.patch(family(name), keep_rate=0.5)
     x = pictures(model)
@@ -138,11 +163,11 @@ def test_importance_is_the_class_row_of_the_eager_attention():
     model = batvit.patch(family("hf_dinov3"), keep_rate=0.5, blocks=(1,))
     model.set_attn_implementation("eager")
     site = reductions(model)[1]
-    importance, heard = site.importance, []
-    site.importance = lambda *args: heard.append(importance(*args)) or heard[-1]
+    importance, captured = site.importance, []
+    site.importance = lambda *args: captured.append(importance(*args)) or captured[-1]
     found = run(model, pictures(model), output_attentions=True).attentions
     assert len(found) == 5
-    torch.testing.assert_close(heard[0], found[1][:, :, 0, site.prefix :].mean(1))
+    torch.testing.assert_close(captured[0], found[1][:, :, 0, site.prefix :].mean(1))
 
 
 def test_an_attention_that_takes_no_sizes_is_refused():
@@ -157,7 +182,9 @@ def test_an_attention_that_takes_no_sizes_may_not_be_set_afterwards():
     transformers.AttentionInterface.register("another", sdpa_attention_forward)
     model = batvit.patch(vit(), keep_rate=0.5)
     model.set_attn_implementation("another")
-    with pytest.raises(ValueError, match=r"size_aware adds to the attention logits, which .*'another' cannot take"):
+    with pytest.raises(
+        ValueError, match=r"size_aware adds to the attention logits, which .*'another' cannot take"
+    ):
         run(model, pictures(model))
     batvit.patch(model, keep_rate=0.5, size_aware=False)
     assert run(model, pictures(model)).logits.isfinite().all()
@@ -166,7 +193,9 @@ def test_an_attention_that_takes_no_sizes_may_not_be_set_afterwards():
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 @pytest.mark.parametrize("size_aware", [False, True])
 def test_padding_is_seen_by_nobody(implementation, size_aware):
-    model = randomised(of_transformers("ViTModel", "ViTConfig", 4, attn_implementation=implementation))
+    model = randomised(
+        of_transformers("ViTModel", "ViTConfig", 4, attn_implementation=implementation)
+    )
     x = pictures(model)
     mask = torch.ones(2, 37, dtype=torch.long)
     mask[0, 20:] = 0
@@ -215,11 +244,17 @@ def test_beit_is_refused_with_the_reason():
 
 @pytest.mark.parametrize(
     ("model", "config"),
-    [("Siglip2VisionModel", "Siglip2VisionConfig"), ("SwinModel", "SwinConfig"), ("BertModel", "BertConfig")],
+    [
+        ("Siglip2VisionModel", "Siglip2VisionConfig"),
+        ("SwinModel", "SwinConfig"),
+        ("BertModel", "BertConfig"),
+    ],
 )
 def test_others_are_refused_by_name(model, config):
     settings = (
-        {"image_size": 96} if model == "SwinModel" else {"hidden_size": 48, "num_attention_heads": 3, "num_hidden_layers": 2}
+        {"image_size": 96}
+        if model == "SwinModel"
+        else {"hidden_size": 48, "num_attention_heads": 3, "num_hidden_layers": 2}
     )
     made = getattr(transformers, model)(getattr(transformers, config)(**settings))
     with pytest.raises(TypeError, match=rf"{model}.*of transformers: ViT, DeiT, DINOv2"):
@@ -251,7 +286,9 @@ def test_a_saved_reduction_that_is_not_valid_is_named(tmp_path, wrong):
     batvit.patch(vit(), keep_rate=0.5).save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(saved | {"batvit": wrong}))
-    with pytest.raises(ValueError, match=r"the BAT configuration in its config.json is not valid: (.|\n)*keep"):
+    with pytest.raises(
+        ValueError, match=r"the BAT configuration in its config.json is not valid: (.|\n)*keep"
+    ):
         batvit.load(tmp_path)
 
 
@@ -275,9 +312,15 @@ def test_another_checkpointing_function_works():
 
 
 def test_a_model_around_a_backbone_is_counted():
-    backbone = transformers.Dinov2Config(**SMALL, num_hidden_layers=4, out_indices=[1, 2, 3, 4], reshape_hidden_states=False)
+    backbone = transformers.Dinov2Config(
+        **SMALL, num_hidden_layers=4, out_indices=[1, 2, 3, 4], reshape_hidden_states=False
+    )
     config = transformers.DepthAnythingConfig(
-        backbone_config=backbone, reassemble_hidden_size=48, neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8, patch_size=16
+        backbone_config=backbone,
+        reassemble_hidden_size=48,
+        neck_hidden_sizes=[8, 8, 8, 8],
+        fusion_hidden_size=8,
+        patch_size=16,
     )
     model = batvit.patch(transformers.DepthAnythingForDepthEstimation(config).eval(), keep_rate=0.5)
     assert batvit.info(model).mac_ratio > 1

@@ -26,7 +26,27 @@ def given(tmp_path_factory):
     for i, label in enumerate(("bird", "cat", "dog")):
         (root / "data" / label).mkdir(parents=True)
         for j in range(4):
-            pixels = np.random.default_rng(4 * i + j).integers(0, 256, (100, 100, 3), dtype=np.uint8)
+            pixels = np.random.default_rng(4 * i + j).integers(
+                0, 256, (100, 100, 3), dtype=np.uint8
+            )
             Image.fromarray(pixels).save(root / "data" / label / f"{j}.png")
-    model = ("test_vit", "--checkpoint", str(root / "vit.safetensors"), "--num-classes", "3", "--img-size", "96")
-    return (*model, "--data", str(root / "data"), "--device", "cpu", "--threads", "1", "--batch-size", "5")
+    model = (
+        "test_vit",
+        "--checkpoint",
+        str(root / "vit.safetensors"),
+        "--num-classes",
+        "3",
+        "--img-size",
+        "96",
+    )
+    return (
+        *model,
+        "--data",
+        str(root / "data"),
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--batch-size",
+        "5",
+    )

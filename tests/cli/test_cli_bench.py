@@ -11,13 +11,28 @@ import timm
 import torch
 
 import batvit
-from batvit.backbones.patch import adapter_of, anatomy_of
-from batvit.cli import main, per_block
+from batvit.backbones.registry import adapter_of, anatomy_of
+from batvit.cli import main
+from batvit.inspection.block_timing import measure
 
 NAME = "test_vit"
-SMALL = ("--img-size", "64", "--num-classes", "3", "--device", "cpu", "--rounds", "2", "--warmup", "1", "--threads", "1")
+SMALL = (
+    "--img-size",
+    "64",
+    "--num-classes",
+    "3",
+    "--device",
+    "cpu",
+    "--rounds",
+    "2",
+    "--warmup",
+    "1",
+    "--threads",
+    "1",
+)
 no_compiler = pytest.mark.skipif(
-    not (shutil.which("g++") or shutil.which("clang++")), reason="torch's default backend needs a C++ compiler"
+    not (shutil.which("g++") or shutil.which("clang++")),
+    reason="torch's default backend needs a C++ compiler",
 )
 
 
@@ -38,7 +53,9 @@ def table(path):
 
 def written(rows):
     """Rows of a JSON file as a CSV file has them."""
-    return [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]
+    return [
+        {name: "" if value is None else str(value) for name, value in row.items()} for row in rows
+    ]
 
 
 def test_every_batch_size_is_in_all_files(tmp_path, capsys):
@@ -59,9 +76,13 @@ def test_every_batch_size_is_in_all_files(tmp_path, capsys):
 
 def test_what_fits_is_reported_where_a_batch_does_not(tmp_path, capsys):
     numbers, rows, plot = tmp_path / "b.json", tmp_path / "b.csv", tmp_path / "b.png"
-    assert bench("--batch-size", 2, 10**12, 3, "--json", numbers, "--csv", rows, "--plot", plot) == 2
+    assert (
+        bench("--batch-size", 2, 10**12, 3, "--json", numbers, "--csv", rows, "--plot", plot) == 2
+    )
     out, err = capsys.readouterr()
-    assert err.startswith("batvit bench: not enough memory; lower --batch-size or --img-size (batch 1000000000000: ")
+    assert err.startswith(
+        "batvit bench: not enough memory; lower --batch-size or --img-size (batch 1000000000000: "
+    )
     assert err.count("\n") == 1
     assert [row["batch_size"] for row in json.loads(numbers.read_text())["results"]] == [2]
     assert [row["batch_size"] for row in table(rows)] == ["2"]
@@ -79,7 +100,10 @@ def test_compiled_models_are_beside_the_eager_ones(tmp_path, monkeypatch, capsys
     assert bench("--compile", "--batch-size", 2, *sites, "--json", numbers, "--csv", rows) == 0
     found = json.loads(numbers.read_text())
     assert found["compile_mode"] == "default"
-    assert [(row["batch_size"], row["mode"], row["compiled"], row["compile_mode"]) for row in found["results"]] == [
+    assert [
+        (row["batch_size"], row["mode"], row["compiled"], row["compile_mode"])
+        for row in found["results"]
+    ] == [
         (2, "eager", False, None),
         (2, "compiled", True, "default"),
     ]
@@ -94,7 +118,10 @@ def test_compiled_models_are_beside_the_eager_ones(tmp_path, monkeypatch, capsys
     (verdict,) = (line for line in out.splitlines() if line.startswith("batch 2: "))
     best = min(found["results"], key=lambda row: row["dense_step_time"])
     assert f"dense is faster {best['mode']} (" in verdict
-    assert f"there reduced is {best['speedup']:.2f} times as fast, {best['realised_share']:.2f} of the MAC ratio" in verdict
+    assert (
+        f"there reduced is {best['speedup']:.2f} times as fast, {best['realised_share']:.2f} of the MAC ratio"
+        in verdict
+    )
     assert "eager and compiled (default)" in out
     # nothing is cut off in a terminal of 80 columns
     assert "…" not in out
@@ -109,10 +136,17 @@ def test_a_block_is_timed_at_the_numbers_of_tokens_that_matter(tmp_path, capsys,
     assert table(rows) == written(found)
     dense, scheduled = prefix + 16, {prefix + 9, prefix + 7}
     counts = sorted({dense, *scheduled, 16, 32})
-    assert [(row["batch_size"], row["tokens"]) for row in found] == [(batch, count) for batch in (1, 2) for count in counts]
+    assert [(row["batch_size"], row["tokens"]) for row in found] == [
+        (batch, count) for batch in (1, 2) for count in counts
+    ]
     for row in found:
-        assert (row["dense"], row["scheduled"]) == (row["tokens"] == dense, row["tokens"] in scheduled)
-        assert row["us_per_token"] == pytest.approx(1e3 * row["step_time"] / row["batch_size"] / row["tokens"])
+        assert (row["dense"], row["scheduled"]) == (
+            row["tokens"] == dense,
+            row["tokens"] in scheduled,
+        )
+        assert row["us_per_token"] == pytest.approx(
+            1e3 * row["step_time"] / row["batch_size"] / row["tokens"]
+        )
         if row["dense"]:
             assert row["speedup"] == row["mac_ratio"] == 1
         else:
@@ -135,15 +169,19 @@ def test_a_block_of_every_library_is_timed(imported):
         reduced = batvit.patch(copy.deepcopy(model), tokens=(9,), blocks=(1,))
         anatomy, biases = anatomy_of(model), {}
         block = anatomy.blocks[1]
-        mask = next(kind.mask for kind in adapter_of(model).blocks if kind.__bases__[-1] is type(block))
+        mask = next(
+            kind.mask for kind in adapter_of(model).blocks if kind.__bases__[-1] is type(block)
+        )
         heard = block.register_forward_pre_hook(partial(hear, biases, mask), with_kwargs=True)
-        rows = per_block.measure(model, reduced, batch=2, rounds=1, warmup=0, compile_mode=None)
+        rows = measure(model, reduced, batch=2, rounds=1, warmup=0, compile_mode=None)
         heard.remove()
         # behind a site attention is given the sizes, where it takes any
         whole = anatomy.prefix + anatomy.patches
         given = {count for count, bias in biases.items() if bias is not None and not bias.any()}
         assert given == ({count for count in biases if count < whole} if mask else set()), name
-        assert [row["tokens"] for row in rows if row["dense"]] == [anatomy.prefix + anatomy.patches], name
+        assert [row["tokens"] for row in rows if row["dense"]] == [
+            anatomy.prefix + anatomy.patches
+        ], name
         assert [row["tokens"] for row in rows if row["scheduled"]] == [anatomy.prefix + 9], name
         ratios = [row["mac_ratio"] for row in rows]
         assert ratios == sorted(set(ratios), reverse=True), name
@@ -153,16 +191,36 @@ def test_a_block_of_every_library_is_timed(imported):
 @no_compiler
 def test_a_block_is_timed_compiled(tmp_path, capsys):
     numbers = tmp_path / "b.json"
-    arguments = ("--tokens", 8, "--blocks", 1, "--batch-size", 1, "--compile-mode", "reduce-overhead", "--json", numbers)
+    arguments = (
+        "--tokens",
+        8,
+        "--blocks",
+        1,
+        "--batch-size",
+        1,
+        "--compile-mode",
+        "reduce-overhead",
+        "--json",
+        numbers,
+    )
     assert bench("--per-block", "--compile", *arguments) == 0
     found = json.loads(numbers.read_text())
     assert [row["tokens"] for row in found["per_block"]] == [9, 16, 17, 32]
-    assert {row["compile_mode"] for row in found["per_block"]} == {found["compile_mode"]} == {"reduce-overhead"}
+    assert (
+        {row["compile_mode"] for row in found["per_block"]}
+        == {found["compile_mode"]}
+        == {"reduce-overhead"}
+    )
     assert "compiled (reduce-overhead)" in capsys.readouterr().out
 
 
 def test_a_block_in_bfloat16(tmp_path):
-    assert bench("--per-block", "--batch-size", 1, "--precision", "bf16", "--json", tmp_path / "b.json") == 0
+    assert (
+        bench(
+            "--per-block", "--batch-size", 1, "--precision", "bf16", "--json", tmp_path / "b.json"
+        )
+        == 0
+    )
     assert json.loads((tmp_path / "b.json").read_text())["precision"] == "bf16"
 
 
@@ -170,12 +228,30 @@ def test_a_block_in_bfloat16(tmp_path):
     ("arguments", "said"),
     [
         (["--plot", "x.jpg"], "--plot x.jpg: the suffix must be one of .png, .svg, .pdf"),
-        (["--plot", "x.png", "--per-block"], "--plot x.png shows whole models; leave it out, or leave out --per-block"),
-        (["--compile-mode", "max-autotune"], "--compile-mode max-autotune says how to compile; add --compile"),
-        (["--csv", "nowhere/x.csv"], "cannot write nowhere/x.csv: the folder nowhere does not exist"),
-        (["--plot", "nowhere/x.svg"], "cannot write nowhere/x.svg: the folder nowhere does not exist"),
-        (["--csv", "x", "--json", "./x"], "x would overwrite what is read or written beside it; name another file"),
-        (["--csv", "x.svg", "--plot", "x.svg"], "x.svg would overwrite what is read or written beside it"),
+        (
+            ["--plot", "x.png", "--per-block"],
+            "--plot x.png shows whole models; leave it out, or leave out --per-block",
+        ),
+        (
+            ["--compile-mode", "max-autotune"],
+            "--compile-mode max-autotune says how to compile; add --compile",
+        ),
+        (
+            ["--csv", "nowhere/x.csv"],
+            "cannot write nowhere/x.csv: the folder nowhere does not exist",
+        ),
+        (
+            ["--plot", "nowhere/x.svg"],
+            "cannot write nowhere/x.svg: the folder nowhere does not exist",
+        ),
+        (
+            ["--csv", "x", "--json", "./x"],
+            "x would overwrite what is read or written beside it; name another file",
+        ),
+        (
+            ["--csv", "x.svg", "--plot", "x.svg"],
+            "x.svg would overwrite what is read or written beside it",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(tmp_path, monkeypatch, capsys, arguments, said):
@@ -192,7 +268,10 @@ def test_what_cannot_be_is_refused_before_any_work(tmp_path, monkeypatch, capsys
 @pytest.mark.parametrize("option", ["--compile", "--per-block"])
 def test_an_exported_model_is_timed_as_it_is(capsys, option):
     assert main(["bench", "model.onnx", "--dense", "dense.onnx", option]) == 2
-    assert f"{option} needs a model of torch, model.onnx is exported already; leave it out" in capsys.readouterr().err
+    assert (
+        f"{option} needs a model of torch, model.onnx is exported already; leave it out"
+        in capsys.readouterr().err
+    )
 
 
 def test_an_unknown_compile_mode_is_refused(capsys):

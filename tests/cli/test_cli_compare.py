@@ -14,11 +14,11 @@ from batvit import plans
 from batvit.budget import macs_of
 from batvit.cli import compare as command
 from batvit.cli import main, options
-from batvit.compare import Clock, _fill_times, time_plans
-from batvit.data import Pictures
+from batvit.compare.results import Row, Study
+from batvit.compare.steps import Clock, _fill_times, time_plans
+from batvit.data.folder import Pictures
 from batvit.plans import Plan
-from batvit.study import Row, Study
-from batvit.training.record import claimed
+from batvit.storage.run_folder import claimed
 
 
 def compare(given, output, *arguments):
@@ -31,7 +31,7 @@ def _times():
     """So small a model takes the time that it takes: one try, and whatever comes out is taken. No budget need be met well."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("batvit.budget.NEAR", 1e9)
-        patched.setattr("batvit.compare.NEAR", 1e9)
+        patched.setattr("batvit.compare.steps.NEAR", 1e9)
         patched.setattr("batvit.budget.ATTEMPTS", 1)
         patched.setattr("batvit.budget.HALVINGS", 5)
         # all are of one model, whose MACs are counted once for each configuration; a plan may be replaced
@@ -44,7 +44,7 @@ def _times():
             return known[key]
 
         patched.setattr("batvit.budget.macs_of", counted)
-        patched.setattr("batvit.compare.macs_of", counted)
+        patched.setattr("batvit.compare.steps.macs_of", counted)
         yield
 
 
@@ -66,7 +66,11 @@ def again(done, tmp_path):
 def decoded(monkeypatch):
     """The pictures that were decoded."""
     seen, get = [], Pictures.__getitem__
-    monkeypatch.setattr(Pictures, "__getitem__", lambda self, i: seen.append(self.samples[i][0].name) or get(self, i))
+    monkeypatch.setattr(
+        Pictures,
+        "__getitem__",
+        lambda self, i: seen.append(self.samples[i][0].name) or get(self, i),
+    )
     return seen
 
 
@@ -74,7 +78,7 @@ def decoded(monkeypatch):
 def unclocked(monkeypatch):
     """Nothing may be fitted or timed any more."""
     for name in ("at_macs", "at_time", "in_turns"):
-        monkeypatch.setattr(f"batvit.compare.{name}", None)
+        monkeypatch.setattr(f"batvit.compare.steps.{name}", None)
 
 
 def result_of(out):
@@ -120,7 +124,9 @@ def test_the_accuracy_is_that_of_eval(given, done, tmp_path):
     found = tmp_path / "found.json"
     row = json.loads((done / "result.json").read_text())["rows"][0]
     (tmp_path / "config.json").write_text(json.dumps(row["config"]))
-    assert main(["eval", *given, "--config", str(tmp_path / "config.json"), "--json", str(found)]) == 0
+    assert (
+        main(["eval", *given, "--config", str(tmp_path / "config.json"), "--json", str(found)]) == 0
+    )
     evaluated = json.loads(found.read_text())
     assert {name: evaluated[name] for name in ("top1", "top5", "agreement")} == pytest.approx(
         {name: row[name] for name in ("top1", "top5", "agreement")}
@@ -134,13 +140,13 @@ def test_who_interrupts_the_fitting_keeps_what_is_fitted(given, tmp_path, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("batvit.compare.at_time", interrupted)
+        patched.setattr("batvit.compare.steps.at_time", interrupted)
         assert compare(given, out) == 130
     (before,) = json.loads((out / "progress.json").read_text())["rows"]
     assert compare(given, out) == 2
     assert "already holds a comparison; go on with it by --resume" in capsys.readouterr().err
     with monkeypatch.context() as patched:
-        patched.setattr("batvit.compare.at_macs", None)
+        patched.setattr("batvit.compare.steps.at_macs", None)
         assert compare(given, out, "--resume") == 0
     assert plans_of(out) == both("random")
     assert result_of(out)["rows"][0]["config"] == before["config"]
@@ -149,7 +155,9 @@ def test_who_interrupts_the_fitting_keeps_what_is_fitted(given, tmp_path, monkey
     assert "at 0.8 of the measured time of the dense model" in printed
 
 
-def test_who_interrupts_the_pictures_keeps_what_was_seen(given, again, decoded, monkeypatch, request):
+def test_who_interrupts_the_pictures_keeps_what_was_seen(
+    given, again, decoded, monkeypatch, request
+):
     (again / "outcomes.safetensors").unlink()
     whole, batches = result_of(again), command.loader
 
@@ -182,17 +190,21 @@ def test_a_plan_that_is_added_is_timed_beside_the_others(given, again, decoded, 
         runs.append(len(these))
         return in_turns(these, *arguments, **settings)
 
-    monkeypatch.setattr("batvit.compare.in_turns", counted)
+    monkeypatch.setattr("batvit.compare.steps.in_turns", counted)
     assert compare(given, again, "--plans", "topk", "--resume") == 0
     # fitted beside the dense model, then four in one run: in batches and alone, at equal MACs and at equal time
     assert runs == [2, 4, 4, 4, 4]
     assert plans_of(again) == both("bat", "random", "topk")
     assert len(decoded) == 12
     for old, new in zip(before["rows"], result_of(again)["rows"], strict=False):
-        assert {name: old[name] for name in ("config", "top1", "kl")} == {name: new[name] for name in ("config", "top1", "kl")}
+        assert {name: old[name] for name in ("config", "top1", "kl")} == {
+            name: new[name] for name in ("config", "top1", "kl")
+        }
 
 
-def test_what_other_weights_at_the_same_path_made_of_the_pictures_is_not_taken(given, decoded, tmp_path):
+def test_what_other_weights_at_the_same_path_made_of_the_pictures_is_not_taken(
+    given, decoded, tmp_path
+):
     weights = tmp_path / "vit.safetensors"
     mine = (*given[:2], str(weights), *given[3:])
     shutil.copy(given[2], weights)
@@ -218,7 +230,9 @@ def test_a_picture_that_is_cut_short_can_be_skipped_afterwards(given, tmp_path, 
     shutil.copytree(given[given.index("--data") + 1], data)
     path = data / "dog" / "0.png"
     path.write_bytes(path.read_bytes()[:2000])
-    mine = tuple(str(data) if i and given[i - 1] == "--data" else one for i, one in enumerate(given))
+    mine = tuple(
+        str(data) if i and given[i - 1] == "--data" else one for i, one in enumerate(given)
+    )
     assert compare(mine, out) == 2
     assert "0.png: cannot be read as a picture" in capsys.readouterr().err
     request.getfixturevalue("unclocked")
@@ -255,7 +269,11 @@ def test_plans_that_fail_in_any_way_are_named_and_tried_again(given, tmp_path, m
             patched.setitem(plans.PLANS, name, plan)
         patched.setattr(command, "draw", lambda *arguments: {}["no such"])
         assert compare(given, out, "--plans", "random,topk,dpcknn,kmedoids", "--drawn", "1") == 0
-    reasons = {"topk": "this plan breaks", "dpcknn": "IndexError: out of range", "kmedoids": "KeyError: 'x'"}
+    reasons = {
+        "topk": "this plan breaks",
+        "dpcknn": "IndexError: out of range",
+        "kmedoids": "KeyError: 'x'",
+    }
     assert plans_of(out) == both("random")
     told = result_of(out)["failed"]
     assert sorted((one["plan"], one["at"], one["reason"]) for one in told) == sorted(
@@ -281,7 +299,9 @@ def test_a_plan_that_fails_before_an_interrupt_leaves_no_gap(given, again, monke
             seen.append(i)
             yield batch
 
-    monkeypatch.setitem(plans.PLANS, "random", breaks(ValueError("too much"), lambda evidence: len(seen) == 2))
+    monkeypatch.setitem(
+        plans.PLANS, "random", breaks(ValueError("too much"), lambda evidence: len(seen) == 2)
+    )
     with monkeypatch.context() as patched:
         patched.setattr(command, "loader", interrupted)
         assert compare(given, again, "--plans", "bat,random", "--resume") == 130
@@ -300,14 +320,20 @@ def test_pictures_are_drawn_at_the_smallest_target_that_was_met(given, tmp_path,
 def test_a_target_out_of_reach_says_the_nearest(given, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("batvit.budget.NEAR", 0.075)
     assert compare(given, tmp_path / "out", "--targets", "0.01", "--plans", "bat") == 2
-    assert "no plan meets a target: bat cannot go down to 0.01 of the MACs; the nearest is 0." in capsys.readouterr().err
+    assert (
+        "no plan meets a target: bat cannot go down to 0.01 of the MACs; the nearest is 0."
+        in capsys.readouterr().err
+    )
 
 
 def test_a_dense_model_that_is_not_finite_is_found_at_once(given, tmp_path, capsys, unclocked):
     weights = tmp_path / "vit.safetensors"
     save_file({name: value * torch.nan for name, value in load_file(given[2]).items()}, weights)
     assert compare((*given[:2], str(weights), *given[3:]), tmp_path / "out") == 2
-    assert "the dense model: logits are not finite; run it in fp32 or bf16, or check its weights" in capsys.readouterr().err
+    assert (
+        "the dense model: logits are not finite; run it in fp32 or bf16, or check its weights"
+        in capsys.readouterr().err
+    )
 
 
 def test_what_another_commit_measured_is_not_taken(given, again, monkeypatch, capsys):
@@ -316,14 +342,22 @@ def test_what_another_commit_measured_is_not_taken(given, again, monkeypatch, ca
     assert ", and cannot go on with another" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "begun", "now"), [("cpu", "this one", "another"), ("precision", "fp32", "bf16")])
-def test_other_machines_and_settings_are_refused(given, again, monkeypatch, capsys, name, begun, now):
+@pytest.mark.parametrize(
+    ("name", "begun", "now"), [("cpu", "this one", "another"), ("precision", "fp32", "bf16")]
+)
+def test_other_machines_and_settings_are_refused(
+    given, again, monkeypatch, capsys, name, begun, now
+):
     kept = json.loads((again / "progress.json").read_text())
     kept["about"]["cpu"] = "this one"
     (again / "progress.json").write_text(json.dumps(kept))
     cpu = "another" if name == "cpu" else "this one"
     monkeypatch.setattr(
-        options, "machine", lambda device: {name: kept["about"][name] for name in ("gpu", "torch", "threads")} | {"cpu": cpu}
+        options,
+        "machine",
+        lambda device: (
+            {name: kept["about"][name] for name in ("gpu", "torch", "threads")} | {"cpu": cpu}
+        ),
     )
     assert compare(given, again, "--resume", *(() if name == "cpu" else ("--precision", now))) == 2
     assert f"begun with {name} = {begun}, and cannot go on with {now}" in capsys.readouterr().err
@@ -357,7 +391,10 @@ def test_a_damaged_file_is_named_with_the_remedy(again, change, said):
     if isinstance(change, dict):
         (kept if change.keys() <= kept.keys() else kept["rows"][0]).update(change)
     path.write_text(change if isinstance(change, str) else json.dumps(kept))
-    with pytest.raises(ValueError, match=rf"progress\.json: not what a comparison leaves \(.*{said}.*remove it to begin anew"):
+    with pytest.raises(
+        ValueError,
+        match=rf"progress\.json: not what a comparison leaves \(.*{said}.*remove it to begin anew",
+    ):
         Study.open(again, kept["about"], resume=True)
 
 
@@ -374,10 +411,19 @@ def test_without_the_dense_models_times_a_target_is_timed_again(again):
 def test_the_dense_row_is_the_middle_of_all_its_times(tmp_path):
     times = [(9.0, 1.0), (5.0, 4.0), (7.0, 2.0)]
     study = Study(
-        tmp_path, {}, beside=[Row("dense", 0.1 * i, "time", step_time=s, latency_ms=m) for i, (s, m) in enumerate(times)]
+        tmp_path,
+        {},
+        beside=[
+            Row("dense", 0.1 * i, "time", step_time=s, latency_ms=m)
+            for i, (s, m) in enumerate(times)
+        ],
     )
     for _ in range(2):
-        assert (study.dense.step_time, study.dense.latency_ms, study.dense.target) == (7.0, 2.0, None)
+        assert (study.dense.step_time, study.dense.latency_ms, study.dense.target) == (
+            7.0,
+            2.0,
+            None,
+        )
     assert [(row.step_time, row.latency_ms) for row in study.beside] == times
 
 
@@ -389,8 +435,12 @@ def test_the_speed_is_the_median_of_the_ratios_of_single_rounds():
 
 
 def test_a_share_is_one_of_the_dense_models_time(monkeypatch):
-    monkeypatch.setattr("batvit.compare.in_turns", lambda *a, **k: [[10.0, 20.0, 30.0], [5.0, 10.0, 15.0]])
-    model = timm.create_model("deit_tiny_patch16_224", depth=4, embed_dim=48, num_classes=3, img_size=32)
+    monkeypatch.setattr(
+        "batvit.compare.steps.in_turns", lambda *a, **k: [[10.0, 20.0, 30.0], [5.0, 10.0, 15.0]]
+    )
+    model = timm.create_model(
+        "deit_tiny_patch16_224", depth=4, embed_dim=48, num_classes=3, img_size=32
+    )
     clock = Clock(model, torch.zeros(1, 3, 32, 32), 1)
     assert clock.share(batvit.BATConfig(tokens=(2,), blocks=(1,))) == 0.5
 
@@ -405,16 +455,26 @@ class Told(Clock):
 
 
 def test_what_is_measured_off_target_is_marked_and_kept(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("batvit.compare.NEAR", 0.075)
-    study = Study(tmp_path, {}, rows=[Row(plan, 0.5, at) for at in ("macs", "time") for plan in "abcd"])
+    monkeypatch.setattr("batvit.compare.steps.NEAR", 0.075)
+    study = Study(
+        tmp_path, {}, rows=[Row(plan, 0.5, at) for at in ("macs", "time") for plan in "abcd"]
+    )
     time_plans(study, Told(torch.nn.Identity(), torch.zeros(1, 3, 2, 2), 1))
     assert [row.off_target for row in study.rows] == [False] * 4 + [False, False, True, True]
     for row in (*study.rows, *study.beside):
-        row.__dict__.update(dict.fromkeys(("top1", "difference", "difference_low", "difference_high"), 1.0))
+        row.__dict__.update(
+            dict.fromkeys(("top1", "difference", "difference_low", "difference_high"), 1.0)
+        )
         row.__dict__.update(dict.fromkeys(("agreement", "kl", "gmacs"), 1.0))
     command._show(study)
     printed = capsys.readouterr().out
-    assert [line.split()[0] for line in printed.splitlines() if " [+1.0, +1.0] " in line] == [*"abcd", "a", "b", "c*", "d*"]
+    assert [line.split()[0] for line in printed.splitlines() if " [+1.0, +1.0] " in line] == [
+        *"abcd",
+        "a",
+        "b",
+        "c*",
+        "d*",
+    ]
     assert printed.endswith("* off target, not to be ranked: c takes 0.435, d takes 0.588\n")
 
 
@@ -422,7 +482,10 @@ def test_what_is_measured_off_target_is_marked_and_kept(tmp_path, monkeypatch, c
     ("arguments", "reason"),
     [
         (("--plans", "bat,tomme"), "unknown plan 'tomme'; there are bat, bat_gradual, topk"),
-        (("--targets", "0.5,1.2"), "targets are shares of the dense model's cost, in (0, 1), got 0.5,1.2"),
+        (
+            ("--targets", "0.5,1.2"),
+            "targets are shares of the dense model's cost, in (0, 1), got 0.5,1.2",
+        ),
         (("--targets", "half"), "expected numbers with commas, got 'half'"),
     ],
 )
@@ -438,5 +501,8 @@ def test_a_folder_that_another_writes_into_is_left_alone(given, tmp_path, capsys
     out = tmp_path / "out"
     with claimed(out):
         assert compare(given, out) == 2
-    assert "another run is writing into it; wait for it, or name another folder" in capsys.readouterr().err
+    assert (
+        "another run is writing into it; wait for it, or name another folder"
+        in capsys.readouterr().err
+    )
     assert [path.name for path in out.iterdir()] == [".lock"]

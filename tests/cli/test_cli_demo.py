@@ -11,7 +11,7 @@ from timm.models import VisionTransformer
 
 import batvit
 from batvit.cli import demo, main
-from batvit.digits import digits
+from batvit.data.digits import digits
 
 FILES = [
     "dense.safetensors",
@@ -21,7 +21,13 @@ FILES = [
     "fine-tuned-0.7.safetensors",
     "groups.png",
 ]
-ROWS = ["dense", "training-free, keep 0.7", "training-free, keep 0.5", "fine-tuned, keep 0.7", "fine-tuned, keep 0.5"]
+ROWS = [
+    "dense",
+    "training-free, keep 0.7",
+    "training-free, keep 0.5",
+    "fine-tuned, keep 0.7",
+    "fine-tuned, keep 0.5",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -38,18 +44,33 @@ def _small(monkeypatch):
 
 def few_digits(*args, **kwargs):
     train, val = digits(*args, **kwargs)
-    return tuple(replace(part, scans=part.scans[:n], labels=part.labels[:n]) for part, n in ((train, 128), (val, 64)))
+    return tuple(
+        replace(part, scans=part.scans[:n], labels=part.labels[:n])
+        for part, n in ((train, 128), (val, 64))
+    )
 
 
 def test_it_shows_what_the_library_does_and_can_be_run_again(tmp_path, capsys):
     output, result = tmp_path / "demo", tmp_path / "demo.json"
-    command = ["demo", "--epochs", "1", "--threads", "1", "--output", str(output), "--json", str(result)]
+    command = [
+        "demo",
+        "--epochs",
+        "1",
+        "--threads",
+        "1",
+        "--output",
+        str(output),
+        "--json",
+        str(result),
+    ]
     assert main(command) == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert "128 handwritten digits" in out
     assert "1 epoch, 1 CPU thread." in out
-    assert [line.split("  ")[0] for line in out.splitlines() if line.startswith(tuple(ROWS))] == ROWS
+    assert [
+        line.split("  ")[0] for line in out.splitlines() if line.startswith(tuple(ROWS))
+    ] == ROWS
     assert len(out.splitlines()) < 16
 
     found = json.loads(result.read_text())
@@ -63,12 +84,17 @@ def test_it_shows_what_the_library_does_and_can_be_run_again(tmp_path, capsys):
         assert picture.width > picture.height / 2 > 200
     weights = load_file(output / "fine-tuned-0.5.safetensors")
     VisionTransformer(**found["architecture"]).load_state_dict(weights)
-    assert batvit.BATConfig.beside(output / "fine-tuned-0.5.safetensors") == batvit.BATConfig.preset("paper", keep_rate=0.5)
+    assert batvit.BATConfig.beside(
+        output / "fine-tuned-0.5.safetensors"
+    ) == batvit.BATConfig.preset("paper", keep_rate=0.5)
 
     assert main(command) == 0
     again = json.loads(result.read_text())
     assert [row["top1"] for row in again["results"]] == [row["top1"] for row in found["results"]]
-    assert all(torch.equal(value, weights[key]) for key, value in load_file(output / "fine-tuned-0.5.safetensors").items())
+    assert all(
+        torch.equal(value, weights[key])
+        for key, value in load_file(output / "fine-tuned-0.5.safetensors").items()
+    )
 
 
 def test_an_output_that_is_a_file_is_refused_before_any_work(tmp_path, capsys):

@@ -8,7 +8,10 @@ from batvit.cli import main
 
 
 def write(path, *top1s, **more):
-    rows = [{"epoch": i, "train_loss": 3.0 / i, "top1": top1, "lr": 1e-4} | more for i, top1 in enumerate(top1s, 1)]
+    rows = [
+        {"epoch": i, "train_loss": 3.0 / i, "top1": top1, "lr": 1e-4} | more
+        for i, top1 in enumerate(top1s, 1)
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -64,7 +67,10 @@ def test_a_path_that_is_there_may_hold_an_equals_sign(runs, capsys):
     write(runs / "lr=0.1" / "log.jsonl", 50.0)
     assert main(["plot", "lr=0.1", "b=lr=0.1/log.jsonl", "--json", "c.json"]) == 0
     found = json.loads((runs / "c.json").read_text())["runs"]
-    assert [(run["name"], run["path"]) for run in found] == [("lr=0.1", "lr=0.1"), ("b", "lr=0.1/log.jsonl")]
+    assert [(run["name"], run["path"]) for run in found] == [
+        ("lr=0.1", "lr=0.1"),
+        ("b", "lr=0.1/log.jsonl"),
+    ]
 
 
 def test_runs_of_one_name_are_refused_unless_renamed(runs, capsys):
@@ -80,12 +86,24 @@ def test_runs_of_one_name_are_refused_unless_renamed(runs, capsys):
     ("arguments", "said"),
     [
         (["bat-0.6", "-o", "c.jpg"], "--output c.jpg: the suffix must be one of .png, .svg, .pdf"),
-        (["bat-0.6", "-o", "nowhere/c.png"], "cannot write nowhere/c.png: the folder nowhere does not exist"),
+        (
+            ["bat-0.6", "-o", "nowhere/c.png"],
+            "cannot write nowhere/c.png: the folder nowhere does not exist",
+        ),
         (["bat-0.6", "--json", "bat-0.6"], "cannot write bat-0.6: it is a folder"),
-        (["bat-0.6", "--json", "bat-0.6/log.jsonl"], "bat-0.6/log.jsonl would overwrite what is read"),
+        (
+            ["bat-0.6", "--json", "bat-0.6/log.jsonl"],
+            "bat-0.6/log.jsonl would overwrite what is read",
+        ),
         (["a=summary.csv", "--json", "summary.csv"], "summary.csv would overwrite what is read"),
-        (["bat-0.6", "-o", "c.png", "--json", "./c.png"], "c.png would overwrite what is read or written beside it"),
-        (["bat-0.6", "gone"], "gone: no such file; give the folder of a run that holds log.jsonl, or a log"),
+        (
+            ["bat-0.6", "-o", "c.png", "--json", "./c.png"],
+            "c.png would overwrite what is read or written beside it",
+        ),
+        (
+            ["bat-0.6", "gone"],
+            "gone: no such file; give the folder of a run that holds log.jsonl, or a log",
+        ),
         (["a=gone/log.jsonl"], "gone/log.jsonl: no such file"),
         (["=bat-0.6"], "'=bat-0.6' must be RUN or NAME=RUN; give both parts"),
         (["a="], "'a=' must be RUN or NAME=RUN; give both parts"),

@@ -10,8 +10,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import batvit
-from batvit.checkpoint import create_model
-from batvit.cli import fitting, main, options
+from batvit.cli import main, options, training_progress
+from batvit.models.create import create_model
 
 MODEL = "test_vit"
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
@@ -45,13 +45,47 @@ def weights(tmp_path_factory):
 
 
 def train(data, output, *more):
-    common = ("--img-size", "64", "--epochs", "2", "--batch-size", "8", "--lr", "1e-3", "--device", "cpu")
-    return main(["train", "--model", MODEL, "--data", str(data), "--output", str(output), *common, *map(str, more)])
+    common = (
+        "--img-size",
+        "64",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "8",
+        "--lr",
+        "1e-3",
+        "--device",
+        "cpu",
+    )
+    return main(
+        [
+            "train",
+            "--model",
+            MODEL,
+            "--data",
+            str(data),
+            "--output",
+            str(output),
+            *common,
+            *map(str, more),
+        ]
+    )
 
 
 def test_a_fine_tuned_model_is_evaluated_as_it_was_trained(folder, weights, tmp_path, capsys):
     run, result = tmp_path / "run", tmp_path / "train.json"
-    more = ("--checkpoint", weights, "--mode", "paper", "--keep-rate", "0.6", "--json", result, "--threads", "1")
+    more = (
+        "--checkpoint",
+        weights,
+        "--mode",
+        "paper",
+        "--keep-rate",
+        "0.6",
+        "--json",
+        result,
+        "--threads",
+        "1",
+    )
     assert train(folder, run, *more) == 0
     out, err = capsys.readouterr()
     assert err == "a new head for 3 classes takes the place of the one for 1000\n"
@@ -63,12 +97,25 @@ def test_a_fine_tuned_model_is_evaluated_as_it_was_trained(folder, weights, tmp_
     found = json.loads(result.read_text())
     assert found["train"]["lr"] == 1e-3
     assert found["best"] == max(found["epochs"], key=lambda epoch: epoch["top1"])
-    assert batvit.BATConfig.from_dict(found["config"]) == batvit.BATConfig.preset("paper", keep_rate=0.6)
+    assert batvit.BATConfig.from_dict(found["config"]) == batvit.BATConfig.preset(
+        "paper", keep_rate=0.6
+    )
     for name in ("best", "last"):
-        assert batvit.BATConfig.beside(run / f"{name}.safetensors") == batvit.BATConfig.preset("paper", keep_rate=0.6)
+        assert batvit.BATConfig.beside(run / f"{name}.safetensors") == batvit.BATConfig.preset(
+            "paper", keep_rate=0.6
+        )
 
     evaluation = tmp_path / "eval.json"
-    common = ("--num-classes", "3", "--img-size", "64", "--device", "cpu", "--json", str(evaluation))
+    common = (
+        "--num-classes",
+        "3",
+        "--img-size",
+        "64",
+        "--device",
+        "cpu",
+        "--json",
+        str(evaluation),
+    )
     best = str(run / "best.safetensors")
     assert main(["eval", MODEL, "--data", str(folder / "val"), "--checkpoint", best, *common]) == 0
     assert "configuration from" in capsys.readouterr().err
@@ -82,7 +129,20 @@ def test_a_fitting_head_is_kept_and_dense_has_no_configuration(folder, weights, 
     own = tmp_path / "own.safetensors"
     state = timm.create_model(MODEL, num_classes=3).state_dict()
     save_file(state, own)
-    assert train(folder, tmp_path / "run", "--checkpoint", own, "--dense", "--lr", "1e-9", "--min-lr", "0") == 0
+    assert (
+        train(
+            folder,
+            tmp_path / "run",
+            "--checkpoint",
+            own,
+            "--dense",
+            "--lr",
+            "1e-9",
+            "--min-lr",
+            "0",
+        )
+        == 0
+    )
     assert capsys.readouterr().err == ""
     assert sorted(path.name for path in (tmp_path / "run").glob("[!.]*")) == [
         "best.safetensors",
@@ -113,7 +173,11 @@ def test_digits_need_no_folder_and_a_seed_repeats_the_new_head(weights, tmp_path
 
 
 def test_a_terminal_sees_a_bar_that_makes_way(folder, weights, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(options, "progress_console", type(options.console)(stderr=True, force_terminal=True, width=80))
+    monkeypatch.setattr(
+        options,
+        "progress_console",
+        type(options.console)(stderr=True, force_terminal=True, width=80),
+    )
     assert train(folder, tmp_path / "run", "--checkpoint", weights) == 0
     out, err = capsys.readouterr()
     assert "6/6" in err
@@ -121,9 +185,13 @@ def test_a_terminal_sees_a_bar_that_makes_way(folder, weights, tmp_path, monkeyp
 
 
 def test_a_process_without_progress_shows_no_bar(monkeypatch, capsys):
-    monkeypatch.setattr(options, "progress_console", type(options.console)(stderr=True, force_terminal=True, width=80))
-    monkeypatch.setattr(fitting, "fit", lambda **arguments: [])
-    assert fitting.fit_shown(title="training") == []
+    monkeypatch.setattr(
+        options,
+        "progress_console",
+        type(options.console)(stderr=True, force_terminal=True, width=80),
+    )
+    monkeypatch.setattr(training_progress, "fit", lambda **arguments: [])
+    assert training_progress.fit_shown(title="training") == []
     assert "training" not in capsys.readouterr().err
 
 
@@ -137,14 +205,26 @@ def test_what_cannot_be_trained_is_refused_in_one_line(folder, weights, tmp_path
             Image.new("RGB", (40, 40)).save(tmp_path / "single" / part / name / "0.png")
     cases = [
         ((folder, tmp_path / "run"), "already holds a run"),
-        ((folder, tmp_path / "new", "--dense", "--keep-rate", "0.5"), "--dense trains without reduction, but --keep-rate"),
+        (
+            (folder, tmp_path / "new", "--dense", "--keep-rate", "0.5"),
+            "--dense trains without reduction, but --keep-rate",
+        ),
         ((folder, tmp_path / "new", "--lr", "-1"), "lr must lie in (0, inf), got -1.0"),
         ((folder, tmp_path / "new", "--json", tmp_path / "nowhere" / "a.json"), "the folder"),
         ((tmp_path / "half", tmp_path / "new"), "holds no pictures"),
-        ((folder, tmp_path / "new", "--batch-size", "25"), "batch_size 25 is more than the 24 training pictures"),
-        ((tmp_path / "single", tmp_path / "new"), "batch_size 8 is more than the 2 training pictures; lower it to 2 or less"),
+        (
+            (folder, tmp_path / "new", "--batch-size", "25"),
+            "batch_size 25 is more than the 24 training pictures",
+        ),
+        (
+            (tmp_path / "single", tmp_path / "new"),
+            "batch_size 8 is more than the 2 training pictures; lower it to 2 or less",
+        ),
         ((tmp_path / "single", folder / "train" / "red" / "0.png"), "it is a file; name a folder"),
-        ((folder, tmp_path / "new", "--checkpoint", tmp_path / "none.pth"), "none.pth: no such file"),
+        (
+            (folder, tmp_path / "new", "--checkpoint", tmp_path / "none.pth"),
+            "none.pth: no such file",
+        ),
     ]
     for arguments, message in cases:
         assert train(*arguments[:2], "--checkpoint", weights, *arguments[2:]) == 2
@@ -155,18 +235,44 @@ def test_what_cannot_be_trained_is_refused_in_one_line(folder, weights, tmp_path
 
 
 def test_an_unknown_model_is_refused(folder, tmp_path, capsys):
-    assert main(["train", "--model", "test_vitt", "--data", str(folder), "--output", str(tmp_path / "run")]) == 2
+    assert (
+        main(
+            [
+                "train",
+                "--model",
+                "test_vitt",
+                "--data",
+                str(folder),
+                "--output",
+                str(tmp_path / "run"),
+            ]
+        )
+        == 2
+    )
     assert "unknown model 'test_vitt'" in capsys.readouterr().err
 
 
 def test_folders_of_different_classes_are_refused(folder, weights, tmp_path, capsys):
     (folder / "val" / "red").rename(folder / "val" / "rot")
     assert train(folder, tmp_path / "run", "--checkpoint", weights) == 2
-    assert "train/rot: holds no pictures; put some there, or remove the class from" in capsys.readouterr().err
+    assert (
+        "train/rot: holds no pictures; put some there, or remove the class from"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_recipe_brings_what_no_option_says(folder, weights, tmp_path, capsys):
-    arguments = ["train", "--recipe", "your_data", "--model", MODEL, "--checkpoint", str(weights), "--data", str(folder)]
+    arguments = [
+        "train",
+        "--recipe",
+        "your_data",
+        "--model",
+        MODEL,
+        "--checkpoint",
+        str(weights),
+        "--data",
+        str(folder),
+    ]
     arguments += [
         "--output",
         str(tmp_path / "run"),
@@ -181,8 +287,17 @@ def test_a_recipe_brings_what_no_option_says(folder, weights, tmp_path, capsys):
     ]
     assert main([*arguments, "--keep-rate", "0.6"]) == 0
     about = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert (about["recipe"], about["model"], about["classes"], about["img_size"]) == ("your_data", MODEL, 3, [64])
-    assert (about["train"]["epochs"], about["train"]["layer_decay"], about["train"]["precision"]) == (1, 0.75, "bf16")
+    assert (about["recipe"], about["model"], about["classes"], about["img_size"]) == (
+        "your_data",
+        MODEL,
+        3,
+        [64],
+    )
+    assert (
+        about["train"]["epochs"],
+        about["train"]["layer_decay"],
+        about["train"]["precision"],
+    ) == (1, 0.75, "bf16")
     assert batvit.BATConfig.from_dict(about["config"]) == batvit.BATConfig.preset(keep_rate=0.6)
     assert about["git_commit"]
     assert about["command"]
@@ -196,7 +311,9 @@ def test_a_run_goes_on_with_the_same_command(folder, weights, tmp_path, capsys):
     # it was finished
     assert capsys.readouterr().out.splitlines() == first.splitlines()[-1:]
     assert train(folder, tmp_path / "run", *common, "--keep-rate", "0.5") == 2
-    assert "this run was started with config.keep_rate = 0.7" in capsys.readouterr().err.replace("[0.7", "0.7")
+    assert "this run was started with config.keep_rate = 0.7" in capsys.readouterr().err.replace(
+        "[0.7", "0.7"
+    )
 
 
 def test_a_teacher_is_read_where_it_is_wanted(folder, weights, tmp_path, capsys):
@@ -204,15 +321,23 @@ def test_a_teacher_is_read_where_it_is_wanted(folder, weights, tmp_path, capsys)
     save_file(timm.create_model(MODEL, num_classes=3).state_dict(), own)
     common = ("--checkpoint", weights, "--teacher", own)
     assert train(folder, tmp_path / "run", *common) == 2
-    assert "nothing is to be learnt from it; give --distill soft, or hard, too" in capsys.readouterr().err
-    assert train(folder, tmp_path / "run", *common, "--distill", "hard", "--keep-warmup-epochs", "1") == 0
+    assert (
+        "nothing is to be learnt from it; give --distill soft, or hard, too"
+        in capsys.readouterr().err
+    )
+    assert (
+        train(folder, tmp_path / "run", *common, "--distill", "hard", "--keep-warmup-epochs", "1")
+        == 0
+    )
     assert train(folder, tmp_path / "other", "--checkpoint", weights, "--distill", "soft") == 0
     assert json.loads((tmp_path / "run" / "run.json").read_text())["teacher"] == str(own)
 
 
 def test_the_patches_of_an_lvvit_have_labels_of_their_own(folder, tmp_path, monkeypatch):
     # the recipe's own model, of four blocks of 48 channels
-    monkeypatch.setattr(timm, "create_model", partial(timm.create_model, depth=4, embed_dim=48, num_heads=3))
+    monkeypatch.setattr(
+        timm, "create_model", partial(timm.create_model, depth=4, embed_dim=48, num_heads=3)
+    )
     arguments = [
         "train",
         "--recipe",
@@ -224,7 +349,18 @@ def test_the_patches_of_an_lvvit_have_labels_of_their_own(folder, tmp_path, monk
         "--device",
         "cpu",
     ]
-    arguments += ["--img-size", "64", "--epochs", "1", "--batch-size", "6", "--precision", "fp32", "--workers", "0"]
+    arguments += [
+        "--img-size",
+        "64",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "6",
+        "--precision",
+        "fp32",
+        "--workers",
+        "0",
+    ]
     torch.manual_seed(0)
     own = tmp_path / "own.safetensors"
     save_file(create_model("lvvit_small_patch16_224", num_classes=3).state_dict(), own)

@@ -16,16 +16,17 @@ from safetensors.torch import load_file, save_file
 
 import batvit
 from batvit import tune as searches
-from batvit.backbones.patch import anatomy_of, reduced_copy
-from batvit.benchmark import Comparison, Timing
-from batvit.calibration import Calibration
+from batvit.backbones.patch import reduced_copy
+from batvit.backbones.registry import anatomy_of
 from batvit.cli import main
-from batvit.cost import Sample, counted
-from batvit.macs import count_macs
-from batvit.settle import Settled
-from batvit.shapes import Shape, varied
-from batvit.training.record import claimed
-from batvit.trials import FIRST_TRIALS, JOURNAL, finished, studies
+from batvit.measure.macs import count_macs
+from batvit.measure.speed import Comparison, Timing
+from batvit.storage.run_folder import claimed
+from batvit.tune.cost_model import Sample, counted
+from batvit.tune.finalists import Measured
+from batvit.tune.objective import TuningSet
+from batvit.tune.space import Candidate, varied
+from batvit.tune.trials import FIRST_TRIALS, JOURNAL, finished, studies
 
 NAME = "test_vit"
 
@@ -66,9 +67,13 @@ def slower(monkeypatch, fitted):
         return Comparison(*timings, *macs, 1, rounds, (1.0, 1.0), None)
 
     def timed(dense, configs, images, *, rounds=7, part=0):
-        return [Sample(each, share(dense, reduced_copy(dense, each)), part) for each in configs] if part else list(fitted)
+        return (
+            [Sample(each, share(dense, reduced_copy(dense, each)), part) for each in configs]
+            if part
+            else list(fitted)
+        )
 
-    monkeypatch.setattr("batvit.cli.tune.compare", compare)
+    monkeypatch.setattr("batvit.cli.tune.benchmark", compare)
     monkeypatch.setattr("batvit.cli.tune.timed", timed)
     # three parts, however few the trials are
     monkeypatch.setattr("batvit.cli.tune.FIRST_TRIALS", 1)
@@ -85,33 +90,43 @@ def tune(given, output, *arguments):
 
 
 @pytest.mark.parametrize(("keep_rate", "wins"), [(1.0, True), (0.01, False)])
-def test_a_preset_that_loses_less_is_written_instead(given, tmp_path, monkeypatch, capsys, keep_rate, wins):
+def test_a_preset_that_loses_less_is_written_instead(
+    given, tmp_path, monkeypatch, capsys, keep_rate, wins
+):
     preset = batvit.BATConfig.preset("paper", keep_rate=keep_rate, blocks=(0,))
 
     def beside(dense, final, measure, *, timed):
-        return "MACs", Settled(preset, measure(preset), 0.7), []
+        return "MACs", Measured(preset, measure(preset), 0.7), []
 
     monkeypatch.setattr("batvit.cli.tune.preset_beside", beside)
     out = tmp_path / "out"
     assert tune(given, out, "--target-macs", "0.7", "--trials", 3) == 0
-    found, result = batvit.BATConfig.load(out / "config.json"), json.loads((out / "result.json").read_text())
+    found, result = (
+        batvit.BATConfig.load(out / "config.json"),
+        json.loads((out / "result.json").read_text()),
+    )
     assert found == (preset if wins else batvit.BATConfig.from_dict(result["tuned"]["config"]))
     assert ("the preset is written" in capsys.readouterr().out.replace("\n", " ")) == wins
 
 
 @pytest.mark.parametrize(("share", "wins"), [(0.76, True), (0.9, False)])
-def test_a_preset_that_takes_more_time_than_asked_for_is_not_written(given, tmp_path, slower, monkeypatch, capsys, share, wins):
+def test_a_preset_that_takes_more_time_than_asked_for_is_not_written(
+    given, tmp_path, slower, monkeypatch, capsys, share, wins
+):
     # it changes nothing, so it loses nothing
     preset = batvit.BATConfig.preset("paper", keep_rate=1.0, blocks=(0,))
 
     def beside(dense, final, measure, *, timed):
         taken = replace(final.measured, reduced=replace(final.measured.reduced, step_time=share))
-        return "MACs", Settled(preset, taken, share), []
+        return "MACs", Measured(preset, taken, share), []
 
     monkeypatch.setattr("batvit.cli.tune.preset_beside", beside)
     out = tmp_path / "out"
     assert tune(given, out, "--target-speedup", "1.333", "--trials", 3) == 0
-    found, result = batvit.BATConfig.load(out / "config.json"), json.loads((out / "result.json").read_text())
+    found, result = (
+        batvit.BATConfig.load(out / "config.json"),
+        json.loads((out / "result.json").read_text()),
+    )
     assert found == (preset if wins else batvit.BATConfig.from_dict(result["tuned"]["config"]))
     told = capsys.readouterr().out.replace("\n", " ")
     assert ("the preset is written" in told) == wins
@@ -123,7 +138,10 @@ def test_a_folder_that_another_writes_into_is_left_alone(given, tmp_path, capsys
     out = tmp_path / "out"
     with claimed(out):
         assert tune(given, out, "--target-macs", "0.7", "--trials", 1) == 2
-    assert "another run is writing into it; wait for it, or name another folder" in capsys.readouterr().err
+    assert (
+        "another run is writing into it; wait for it, or name another folder"
+        in capsys.readouterr().err
+    )
     assert [path.name for path in out.iterdir()] == [".lock"]
 
 
@@ -141,16 +159,20 @@ def test_tune_writes_a_configuration_that_every_command_takes(given, tmp_path, m
     assert result["preset_at_same"] == "MACs"
     assert result["preset"]["gmacs"] == pytest.approx(result["tuned"]["gmacs"], rel=0.2)
     difference = result["difference"]["loss"]
-    assert difference["mean"] == pytest.approx(result["tuned"]["loss"] - result["preset"]["loss"], abs=1e-6)
+    assert difference["mean"] == pytest.approx(
+        result["tuned"]["loss"] - result["preset"]["loss"], abs=1e-6
+    )
     assert difference["low"] <= difference["mean"] <= difference["high"]
-    assert result["held_apart"] == 6
+    assert result["held_out"] == 6
     with (out / "front.csv").open(newline="") as file:
-        front = [batvit.BATConfig.from_dict(json.loads(row["config"])) for row in csv.DictReader(file)]
+        front = [
+            batvit.BATConfig.from_dict(json.loads(row["config"])) for row in csv.DictReader(file)
+        ]
     assert len(front) > 1
     printed = capsys.readouterr().out
     assert "the target is held: asked 0." in printed
     assert "preset, equal MACs" in printed
-    assert "on 6 pictures held apart tuned is " in printed
+    assert "on 6 pictures held out tuned is " in printed
     assert " the preset at equal MACs: loss " in printed
 
 
@@ -161,7 +183,7 @@ def test_tune_goes_on_with_the_same_and_nothing_else(given, tmp_path, monkeypatc
     assert "already holds a search; go on with it by --resume" in capsys.readouterr().err
     assert tune(given, out, "--target-macs", "0.7", "--trials", 2, "--resume") == 0
     # nothing is decoded, or shown to the dense model, before
-    monkeypatch.setattr(Calibration, "of", None)
+    monkeypatch.setattr(TuningSet, "of", None)
     assert tune(given, out, "--target-macs", "0.6", "--trials", 2, "--resume") == 2
     assert "begun with target_macs = 0.7, and cannot go on with 0.6" in capsys.readouterr().err
     monkeypatch.setattr("batvit.cli.tune.git_commit", lambda: "another")
@@ -169,14 +191,16 @@ def test_tune_goes_on_with_the_same_and_nothing_else(given, tmp_path, monkeypatc
     assert ", and cannot go on with another" in capsys.readouterr().err
 
 
-def test_tune_goes_on_with_the_same_weights_and_pictures_alone(given, tmp_path, monkeypatch, alone, capsys):
+def test_tune_goes_on_with_the_same_weights_and_pictures_alone(
+    given, tmp_path, monkeypatch, alone, capsys
+):
     weights, data, out = tmp_path / "vit.safetensors", tmp_path / "data", tmp_path / "out"
     shutil.copytree(given[given.index("--data") + 1], data)
     shutil.copy(given[2], weights)
     places = {given[2]: weights, given[given.index("--data") + 1]: data}
     own = [str(places.get(part, part)) for part in given]
     assert tune(own, out, "--target-macs", "0.7", "--trials", 1) == 0
-    monkeypatch.setattr(Calibration, "of", None)
+    monkeypatch.setattr(TuningSet, "of", None)
     times = {path: path.stat().st_mtime_ns for path in data.rglob("*.png")}
     for path in times:
         os.utime(path, ns=(0, 0))
@@ -198,7 +222,10 @@ def test_a_picture_that_is_cut_short_can_be_skipped_afterwards(given, tmp_path, 
     mine = [*given[:place], str(data), *given[place + 1 :]]
     assert tune(mine, out, "--target-macs", "0.7", "--trials", 1) == 2
     assert f"{path.name}: cannot be read as a picture" in capsys.readouterr().err
-    assert tune(mine, out, "--target-macs", "0.7", "--trials", 1, "--skip-unreadable", "--held-apart", 3) == 0
+    assert (
+        tune(mine, out, "--target-macs", "0.7", "--trials", 1, "--skip-unreadable", "--held-out", 3)
+        == 0
+    )
     assert (out / "config.json").is_file()
 
 
@@ -210,13 +237,19 @@ def test_pictures_without_labels_may_lie_anywhere(given, tmp_path, alone, capsys
     (tmp_path / "runs").mkdir()
     assert tune(flat, tmp_path / "runs" / "out", "--target-macs", "0.7", "--trials", 1) == 0
     capsys.readouterr()
-    assert tune(flat, tmp_path / "runs" / "labels", "--target-macs", "0.7", "--trials", 1, "--labels") == 2
-    assert "lies beside the class folders; put each picture into the folder of its class" in capsys.readouterr().err
+    assert (
+        tune(flat, tmp_path / "runs" / "labels", "--target-macs", "0.7", "--trials", 1, "--labels")
+        == 2
+    )
+    assert (
+        "lies beside the class folders; put each picture into the folder of its class"
+        in capsys.readouterr().err
+    )
 
 
 def test_tune_without_a_preset_that_goes_so_low_says_so(given, tmp_path, monkeypatch, capsys):
-    early = Shape(1, 0, 5, 1.0, 0.5, 0.1, 2, "tokens", "size", True)
-    monkeypatch.setattr(Shape, "suggest", lambda trial, depth: early)
+    early = Candidate(1, 0, 5, 1.0, 0.5, 0.1, 2, "tokens", "size", True)
+    monkeypatch.setattr(Candidate, "suggest", lambda trial, depth: early)
     out = tmp_path / "out"
     assert tune(given, out, "--target-macs", "0.33", "--trials", 1) == 0
     result = json.loads((out / "result.json").read_text())
@@ -227,7 +260,9 @@ def test_tune_without_a_preset_that_goes_so_low_says_so(given, tmp_path, monkeyp
     assert "preset, equal" not in printed
 
 
-def test_tune_for_a_speed_corrects_the_time_by_what_it_measures(given, tmp_path, slower, monkeypatch, capsys):
+def test_tune_for_a_speed_corrects_the_time_by_what_it_measures(
+    given, tmp_path, slower, monkeypatch, capsys
+):
     # so few trials are one part
     monkeypatch.setattr("batvit.cli.tune.FIRST_TRIALS", FIRST_TRIALS)
     out = tmp_path / "out"
@@ -243,7 +278,9 @@ def test_tune_for_a_speed_corrects_the_time_by_what_it_measures(given, tmp_path,
     assert " % of the measured one; 4." in printed
 
 
-def test_tune_for_a_speed_knows_the_time_better_from_part_to_part(given, tmp_path, slower, monkeypatch, capsys):
+def test_tune_for_a_speed_knows_the_time_better_from_part_to_part(
+    given, tmp_path, slower, monkeypatch, capsys
+):
     out = tmp_path / "out"
     assert tune(given, out, "--target-speedup", "1.3", "--trials", 3) == 0
     kept = (out / "time.json").read_bytes()
@@ -256,7 +293,9 @@ def test_tune_for_a_speed_knows_the_time_better_from_part_to_part(given, tmp_pat
     assert abs(result["time_error"]) < 0.02
     assert result["tuned"]["speedup"] == pytest.approx(1.3, rel=0.03)
     assert result["preset_at_same"] == "time"
-    assert batvit.BATConfig.load(out / "config.json") == batvit.BATConfig.from_dict(result["config"])
+    assert batvit.BATConfig.load(out / "config.json") == batvit.BATConfig.from_dict(
+        result["config"]
+    )
     printed = capsys.readouterr().out
     assert "the target is held: asked 1.30, measured 1." in printed
     # nothing is timed again
@@ -277,7 +316,7 @@ def test_a_time_is_not_taken_to_another_machine(given, tmp_path, slower, alone, 
 def test_tune_within_a_drop_says_whether_it_holds(given, tmp_path, slower, alone, capsys):
     out = tmp_path / "out"
     assert tune(given, out, "--labels", "--max-drop", "100", "--trials", 3) == 0
-    assert "the limit holds on the pictures held apart: lost " in capsys.readouterr().out
+    assert "the limit holds on the pictures held out: lost " in capsys.readouterr().out
     assert json.loads((out / "result.json").read_text())["tuned"]["drop"] <= 100
 
 
@@ -326,7 +365,9 @@ def test_an_interrupt_in_the_second_part_loses_nothing(given, tmp_path, slower, 
     assert {sample["part"] for sample in json.loads((out / "time.json").read_text())} == {0, 1, 2}
 
 
-def test_an_interrupt_before_anything_is_tried_leaves_nothing_to_go_on_with(given, tmp_path, slower, alone, monkeypatch):
+def test_an_interrupt_before_anything_is_tried_leaves_nothing_to_go_on_with(
+    given, tmp_path, slower, alone, monkeypatch
+):
     out = tmp_path / "out"
     with monkeypatch.context() as patched:
         interrupt(patched, "cli.tune.timed", 0)
@@ -334,7 +375,9 @@ def test_an_interrupt_before_anything_is_tried_leaves_nothing_to_go_on_with(give
     assert tune(given, out, "--target-speedup", "1.3", "--trials", 1) == 0
 
 
-def test_times_without_their_journal_are_taken_again_for_a_new_search(given, tmp_path, slower, alone, capsys):
+def test_times_without_their_journal_are_taken_again_for_a_new_search(
+    given, tmp_path, slower, alone, capsys
+):
     out = tmp_path / "out"
     assert tune(given, out, "--target-speedup", "1.3", "--trials", 3) == 0
     (out / JOURNAL).unlink()
@@ -356,7 +399,8 @@ def test_a_dense_model_that_is_not_finite_is_refused_before_the_search(given, tm
 def test_a_budget_out_of_reach_names_the_nearest_before_the_search(given, tmp_path, capsys):
     assert tune(given, tmp_path / "out", "--target-macs", "0.01") == 2
     assert (
-        "no configuration goes down to 0.01 of the dense model's cost; the nearest that can be had" in capsys.readouterr().err
+        "no configuration goes down to 0.01 of the dense model's cost; the nearest that can be had"
+        in capsys.readouterr().err
     )
 
 
@@ -368,7 +412,10 @@ def test_a_budget_out_of_reach_names_the_nearest_before_the_search(given, tmp_pa
         (("--max-drop", "0.5"), "--max-drop is about accuracy, and needs labels; add --labels"),
         (("--target-macs", "100G"), "--target-macs must be below the 0."),
         (("--target-macs", "0.5", "--minutes", "0"), "--minutes must be above 0, got 0.0"),
-        (("--target-macs", "0.5", "--samples", "7"), "has 12 pictures, --samples 7 and --held-apart 7 need 14; lower them"),
+        (
+            ("--target-macs", "0.5", "--samples", "7"),
+            "has 12 pictures, --samples 7 and --held-out 7 need 14; lower them",
+        ),
     ],
 )
 def test_tune_refuses(given, tmp_path, capsys, arguments, reason):

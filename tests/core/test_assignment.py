@@ -16,7 +16,9 @@ def assignments(draw, tokens=None, batch=None, least=-1):
     tokens = draw(st.integers(1, 9)) if tokens is None else tokens
     batch = draw(st.integers(1, 3)) if batch is None else batch
     groups = draw(st.integers(1, tokens))
-    others = st.lists(st.integers(least, groups - 1), min_size=tokens - groups, max_size=tokens - groups)
+    others = st.lists(
+        st.integers(least, groups - 1), min_size=tokens - groups, max_size=tokens - groups
+    )
     rows = [draw(st.permutations([*range(groups), *draw(others)])) for _ in range(batch)]
     return Assignment.from_index(torch.tensor(rows), groups)
 
@@ -136,7 +138,10 @@ def test_assignments_of_other_batches_are_refused(first, second):
 
 def test_join_by_hand():
     # tokens 3 and 0 become one group; of tokens 1, 2, 4 the first two become the next group and the last one after that
-    top, rest = Assignment.from_index(torch.tensor([0, 0])), Assignment.from_index(torch.tensor([0, 0, 1]))
+    top, rest = (
+        Assignment.from_index(torch.tensor([0, 0])),
+        Assignment.from_index(torch.tensor([0, 0, 1])),
+    )
     joined = Assignment.join(torch.tensor([[3, 0, 1, 2, 4]]), top, rest)
     assert joined.groups == 3
     assert joined.index.tolist() == [[0, 1, 1, 0, 2]]
@@ -146,7 +151,12 @@ def test_join_by_hand():
 def test_join_keeps_each_part(data):
     first = data.draw(assignments(least=0))
     second = data.draw(assignments(batch=first.batch, least=0))
-    order = torch.tensor([data.draw(st.permutations(range(first.tokens + second.tokens))) for _ in range(first.batch)])
+    order = torch.tensor(
+        [
+            data.draw(st.permutations(range(first.tokens + second.tokens)))
+            for _ in range(first.batch)
+        ]
+    )
     left, right = order.split([first.tokens, second.tokens], dim=1)
     joined = Assignment.join(order, first, second)
     assert joined.groups == first.groups + second.groups
@@ -156,10 +166,19 @@ def test_join_keeps_each_part(data):
 
 
 def test_whether_tokens_may_be_pruned_is_known_without_the_data():
-    total, pruned = Assignment.from_index(torch.tensor([0, 1, 1])), Assignment.from_index(torch.tensor([0, -1, 1]))
+    total, pruned = (
+        Assignment.from_index(torch.tensor([0, 1, 1])),
+        Assignment.from_index(torch.tensor([0, -1, 1])),
+    )
     assert (total.drops, pruned.drops, Assignment.identity(1, 2).drops) == (False, True, False)
-    swap, drop = Assignment.from_index(torch.tensor([1, 0])), Assignment.from_index(torch.tensor([0, -1]))
-    assert [[a.then(b).drops for b in (swap, drop)] for a in (total, pruned)] == [[False, True], [True, True]]
+    swap, drop = (
+        Assignment.from_index(torch.tensor([1, 0])),
+        Assignment.from_index(torch.tensor([0, -1])),
+    )
+    assert [[a.then(b).drops for b in (swap, drop)] for a in (total, pruned)] == [
+        [False, True],
+        [True, True],
+    ]
     assert total.then(swap).index.tolist() == [[1, 0, 0]]
     assert total.then(drop).index.tolist() == [[0, -1, -1]]
     assert pruned.then(swap).index.tolist() == [[1, -1, 0]]

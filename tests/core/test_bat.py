@@ -5,10 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batvit.config import BATConfig, Counts
+from batvit.config.config import BATConfig
 from batvit.core import Assignment, assign, cluster, decouple, match, merge
 from batvit.core.decouple import take
 from batvit.plans import PLANS, Evidence
+from batvit.plans.plan import Counts
 
 
 @st.composite
@@ -32,7 +33,9 @@ def random_tokens(seed, tokens, batch=2):
 def test_assign_by_hand():
     # by importance: tokens 0, 2, 3 are attentive, tokens 5, 4, 1 are not
     importance = torch.tensor([[0.3, 0.02, 0.25, 0.2, 0.03, 0.1]])
-    features = torch.tensor([[[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 2.0], [0.0, 1.0], [0.0, 0.0]]])
+    features = torch.tensor(
+        [[[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 2.0], [0.0, 1.0], [0.0, 0.0]]]
+    )
     # match: 0 and 3 choose, 2 is chosen; the cosine of 3 and 2 is 1, of 0 and 2 it is 0. Groups: 2 and 3 | 0.
     # cluster: squared distances 5-4: 1, 5-1: 4, 4-1: 5; rho = exp(-mean / 2) of 5, 4, 1: 0.435, 0.368, 0.223;
     # delta: 2, 1, 2; the centres are 5 (0.869) and 1 (0.446), and 4 joins 5. Groups: 5 and 4 | 1.
@@ -50,7 +53,10 @@ def test_equal_importance_chooses_no_centre_and_none_is_no_hindrance(power, case
     tokens, fields = case
     features, _ = random_tokens(seed, tokens)
     one, none = torch.ones(2, tokens), torch.zeros(2, tokens)
-    assert torch.equal(assign(features, one, **fields, importance_power=power).index, assign(features, one, **fields).index)
+    assert torch.equal(
+        assign(features, one, **fields, importance_power=power).index,
+        assign(features, one, **fields).index,
+    )
     found = assign(features, none, **fields, importance_power=power)
     assert found.is_total
     assert found.is_onto
@@ -62,7 +68,10 @@ def test_groups_are_attentive_less_pairs_plus_centres(matching, case, seed, neig
     tokens, fields = case
     features, importance = random_tokens(seed, tokens)
     a = assign(features, importance, **fields, matching=matching, neighbours=neighbours)
-    assert (a.tokens, a.groups) == (tokens, fields["attentive"] - fields["pairs"] + fields["centres"])
+    assert (a.tokens, a.groups) == (
+        tokens,
+        fields["attentive"] - fields["pairs"] + fields["centres"],
+    )
     assert a.is_total
     assert a.is_onto
     # the attentive groups come first, then the clusters
@@ -92,12 +101,17 @@ def test_padding_changes_no_group_of_the_others():
     expected = assign(features, importance, **fields).index
     real = torch.ones(features.shape[0], 16, dtype=torch.bool)
     real[:, [0, 5, 6, 15]] = False
-    padded = torch.zeros(*real.shape, features.shape[-1]).masked_scatter(real.unsqueeze(-1), features)
+    padded = torch.zeros(*real.shape, features.shape[-1]).masked_scatter(
+        real.unsqueeze(-1), features
+    )
     weighed = torch.zeros(real.shape).masked_scatter(real, importance)
     assert torch.equal(assign(padded, weighed, **fields, real=real).index[real], expected.flatten())
     evidence = Evidence(padded, weighed, real.float(), depth=1, padded=True)
     config = BATConfig(tokens=(6,), blocks=(0,), neighbours=2)
-    assert torch.equal(PLANS["bat"].decide(evidence, Counts(0, 16, 4, 1, 3, 6), config).index[real], expected.flatten())
+    assert torch.equal(
+        PLANS["bat"].decide(evidence, Counts(0, 16, 4, 1, 3, 6), config).index[real],
+        expected.flatten(),
+    )
 
 
 def test_assign_joins_match_and_cluster():
@@ -105,7 +119,9 @@ def test_assign_joins_match_and_cluster():
     order = decouple(importance)
     top, rest = take(features, order[:, :7]), take(features, order[:, 7:])
     parts = match(top, 3, method="greedy"), cluster(rest, 2, neighbours=3)
-    found = assign(features, importance, attentive=7, pairs=3, centres=2, matching="greedy", neighbours=3)
+    found = assign(
+        features, importance, attentive=7, pairs=3, centres=2, matching="greedy", neighbours=3
+    )
     assert torch.equal(found.index, Assignment.join(order, *parts).index)
 
 
@@ -148,6 +164,8 @@ def test_tokens_that_are_all_alike_are_not_lost(case):
 @pytest.mark.parametrize("matching", ["bipartite", "greedy"])
 def test_shapes_are_known_without_the_data(matching):
     features, importance = torch.empty(2, 20, 8, device="meta"), torch.empty(2, 20, device="meta")
-    a = assign(features, importance, attentive=9, pairs=3, centres=4, matching=matching, neighbours=5)
+    a = assign(
+        features, importance, attentive=9, pairs=3, centres=4, matching=matching, neighbours=5
+    )
     assert (a.batch, a.tokens, a.groups) == (2, 20, 10)
     assert merge(features, a, importance).shape == (2, 10, 8)

@@ -28,18 +28,25 @@ def partition(labels):
 def test_density_by_hand():
     # exp(-mean / 1): 0.602, 0.661, 0.751, 0.626, 0.497
     rho = log_density(squared_distances(LINE), width=1, neighbours=None).exp()
-    torch.testing.assert_close(rho, torch.tensor([[exp(-s / 5) for s in (2.54, 2.07, 1.43, 2.34, 3.50)]]))
+    torch.testing.assert_close(
+        rho, torch.tensor([[exp(-s / 5) for s in (2.54, 2.07, 1.43, 2.34, 3.50)]])
+    )
 
 
 def test_density_over_the_nearest_two_by_hand():
     # the token itself is the nearest, at 0; the next lies 0.1, 0.1, 0.2, 0.2, 0.2 away
     rho = log_density(squared_distances(LINE), width=1, neighbours=2).exp()
-    torch.testing.assert_close(rho, torch.tensor([[exp(-d * d / 2) for d in (0.1, 0.1, 0.2, 0.2, 0.2)]]))
+    torch.testing.assert_close(
+        rho, torch.tensor([[exp(-d * d / 2) for d in (0.1, 0.1, 0.2, 0.2, 0.2)]])
+    )
 
 
 def test_density_takes_the_width_out():
     squared = squared_distances(LINE)
-    assert torch.equal(log_density(4 * squared, width=4, neighbours=None), log_density(squared, width=1, neighbours=None))
+    assert torch.equal(
+        log_density(4 * squared, width=4, neighbours=None),
+        log_density(squared, width=1, neighbours=None),
+    )
 
 
 def test_separation_by_hand():
@@ -60,7 +67,9 @@ def test_of_equally_dense_tokens_the_first_is_denser():
 
 def test_which_of_many_is_denser_does_not_hang_on_the_digits_of_a_distance():
     # bfloat16 has eight
-    delta = separation(torch.ones(1, 300, 300, dtype=torch.bfloat16), torch.arange(300.0).view(1, 300))
+    delta = separation(
+        torch.ones(1, 300, 300, dtype=torch.bfloat16), torch.arange(300.0).view(1, 300)
+    )
     assert (delta[0, :-1] == 1).all()
     assert delta[0, -1] >= HUGE / 2
 
@@ -87,20 +96,28 @@ def test_padding_sways_no_choice(neighbours, seed):
     real = torch.ones(2, 17, dtype=torch.bool)
     real[:, [3, 4, 9, 15, 16]] = False
     padded = torch.zeros(2, 17, 4).masked_scatter(real.unsqueeze(-1), x)
-    assert torch.equal(cluster(padded, 4, neighbours=neighbours, real=real).index[real], expected.flatten())
-    assert not torch.equal(cluster(padded, 4, neighbours=neighbours).index[real], expected.flatten())
+    assert torch.equal(
+        cluster(padded, 4, neighbours=neighbours, real=real).index[real], expected.flatten()
+    )
+    assert not torch.equal(
+        cluster(padded, 4, neighbours=neighbours).index[real], expected.flatten()
+    )
 
 
 def test_padding_does_not_round_the_distances_of_others():
     x = (random_tokens(0, 12) + 50).bfloat16()
     real = (torch.arange(60) < 12).unsqueeze(0)
     padded = torch.cat([x, torch.zeros(1, 48, 4, dtype=torch.bfloat16)], dim=1)
-    torch.testing.assert_close(squared_distances(padded, real)[:, :12, :12], squared_distances(x), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(
+        squared_distances(padded, real)[:, :12, :12], squared_distances(x), rtol=0.05, atol=0.05
+    )
 
 
 def test_padding_is_a_cluster_where_nothing_else_is_left():
     real = torch.tensor([[True, False, False]])
-    assert cluster(torch.tensor([[[1.0], [0.0], [0.0]]]), 2, neighbours=2, real=real).index[0].tolist() == [0, 1, 0]
+    assert cluster(torch.tensor([[[1.0], [0.0], [0.0]]]), 2, neighbours=2, real=real).index[
+        0
+    ].tolist() == [0, 1, 0]
 
 
 def scores_as_published(x, neighbours):
@@ -133,7 +150,9 @@ def test_the_centres_are_those_of_the_published_definition(neighbours, seed, cen
 def test_the_density_over_two_is_a_minimum_also_where_tokens_coincide(tokens, data):
     # few places, so that tokens coincide, and several are nearest
     point = st.tuples(st.integers(-2, 2), st.integers(-2, 2))
-    found = data.draw(st.lists(st.lists(point, min_size=tokens, max_size=tokens), min_size=1, max_size=3))
+    found = data.draw(
+        st.lists(st.lists(point, min_size=tokens, max_size=tokens), min_size=1, max_size=3)
+    )
     squared = squared_distances(torch.tensor(found, dtype=torch.float32))
     before = squared.clone()
     expected = -squared.topk(2, largest=False).values.mean(dim=-1) / 3
@@ -154,8 +173,14 @@ def test_cluster_by_hand():
 @st.composite
 def points(draw):
     """A few points of a coarse grid, so that many coincide; and how many centres, and neighbours."""
-    found = draw(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=1, max_size=9))
-    return [(x / 2, y / 2) for x, y in found], draw(st.integers(1, len(found))), draw(st.none() | st.integers(1, 9))
+    found = draw(
+        st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=1, max_size=9)
+    )
+    return (
+        [(x / 2, y / 2) for x, y in found],
+        draw(st.integers(1, len(found))),
+        draw(st.none() | st.integers(1, 9)),
+    )
 
 
 def score_by_loops(points, neighbours):
@@ -216,12 +241,19 @@ def test_ties_go_to_the_lower_index():
     assert cluster(square, 2).index.tolist() == [[0, 1, 0, 0]]
 
 
-@given(st.integers(0, 2**32), st.permutations(range(10)), st.integers(1, 10), st.none() | st.integers(3, 10))
+@given(
+    st.integers(0, 2**32),
+    st.permutations(range(10)),
+    st.integers(1, 10),
+    st.none() | st.integers(3, 10),
+)
 def test_clusters_do_not_depend_on_the_order(seed, order, centres, neighbours):
     # over two neighbours, itself and another, tokens that are nearest to each other would tie
     x = random_tokens(seed, 10)
     straight = cluster(x, centres, neighbours=neighbours).index[0, order].tolist()
-    assert partition(cluster(x[:, order], centres, neighbours=neighbours).index[0].tolist()) == partition(straight)
+    assert partition(
+        cluster(x[:, order], centres, neighbours=neighbours).index[0].tolist()
+    ) == partition(straight)
 
 
 @pytest.mark.parametrize("neighbours", [None, 2, 3])
@@ -229,7 +261,10 @@ def test_float16_is_measured_in_float32(neighbours):
     # the products of tokens as long as these overflow float16
     x = (1000 * random_tokens(0, 12)).half()
     assert torch.equal(squared_distances(x), squared_distances(x.float()))
-    assert torch.equal(cluster(x, 4, neighbours=neighbours).index, cluster(x.float(), 4, neighbours=neighbours).index)
+    assert torch.equal(
+        cluster(x, 4, neighbours=neighbours).index,
+        cluster(x.float(), 4, neighbours=neighbours).index,
+    )
 
 
 def test_bfloat16_is_measured_up_to_the_rounding_of_a_product():
@@ -245,15 +280,24 @@ def test_bfloat16_is_measured_up_to_the_rounding_of_a_product():
 @pytest.mark.parametrize("offset", [0, 10, 100])
 def test_what_all_tokens_have_in_common_does_not_sway_a_distance_in_bfloat16(offset):
     # every image has an offset of its own, many times as long as its tokens are far apart
-    x = (random_tokens(0, 30, batch=3, channels=64) + offset * random_tokens(1, 1, batch=3, channels=64)).bfloat16()
-    expected = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist").square().float()
+    x = (
+        random_tokens(0, 30, batch=3, channels=64)
+        + offset * random_tokens(1, 1, batch=3, channels=64)
+    ).bfloat16()
+    expected = (
+        torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist")
+        .square()
+        .float()
+    )
     found = squared_distances(x)
     assert (found - expected).abs().max() <= expected.max() / 128
     assert torch.equal(found, found.transpose(1, 2))
 
 
 def test_bfloat16_tokens_that_are_alike_stay_so():
-    assert cluster(torch.full((1, 6, 2), 300.7).bfloat16(), 3).index.tolist() == [[0, 1, 2, 0, 0, 0]]
+    assert cluster(torch.full((1, 6, 2), 300.7).bfloat16(), 3).index.tolist() == [
+        [0, 1, 2, 0, 0, 0]
+    ]
 
 
 def test_autocast_does_not_change_a_distance():

@@ -41,8 +41,12 @@ def test_a_token_of_size_five_gets_the_attention_of_five():
 
 def test_received_importance_by_hand():
     # the class token pays 2/6 and 3/6; the two image tokens, whose queries are 0, pay a third to each
-    found = received_importance(column([1.0, 0, 0]), column([0, log(2), log(3)]), prefix=1, scale=1.0)
-    torch.testing.assert_close(found, torch.tensor([[(1 / 3 + 1 / 3 + 1 / 3) / 3, (1 / 2 + 1 / 3 + 1 / 3) / 3]]))
+    found = received_importance(
+        column([1.0, 0, 0]), column([0, log(2), log(3)]), prefix=1, scale=1.0
+    )
+    torch.testing.assert_close(
+        found, torch.tensor([[(1 / 3 + 1 / 3 + 1 / 3) / 3, (1 / 2 + 1 / 3 + 1 / 3) / 3]])
+    )
 
 
 @given(st.integers(0, 2**32), st.integers(0, 4))
@@ -64,7 +68,9 @@ def test_importance_of_half_precision_is_float32(measure, dtype):
     queries, keys = random_heads(0, dtype)
     found = measure(queries, keys, prefix=2, scale=0.5)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, measure(queries.float(), keys.float(), prefix=2, scale=0.5), rtol=0.02, atol=0.002)
+    torch.testing.assert_close(
+        found, measure(queries.float(), keys.float(), prefix=2, scale=0.5), rtol=0.02, atol=0.002
+    )
 
 
 def test_decouple_by_hand():

@@ -19,7 +19,9 @@ def test_diversity_by_hand():
     x = torch.tensor([[[0.0, 0.0], [2.0, 0.0], [1.0, 3.0]]])
     torch.testing.assert_close(diversity(x), torch.tensor([8**0.5]))
     # counting the last twice, the mean is (1, 1.5); squares 3.25 + 3.25 + 2 * 2.25
-    torch.testing.assert_close(diversity(x, torch.tensor([[1.0, 1.0, 2.0]])), torch.tensor([11**0.5]))
+    torch.testing.assert_close(
+        diversity(x, torch.tensor([[1.0, 1.0, 2.0]])), torch.tensor([11**0.5])
+    )
 
 
 @given(SEEDS)

@@ -63,7 +63,9 @@ def bipartite_by_loops(tokens, pairs):
     unit = normalize(tokens, dim=-1)
     wishes = []
     for i in range(0, len(unit), 2):
-        similarity, partner = max(((float(unit[i] @ unit[j]), -j) for j in range(1, len(unit), 2)), default=(0.0, 0))
+        similarity, partner = max(
+            ((float(unit[i] @ unit[j]), -j) for j in range(1, len(unit), 2)), default=(0.0, 0)
+        )
         wishes.append((similarity, -i, -partner))
     joined = {-i: j for _, i, j in sorted(wishes, reverse=True)[:pairs]}
     return [joined.get(i, i) for i in range(len(unit))]
@@ -84,7 +86,9 @@ def partition(labels):
     return [[a == b for a in labels] for b in labels]
 
 
-@pytest.mark.parametrize(("method", "by_loops"), [("bipartite", bipartite_by_loops), ("greedy", greedy_by_loops)])
+@pytest.mark.parametrize(
+    ("method", "by_loops"), [("bipartite", bipartite_by_loops), ("greedy", greedy_by_loops)]
+)
 @given(sizes(), st.integers(0, 2**32))
 def test_match_is_what_loops_find(method, by_loops, size, seed):
     tokens, pairs = size
@@ -115,7 +119,9 @@ def test_groups_are_tokens_less_pairs_and_none_is_empty(method, size, data):
 def test_greedy_does_not_depend_on_the_order(seed, order):
     x = random_tokens(seed, 9)
     straight = match(x, 3, method="greedy").index[0, order].tolist()
-    assert partition(match(x[:, order], 3, method="greedy").index[0].tolist()) == partition(straight)
+    assert partition(match(x[:, order], 3, method="greedy").index[0].tolist()) == partition(
+        straight
+    )
 
 
 def test_equal_similarity_goes_to_the_lower_index():

@@ -20,7 +20,10 @@ SEEDS = st.integers(0, 2**32)
 def random_case(seed, pruned=True):
     """Two images of 8 tokens in 3 groups, features (2, 8, 5), and weights, some of them zero."""
     draw = torch.Generator().manual_seed(seed)
-    rows = [torch.cat([torch.arange(3), torch.randint(-1 if pruned else 0, 3, (5,), generator=draw)]) for _ in range(2)]
+    rows = [
+        torch.cat([torch.arange(3), torch.randint(-1 if pruned else 0, 3, (5,), generator=draw)])
+        for _ in range(2)
+    ]
     index = torch.stack([row[torch.randperm(8, generator=draw)] for row in rows])
     weight = torch.rand(2, 8, generator=draw) * torch.randint(0, 2, (2, 8), generator=draw)
     return torch.randn(2, 8, 5, generator=draw), Assignment.from_index(index, 3), weight
@@ -68,7 +71,9 @@ def test_sum_by_group_by_hand():
 @given(SEEDS)
 def test_sum_by_group_is_a_product_with_the_membership(seed):
     x, a, weight = random_case(seed)
-    torch.testing.assert_close(sum_by_group(x, a).double(), membership(a) @ x.double(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        sum_by_group(x, a).double(), membership(a) @ x.double(), rtol=1e-5, atol=1e-5
+    )
     expected = (membership(a) @ weight.double().unsqueeze(2)).squeeze(2)
     torch.testing.assert_close(sum_by_group(weight, a).double(), expected, rtol=1e-5, atol=1e-5)
 
@@ -76,9 +81,13 @@ def test_sum_by_group_is_a_product_with_the_membership(seed):
 @given(SEEDS)
 def test_merge_is_a_product_with_a_matrix(seed):
     x, a, weight = random_case(seed)
-    torch.testing.assert_close(merge(x, a, weight).double(), merge_by_matrix(x, a, weight), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        merge(x, a, weight).double(), merge_by_matrix(x, a, weight), rtol=1e-5, atol=1e-5
+    )
     equal = torch.ones_like(weight)
-    torch.testing.assert_close(merge(x, a).double(), merge_by_matrix(x, a, equal), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        merge(x, a).double(), merge_by_matrix(x, a, equal), rtol=1e-5, atol=1e-5
+    )
 
 
 @given(SEEDS)
@@ -108,7 +117,10 @@ def test_gradients_are_finite_without_any_weight(dtype, seed):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@given(SEEDS, st.lists(st.sampled_from([0.0, 1e-45, 1e-38, 6e-8, 1e-3, 1.0, 6e4]), min_size=16, max_size=16))
+@given(
+    SEEDS,
+    st.lists(st.sampled_from([0.0, 1e-45, 1e-38, 6e-8, 1e-3, 1.0, 6e4]), min_size=16, max_size=16),
+)
 def test_a_group_lies_within_its_members(dtype, seed, weights):
     x, a, _ = random_case(seed)
     x = x.to(dtype)
@@ -189,9 +201,13 @@ def test_kept_lengths_have_no_other_direction_and_give_gradients(dtype, seed):
     mean, found = merge(x, a, weight), merge(x, a, weight, keep_norm=True)
     assert found.dtype == dtype
     cosine = torch.nn.functional.cosine_similarity(mean.float(), found.float(), dim=2)
-    torch.testing.assert_close(cosine, torch.ones_like(cosine), rtol=0, atol=0.02 if dtype == torch.bfloat16 else 1e-3)
+    torch.testing.assert_close(
+        cosine, torch.ones_like(cosine), rtol=0, atol=0.02 if dtype == torch.bfloat16 else 1e-3
+    )
     wanted = merge(x.float().norm(dim=2, keepdim=True), a, weight)
-    torch.testing.assert_close(found.float().norm(dim=2, keepdim=True), wanted, rtol=0.02, atol=0.01)
+    torch.testing.assert_close(
+        found.float().norm(dim=2, keepdim=True), wanted, rtol=0.02, atol=0.01
+    )
     (gradient,) = torch.autograd.grad(found.float().sum(), x)
     assert bool(gradient.isfinite().all())
 
@@ -208,7 +224,9 @@ def test_sizes_add_up_to_the_tokens(seed):
 def test_weighted_mass_is_conserved(seed):
     x, a, weight = random_case(seed, pruned=False)
     mass = sum_by_group(weight, a).unsqueeze(-1) * merge(x, a, weight)
-    torch.testing.assert_close(mass.sum(dim=1), (weight.unsqueeze(-1) * x).sum(dim=1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        mass.sum(dim=1), (weight.unsqueeze(-1) * x).sum(dim=1), rtol=1e-4, atol=1e-5
+    )
 
 
 @given(SEEDS)
@@ -245,7 +263,9 @@ def test_identity_leaves_the_tokens_as_they_are(dtype, seed):
     assert torch.equal(unmerge(x, alone), x)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device; the sums are a matrix product only there")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no CUDA device; the sums are a matrix product only there"
+)
 @pytest.mark.parametrize("autocast", [False, True], ids=["plain", "autocast"])
 @given(SEEDS)
 def test_on_cuda_the_sums_are_the_same_every_time(autocast, seed):
@@ -256,7 +276,9 @@ def test_on_cuda_the_sums_are_the_same_every_time(autocast, seed):
             found, again = (sum_by_group(values.cuda(), there) for _ in range(2))
         assert torch.equal(found, again)
         torch.testing.assert_close(found.cpu(), sum_by_group(values, a), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(merge(x.cuda(), there, weight.cuda()).cpu(), merge(x, a, weight), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        merge(x.cuda(), there, weight.cuda()).cpu(), merge(x, a, weight), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import batvit
 import batvit.models
-from batvit.macs import count_macs, count_parameters
+from batvit.measure.macs import count_macs, count_parameters
 from batvit.models.lvvit import ConvStem, LVViT
 
 NAMES = ("lvvit_small_patch16_224", "lvvit_medium_patch16_224")
@@ -25,7 +25,11 @@ AFFINE = (
 KEYS = {
     *("cls_token", "pos_embed", "blocks.0.attn.qkv.weight"),
     *(f"{name}.weight" for name in CONVOLUTIONS),
-    *(f"{name}.{part}" for name in NORMS for part in ("running_mean", "running_var", "num_batches_tracked")),
+    *(
+        f"{name}.{part}"
+        for name in NORMS
+        for part in ("running_mean", "running_var", "num_batches_tracked")
+    ),
     *(f"{name}.{part}" for name in AFFINE for part in ("weight", "bias")),
 }
 
@@ -37,7 +41,9 @@ def tiny(name=NAMES[0], **settings):
     model = timm.create_model(name, **(sizes | settings))
     for key, value in model.state_dict().items():
         if "num_batches" not in key:
-            value.copy_(torch.rand_like(value) + 0.5 if value.ndim == 1 else torch.randn_like(value) * 0.2)
+            value.copy_(
+                torch.rand_like(value) + 0.5 if value.ndim == 1 else torch.randn_like(value) * 0.2
+            )
     return model.eval()
 
 
@@ -53,20 +59,31 @@ def by_hand(w, x, depth=2, heads=3):
     """The normed tokens of a model with the weights ``w``, in eval mode."""
 
     def layer_norm(x, name):
-        return functional.layer_norm(x, x.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"], eps=1e-5)
+        return functional.layer_norm(
+            x, x.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"], eps=1e-5
+        )
 
     for i, stride, padding in ((1, 2, 3), (2, 1, 1), (3, 1, 1)):
         x = functional.conv2d(x, w[f"patch_embed.conv{i}.weight"], stride=stride, padding=padding)
-        names = (f"patch_embed.bn{i}.{part}" for part in ("running_mean", "running_var", "weight", "bias"))
+        names = (
+            f"patch_embed.bn{i}.{part}"
+            for part in ("running_mean", "running_var", "weight", "bias")
+        )
         x = functional.batch_norm(x, *(w[name] for name in names)).relu()
-    x = functional.conv2d(x, w["patch_embed.proj.weight"], w["patch_embed.proj.bias"], stride=8).flatten(2).mT
+    x = (
+        functional.conv2d(x, w["patch_embed.proj.weight"], w["patch_embed.proj.bias"], stride=8)
+        .flatten(2)
+        .mT
+    )
     x = torch.cat([w["cls_token"].expand(len(x), -1, -1), x], dim=1) + w["pos_embed"]
     for i in range(depth):
         qkv = layer_norm(x, f"blocks.{i}.norm1") @ w[f"blocks.{i}.attn.qkv.weight"].mT
         q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
         attended = ((q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v).transpose(1, 2).flatten(2)
         x = x + linear(w, attended, f"blocks.{i}.attn.proj") / 2
-        hidden = functional.gelu(linear(w, layer_norm(x, f"blocks.{i}.norm2"), f"blocks.{i}.mlp.fc1"))
+        hidden = functional.gelu(
+            linear(w, layer_norm(x, f"blocks.{i}.norm2"), f"blocks.{i}.mlp.fc1")
+        )
         x = x + linear(w, hidden, f"blocks.{i}.mlp.fc2") / 2
     return layer_norm(x, "norm")
 
@@ -77,7 +94,9 @@ def logits_by_hand(w, tokens):
 
 # the authors' counter (flops_computation.py of zihangJiang/TokenLabeling) has 6.57 G and 12.74 G, softmax, norms and
 # activations included and the heads not; the 16.0 G quoted for the medium model does not follow from it
-@pytest.mark.parametrize(("name", "parameters", "macs"), [(NAMES[0], 26.15e6, 6.6e9), (NAMES[1], 55.83e6, 12.7e9)])
+@pytest.mark.parametrize(
+    ("name", "parameters", "macs"), [(NAMES[0], 26.15e6, 6.6e9), (NAMES[1], 55.83e6, 12.7e9)]
+)
 def test_sizes_are_the_published_ones(name, parameters, macs):
     with torch.device("meta"):
         model = timm.create_model(name)
@@ -103,14 +122,25 @@ def test_timm_knows_the_model_and_that_it_has_no_weights(name, crop):
 def test_a_checkpoint_is_adapted_to_classes_channels_and_size():
     source = tiny().state_dict()
     overlay = {"state_dict": {"state_dict": dict(source)}, "num_classes": 5}
-    sizes = {"embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 3, "in_chans": 1, "img_size": 128}
-    model = timm.create_model(NAMES[0], pretrained=True, pretrained_cfg_overlay=overlay, **sizes).eval()
+    sizes = {
+        "embed_dim": 24,
+        "depth": 2,
+        "num_heads": 3,
+        "num_classes": 3,
+        "in_chans": 1,
+        "img_size": 128,
+    }
+    model = timm.create_model(
+        NAMES[0], pretrained=True, pretrained_cfg_overlay=overlay, **sizes
+    ).eval()
     loaded = model.state_dict()
     changed = {key for key in source if loaded[key].shape != source[key].shape}
     heads = {f"{head}.{part}" for head in ("head", "aux_head") for part in ("weight", "bias")}
     assert changed == heads | {"patch_embed.conv1.weight", "pos_embed"}
     assert all(torch.equal(loaded[key], source[key]) for key in source.keys() - changed)
-    assert torch.allclose(loaded["patch_embed.conv1.weight"], source["patch_embed.conv1.weight"].sum(1, keepdim=True))
+    assert torch.allclose(
+        loaded["patch_embed.conv1.weight"], source["patch_embed.conv1.weight"].sum(1, keepdim=True)
+    )
     assert model(pictures(128, channels=1)).shape == (2, 3)
 
 
@@ -156,7 +186,9 @@ def test_training_returns_one_tensor_unless_tokens_are_labelled():
 
 def test_labelled_tokens_by_hand():
     model, tokens = tiny(token_labeling=True).train(), torch.randn(2, 17, 24)
-    for found, expected in zip(model.forward_head(tokens), logits_by_hand(model.state_dict(), tokens), strict=True):
+    for found, expected in zip(
+        model.forward_head(tokens), logits_by_hand(model.state_dict(), tokens), strict=True
+    ):
         assert torch.allclose(found, expected, atol=1e-5)
 
 
@@ -173,7 +205,8 @@ def test_both_heads_are_replaced():
 
 
 @pytest.mark.parametrize(
-    ("settings", "shape"), [({}, (2, 24)), ({"global_pool": "avg"}, (2, 24)), ({"global_pool": ""}, (2, 17, 24))]
+    ("settings", "shape"),
+    [({}, (2, 24)), ({"global_pool": "avg"}, (2, 24)), ({"global_pool": ""}, (2, 17, 24))],
 )
 def test_features_without_classes(settings, shape):
     assert tiny(num_classes=0, **settings)(pictures()).shape == shape
@@ -223,7 +256,11 @@ def test_checkpointed_gradients_are_the_same():
         assert torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-5), name
 
 
-@pytest.mark.parametrize("twin", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "twin",
+    [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))],
+    ids=["deepcopy", "pickle"],
+)
 def test_copies_compute_the_same(twin):
     model, x = tiny(token_labeling=True), pictures()
     other = twin(model)
@@ -234,7 +271,9 @@ def test_copies_compute_the_same(twin):
 
 def test_pictures_of_another_size():
     model = tiny()
-    with pytest.raises(AssertionError, match=r"Input size \(96, 96\) does not match the model's \(64, 64\)"):
+    with pytest.raises(
+        AssertionError, match=r"Input size \(96, 96\) does not match the model's \(64, 64\)"
+    ):
         model(pictures(96))
     model.set_input_size(96)
     assert model.patch_embed.grid_size == (6, 6)
@@ -244,7 +283,9 @@ def test_pictures_of_another_size():
 def test_pictures_of_any_size():
     model = tiny(dynamic_img_size=True)
     assert model.forward_features(pictures(96)).shape == (2, 37, 24)
-    with pytest.raises(AssertionError, match=r"\(72, 72\) is not divisible by the patch size \(16, 16\)"):
+    with pytest.raises(
+        AssertionError, match=r"\(72, 72\) is not divisible by the patch size \(16, 16\)"
+    ):
         model(pictures(72))
     padded = tiny(dynamic_img_size=True, dynamic_img_pad=True)
     assert torch.equal(padded(pictures(72)), padded(functional.pad(pictures(72), (0, 8, 0, 8))))
@@ -252,6 +293,12 @@ def test_pictures_of_any_size():
 
 def test_a_new_model_starts_as_published():
     model = timm.create_model(NAMES[0], depth=1, num_classes=50)
-    for weight in (model.head.weight, model.aux_head.weight, model.blocks[0].mlp.fc1.weight, model.cls_token, model.pos_embed):
+    for weight in (
+        model.head.weight,
+        model.aux_head.weight,
+        model.blocks[0].mlp.fc1.weight,
+        model.cls_token,
+        model.pos_embed,
+    ):
         assert weight.std().item() == pytest.approx(0.02, rel=0.15)
     assert not model.aux_head.bias.any()

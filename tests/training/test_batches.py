@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import Dataset, TensorDataset
 
+from batvit.data.tar_shards import Stream
 from batvit.training import TrainConfig
-from batvit.training.batches import Batching, Dealt, Part, Stream, Views, deal
+from batvit.training.batches import Batching, BatchSampler, Part, Views, deal
 
 
 class Noise(Dataset):
@@ -29,12 +30,14 @@ def keys(batch):
 
 def dealt(config, part, *, epoch=1, size=20, done=0):
     train = TensorDataset(torch.zeros(size, 3, 4, 4), torch.zeros(size, dtype=torch.long))
-    return list(Dealt(Batching(train, config, part), epoch, done))
+    return list(BatchSampler(Batching(train, config, part), epoch, done))
 
 
 def test_a_batch_is_dealt_by_hand():
     def parts(batch, number):
-        return [[picture for _, picture, _ in deal(keys(batch), part, number)] for part in range(number)]
+        return [
+            [picture for _, picture, _ in deal(keys(batch), part, number)] for part in range(number)
+        ]
 
     # of two parts each has two from the front and their two mirrors from the back
     assert parts(8, 2) == [[0, 1, 6, 7], [2, 3, 4, 5]]
@@ -60,7 +63,12 @@ def test_processes_and_accumulated_parts_share_the_same_updates(seed, split):
     mine = [dealt(config, Part(rank, processes)) for rank in range(processes)]
     assert {len(batches) for batches in mine} == {2 * steps}
     for update, whole in enumerate(dealt(TrainConfig(batch_size=8, seed=seed), Part())):
-        shared = [key for batches in mine for batch in batches[update * steps : (update + 1) * steps] for key in batch]
+        shared = [
+            key
+            for batches in mine
+            for batch in batches[update * steps : (update + 1) * steps]
+            for key in batch
+        ]
         assert sorted(shared) == sorted(whole)
 
 
@@ -69,13 +77,17 @@ def test_an_epoch_has_every_picture_once_and_the_next_another_order():
     first, again, second = (dealt(config, Part(), epoch=epoch) for epoch in (1, 1, 2))
     assert sorted(picture for batch in first for _, picture, _ in batch) == list(range(20))
     assert first == again
-    assert [picture for batch in first for _, picture, _ in batch] != [picture for batch in second for _, picture, _ in batch]
+    assert [picture for batch in first for _, picture, _ in batch] != [
+        picture for batch in second for _, picture, _ in batch
+    ]
     # what does not fill a batch is left out
     assert len(dealt(TrainConfig(batch_size=8), Part())) == 2
 
 
 def test_repeated_augmentation_has_other_views_of_fewer_pictures():
-    found = [key for batch in dealt(TrainConfig(batch_size=5, aug_repeats=3), Part()) for key in batch]
+    found = [
+        key for batch in dealt(TrainConfig(batch_size=5, aug_repeats=3), Part()) for key in batch
+    ]
     assert len(found) == len(set(found)) == 20
     # seven pictures three times, the last of them twice
     pictures = [picture for _, picture, _ in found]
@@ -148,7 +160,10 @@ class Drawn(torch.utils.data.IterableDataset):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_no_two_processes_have_the_same_views_of_a_stream(workers):
-    parts = [Batching(Stream(20, Drawn), TrainConfig(batch_size=8, workers=workers), Part(rank, 2)) for rank in (0, 1)]
+    parts = [
+        Batching(Stream(20, Drawn), TrainConfig(batch_size=8, workers=workers), Part(rank, 2))
+        for rank in (0, 1)
+    ]
     first, other = ([image for image, _ in part.epoch(1)] for part in parts)
     assert len(first) == len(other) == 2
     assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
@@ -157,14 +172,26 @@ def test_no_two_processes_have_the_same_views_of_a_stream(workers):
 @pytest.mark.parametrize(
     ("fields", "processes", "message"),
     [
-        ({"batch_size": 21}, 1, "batch_size 21 is more than the 20 training pictures; lower it to 20 or less"),
-        ({"batch_size": 9}, 2, "batch_size 9 cannot be cut into 2 equal parts, for 2 processes .* give a multiple of 2"),
+        (
+            {"batch_size": 21},
+            1,
+            "batch_size 21 is more than the 20 training pictures; lower it to 20 or less",
+        ),
+        (
+            {"batch_size": 9},
+            2,
+            "batch_size 9 cannot be cut into 2 equal parts, for 2 processes .* give a multiple of 2",
+        ),
         (
             {"batch_size": 12, "grad_accum_steps": 2},
             4,
             "cut into 8 equal parts, for 4 processes with grad_accum_steps 2; .* of 8",
         ),
-        ({"batch_size": 6, "mixup": 1.0}, 2, r"2 equal parts \(even, for mixup and cutmix\).* multiple of 4"),
+        (
+            {"batch_size": 6, "mixup": 1.0},
+            2,
+            r"2 equal parts \(even, for mixup and cutmix\).* multiple of 4",
+        ),
     ],
 )
 def test_what_cannot_be_shared_is_refused(fields, processes, message):
@@ -174,7 +201,9 @@ def test_what_cannot_be_shared_is_refused(fields, processes, message):
 
 def test_the_parts_of_all_processes_count_every_picture_once():
     parts = [Part(rank, 3).of(Noise()) for rank in range(3)]
-    assert sorted(label for part in parts for _, label in (part[i] for i in range(len(part)))) == list(range(20))
+    assert sorted(
+        label for part in parts for _, label in (part[i] for i in range(len(part)))
+    ) == list(range(20))
     # of two pictures three processes cannot have one each; so each has all
     few = TensorDataset(torch.zeros(2, 1))
     assert all(len(Part(rank, 3).of(few)) == 2 for rank in range(3))

@@ -19,23 +19,43 @@ from timm.models import VisionTransformer
 from torch.utils.data import DataLoader, Subset
 
 import batvit
-from batvit.checkpoint import save_weights
+from batvit.backbones.patch import during_training
 from batvit.cli import main
-from batvit.digits import digits
-from batvit.training import TrainConfig, fit, reducer
+from batvit.data.digits import digits
+from batvit.storage.weights import save_weights
+from batvit.training import TrainConfig, fit
 from batvit.training.checkpoints import CheckpointError, written
-from batvit.training.depth import DealtPath
+from batvit.training.stochastic_depth import SplitDropPath
 
 GREY = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
-CONFIG = TrainConfig(epochs=3, batch_size=16, lr=3e-3, min_lr=0.0, mixup=0.8, drop_path=0.1, ema=0.9, log_every=1, save_every=2)
+CONFIG = TrainConfig(
+    epochs=3,
+    batch_size=16,
+    lr=3e-3,
+    min_lr=0.0,
+    mixup=0.8,
+    drop_path=0.1,
+    ema=0.9,
+    log_every=1,
+    save_every=2,
+)
 WARM = dataclasses.replace(CONFIG, distill="soft", keep_warmup_epochs=2, keep_warmup_steps=2)
 REDUCTION = batvit.BATConfig.preset("paper", keep_rate=0.5)
 
 
 def vit():
     torch.manual_seed(0)
-    sizes = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 4, "num_heads": 2, "num_classes": 10}
-    return batvit.patch(VisionTransformer(**sizes, drop_path_rate=0.1, weight_init="jax"), REDUCTION)
+    sizes = {
+        "img_size": 16,
+        "patch_size": 4,
+        "embed_dim": 16,
+        "depth": 4,
+        "num_heads": 2,
+        "num_classes": 10,
+    }
+    return batvit.patch(
+        VisionTransformer(**sizes, drop_path_rate=0.1, weight_init="jax"), REDUCTION
+    )
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +89,7 @@ def stop_at(update):
 def never_stopped(data, tmp_path_factory):
     """A run in one go, and its folder."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    return folder, fit(vit(), *data, WARM, output=folder, reduce=reducer(REDUCTION))
+    return folder, fit(vit(), *data, WARM, output=folder, reduce=during_training(REDUCTION))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +98,10 @@ def whole(data, tmp_path_factory):
     runs = {}
     for save_every in (0, CONFIG.save_every):
         folder = tmp_path_factory.mktemp("plain") / "run"
-        runs[save_every] = folder, fit(vit(), *data, dataclasses.replace(CONFIG, save_every=save_every), output=folder)
+        runs[save_every] = (
+            folder,
+            fit(vit(), *data, dataclasses.replace(CONFIG, save_every=save_every), output=folder),
+        )
     return runs
 
 
@@ -86,8 +109,22 @@ def whole(data, tmp_path_factory):
 def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, never_stopped, update):
     folder, whole = never_stopped
     with pytest.raises(Interrupted):
-        fit(vit(), *data, WARM, output=tmp_path / "run", reduce=reducer(REDUCTION), progress=stop_at(update))
-    again = fit(model := vit(), *data, WARM, output=tmp_path / "run", resume=True, reduce=reducer(REDUCTION))
+        fit(
+            vit(),
+            *data,
+            WARM,
+            output=tmp_path / "run",
+            reduce=during_training(REDUCTION),
+            progress=stop_at(update),
+        )
+    again = fit(
+        model := vit(),
+        *data,
+        WARM,
+        output=tmp_path / "run",
+        resume=True,
+        reduce=during_training(REDUCTION),
+    )
     assert [(e.train_loss, e.eval_loss, e.top1, e.lr) for e in again] == [
         (e.train_loss, e.eval_loss, e.top1, e.lr) for e in whole
     ]
@@ -101,7 +138,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, never_stopped, u
 def test_the_last_checkpoints_and_the_best_are_kept(data, tmp_path):
     found = fit(vit(), *data, dataclasses.replace(CONFIG, epochs=4, keep=2), output=tmp_path)
     best = 6 * max(found, key=lambda epoch: epoch.top1).epoch
-    kept = sorted(int(path.name.removeprefix("update-")) for path in (tmp_path / "checkpoints").iterdir())
+    kept = sorted(
+        int(path.name.removeprefix("update-")) for path in (tmp_path / "checkpoints").iterdir()
+    )
     assert kept == sorted({best, 22, 24})
 
 
@@ -135,7 +174,9 @@ def test_an_epoch_is_kept_though_its_evaluation_fails(data, tmp_path, whole, epo
     steps = []
     again = fit(vit(), *data, config, output=tmp_path / "run", resume=True, progress=steps.append)
     assert [step.update for step in steps] == list(range(6 * epoch + 1, 19))
-    assert [(e.train_loss, e.eval_loss, e.lr) for e in again] == [(e.train_loss, e.eval_loss, e.lr) for e in found]
+    assert [(e.train_loss, e.eval_loss, e.lr) for e in again] == [
+        (e.train_loss, e.eval_loss, e.lr) for e in found
+    ]
     assert losses(tmp_path / "run") == losses(folder)
     one, other = weights(folder), weights(tmp_path / "run")
     assert all(torch.equal(one[key], other[key]) for key in one)
@@ -173,7 +214,10 @@ def test_a_finished_run_stays_as_it_is(data, tmp_path, whole):
     folder, found = whole[CONFIG.save_every]
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "log.jsonl").read_text()
-    assert all(batvit.BATConfig.beside(tmp_path / f"{name}.safetensors") == REDUCTION for name in ("last", "best"))
+    assert all(
+        batvit.BATConfig.beside(tmp_path / f"{name}.safetensors") == REDUCTION
+        for name in ("last", "best")
+    )
     assert fit(vit(), *data, CONFIG, output=tmp_path, resume=True) == found
     assert (tmp_path / "log.jsonl").read_text() == before
 
@@ -183,9 +227,17 @@ def test_a_run_cannot_go_on_as_another(data, tmp_path):
     fit(vit(), *data, dataclasses.replace(CONFIG, epochs=1), output=tmp_path, about=about)
     before = (tmp_path / "run.json").read_text()
     cases = [
-        (dataclasses.replace(CONFIG, epochs=1, lr=1e-3), about, "train.lr = 0.003, and cannot go on with 0.001"),
+        (
+            dataclasses.replace(CONFIG, epochs=1, lr=1e-3),
+            about,
+            "train.lr = 0.003, and cannot go on with 0.001",
+        ),
         (CONFIG, about, "train.epochs = 1, and cannot go on with 3"),
-        (dataclasses.replace(CONFIG, epochs=1), about | {"model": "deit"}, "model = vit, and cannot go on with deit"),
+        (
+            dataclasses.replace(CONFIG, epochs=1),
+            about | {"model": "deit"},
+            "model = vit, and cannot go on with deit",
+        ),
         (
             dataclasses.replace(CONFIG, epochs=1),
             about | {"config": REDUCTION.with_fields(keep_rate=0.6).to_dict()},
@@ -197,13 +249,17 @@ def test_a_run_cannot_go_on_as_another(data, tmp_path):
             r"class_names\[0\] = a, and cannot go on with b",
         ),
         # reduced before, dense now
-        (dataclasses.replace(CONFIG, epochs=1), about | {"config": None}, r"config\.\w+ = .*, and cannot go on with None"),
+        (
+            dataclasses.replace(CONFIG, epochs=1),
+            about | {"config": None},
+            r"config\.\w+ = .*, and cannot go on with None",
+        ),
     ]
     for config, told, message in cases:
         with pytest.raises(ValueError, match=message):
             fit(model := vit(), *data, config, output=tmp_path, resume=True, about=told)
         # the model is as it came
-        assert not any(isinstance(module, DealtPath) for module in model.modules())
+        assert not any(isinstance(module, SplitDropPath) for module in model.modules())
     with pytest.raises(ValueError, match=r"pictures = 96, and cannot go on with 64"):
         fit(
             vit(),
@@ -219,9 +275,28 @@ def test_a_run_cannot_go_on_as_another(data, tmp_path):
     once = dataclasses.replace(CONFIG, epochs=1)
     named = {name: value for name, value in about.items() if name != "config"}
     with pytest.raises(ValueError, match=r"config.keep_rate = .*, and cannot go on with 0.6"):
-        fit(other, *data, once, output=tmp_path, resume=True, about=named, reduce=reducer(REDUCTION))
-    wide = VisionTransformer(img_size=16, patch_size=4, embed_dim=24, depth=4, num_heads=2, num_classes=10, drop_path_rate=0.1)
-    with pytest.raises(ValueError, match=r"param_count = \d+, and cannot go on with \d+; give what it was started with"):
+        fit(
+            other,
+            *data,
+            once,
+            output=tmp_path,
+            resume=True,
+            about=named,
+            reduce=during_training(REDUCTION),
+        )
+    wide = VisionTransformer(
+        img_size=16,
+        patch_size=4,
+        embed_dim=24,
+        depth=4,
+        num_heads=2,
+        num_classes=10,
+        drop_path_rate=0.1,
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"param_count = \d+, and cannot go on with \d+; give what it was started with",
+    ):
         fit(batvit.patch(wide, REDUCTION), *data, once, output=tmp_path, resume=True, about=about)
     assert (tmp_path / "run.json").read_text() == before
     # what only changes how fast it goes may change
@@ -233,13 +308,22 @@ def test_a_run_cannot_go_on_as_another(data, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(told))
     assert len(fit(vit(), *data, free, output=tmp_path, resume=True, about=about)) == 1
     with pytest.raises(ValueError, match=r"train.distill_tau = 1.0, and cannot go on with 0.5"):
-        fit(vit(), *data, dataclasses.replace(free, distill_tau=0.5), output=tmp_path, resume=True, about=about)
+        fit(
+            vit(),
+            *data,
+            dataclasses.replace(free, distill_tau=0.5),
+            output=tmp_path,
+            resume=True,
+            about=about,
+        )
     # what a caller tells under the same name is the caller's
     mine = about | {"config": {"mine": 1}}
     fit(vit(), *data, free, output=tmp_path / "mine", about=mine)
     assert len(fit(vit(), *data, free, output=tmp_path / "mine", resume=True, about=mine)) == 1
     other = batvit.patch(vit(), REDUCTION.with_fields(importance_power=0.25))
-    with pytest.raises(ValueError, match=r"config.importance_power = 0.0, and cannot go on with 0.25"):
+    with pytest.raises(
+        ValueError, match=r"config.importance_power = 0.0, and cannot go on with 0.25"
+    ):
         fit(other, *data, free, output=tmp_path, resume=True, about=named)
 
 
@@ -249,10 +333,11 @@ def test_two_runs_cannot_write_into_one_folder(data, tmp_path):
     def meanwhile(step):
         if step.update == 2:
             with pytest.raises(
-                FileExistsError, match="another run is writing into it; wait for it, or name another folder"
+                FileExistsError,
+                match="another run is writing into it; wait for it, or name another folder",
             ) as error:
                 fit(other := vit(), *data, CONFIG, output=tmp_path, resume=True)
-            assert not any(isinstance(module, DealtPath) for module in other.modules())
+            assert not any(isinstance(module, SplitDropPath) for module in other.modules())
             said.append(error)
             raise Interrupted
 
@@ -268,7 +353,8 @@ def test_a_spoiled_checkpoint_is_refused_by_name(data, tmp_path):
     last = tmp_path / "checkpoints" / "update-00000006"
     (last / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(
-        ValueError, match=r"update-00000006: cannot be resumed from .*; start it .* remove it to go on from the one before"
+        ValueError,
+        match=r"update-00000006: cannot be resumed from .*; start it .* remove it to go on from the one before",
     ):
         fit(vit(), *data, dataclasses.replace(CONFIG, epochs=1), output=tmp_path, resume=True)
 
@@ -277,8 +363,32 @@ def test_a_spoiled_checkpoint_is_refused_by_name(data, tmp_path):
 
 
 def arguments(folder, *more):
-    common = ("train", "--model", "test_vit", "--data", "digits", "--dense", "--device", "cpu", "--threads", "1")
-    sizes = ("--img-size", "32", "--batch-size", "64", "--epochs", "2", "--lr", "1e-3", "--save-every", "5", "--log-every", "1")
+    common = (
+        "train",
+        "--model",
+        "test_vit",
+        "--data",
+        "digits",
+        "--dense",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    )
+    sizes = (
+        "--img-size",
+        "32",
+        "--batch-size",
+        "64",
+        "--epochs",
+        "2",
+        "--lr",
+        "1e-3",
+        "--save-every",
+        "5",
+        "--log-every",
+        "1",
+    )
     return [
         *(*common, *sizes, "--checkpoint", str(folder / "weights.safetensors")),
         *("--output", str(folder / "run"), *more),
@@ -306,7 +416,9 @@ def start_and_wait(folder, update, *more, **options):
         **options,
     )
     log = folder / "run" / "log.jsonl"
-    while process.poll() is None and not (log.is_file() and f'"update": {update},' in log.read_text()):
+    while process.poll() is None and not (
+        log.is_file() and f'"update": {update},' in log.read_text()
+    ):
         time.sleep(0.01)
     return process
 
@@ -332,7 +444,10 @@ def test_asked_to_stop_it_saves_and_leaves(folder, uninterrupted):
     assert "Traceback" not in err
     assert "asked to stop (SIGTERM) after update" in err.splitlines()[-1]
     assert "go on with --resume" in err.splitlines()[-1]
-    done = [int(path.name.removeprefix("update-")) for path in (folder / "run" / "checkpoints").iterdir()]
+    done = [
+        int(path.name.removeprefix("update-"))
+        for path in (folder / "run" / "checkpoints").iterdir()
+    ]
     assert f"after update {max(done)};" in err
     finish(folder)
     assert losses(folder / "run") == uninterrupted
@@ -351,14 +466,22 @@ def no_room():
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 
 
-def test_killed_in_mid_epoch_and_then_without_room_it_goes_on_as_if_nothing_had_happened(folder, uninterrupted):
+def test_killed_in_mid_epoch_and_then_without_room_it_goes_on_as_if_nothing_had_happened(
+    folder, uninterrupted
+):
     process = start_and_wait(folder, 8)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert not (folder / "run" / "last.safetensors").exists()
-    before = sorted(path.name for path in (folder / "run" / "checkpoints").iterdir() if not path.name.startswith("."))
-    full = subprocess.run(command(folder, "--resume"), preexec_fn=no_room, capture_output=True, text=True, check=False)
+    before = sorted(
+        path.name
+        for path in (folder / "run" / "checkpoints").iterdir()
+        if not path.name.startswith(".")
+    )
+    full = subprocess.run(
+        command(folder, "--resume"), preexec_fn=no_room, capture_output=True, text=True, check=False
+    )
     assert full.returncode == 2
     (said,) = [line for line in full.stderr.splitlines() if line.startswith("batvit train: ")]
     assert "cannot write" in said
@@ -375,11 +498,27 @@ def test_a_corrupt_picture_is_named_and_the_checkpoint_stays(tmp_path, capsys):
         for name in ("blue", "red"):
             (tmp_path / "data" / part / name).mkdir(parents=True)
             for i in range(4):
-                Image.effect_noise((40, 40), 50).convert("RGB").save(tmp_path / "data" / part / name / f"{i}.jpg")
+                Image.effect_noise((40, 40), 50).convert("RGB").save(
+                    tmp_path / "data" / part / name / f"{i}.jpg"
+                )
     torch.manual_seed(0)
     save_weights(timm.create_model("test_vit", num_classes=2), tmp_path / "weights.safetensors")
-    given = ["train", "--model", "test_vit", "--checkpoint", str(tmp_path / "weights.safetensors"), "--dense"]
-    given += ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "run"), "--save-every", "1"]
+    given = [
+        "train",
+        "--model",
+        "test_vit",
+        "--checkpoint",
+        str(tmp_path / "weights.safetensors"),
+        "--dense",
+    ]
+    given += [
+        "--data",
+        str(tmp_path / "data"),
+        "--output",
+        str(tmp_path / "run"),
+        "--save-every",
+        "1",
+    ]
     given += ["--img-size", "32", "--batch-size", "4", "--device", "cpu"]
     bad = tmp_path / "data" / "train" / "red" / "2.jpg"
     whole = bad.read_bytes()
@@ -395,6 +534,9 @@ def test_a_corrupt_picture_is_named_and_the_checkpoint_stays(tmp_path, capsys):
 
 
 def test_an_error_in_writing_is_told_whatever_it_is(tmp_path):
-    with pytest.raises(CheckpointError, match=r"cannot write .*x \(no luck\); make room"), written(tmp_path / "x"):
+    with (
+        pytest.raises(CheckpointError, match=r"cannot write .*x \(no luck\); make room"),
+        written(tmp_path / "x"),
+    ):
         raise RuntimeError("no luck\nand more")
     assert not list(tmp_path.iterdir())

@@ -17,13 +17,13 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import batvit
-from batvit.backbones.patch import schedule
-from batvit.checkpoint import save_weights
-from batvit.data import data_config
-from batvit.digits import digits
-from batvit.evaluate import evaluate
-from batvit.training import DivergedError, TrainConfig, fit, reducer
-from batvit.training.pictures import augmentation
+from batvit.backbones.patch import during_training, schedule_of
+from batvit.data.digits import digits
+from batvit.data.loading import data_config
+from batvit.measure.accuracy import evaluate
+from batvit.storage.weights import save_weights
+from batvit.training import DivergedError, TrainConfig, fit
+from batvit.training.inputs import augmentation
 from batvit.training.record import check_output
 
 GREY = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
@@ -51,8 +51,16 @@ def timeless(epoch):
 
 def test_the_loss_falls_and_every_epoch_is_told(data):
     heard, steps = [], []
-    config = dataclasses.replace(SHORT, epochs=12, lr=2e-2, opt="muon", warmup_epochs=1, clip_grad=1.0)
-    found = fit(model := vit(), *data, config, on_epoch=heard.append, progress=lambda step: steps.append(step))
+    config = dataclasses.replace(
+        SHORT, epochs=12, lr=2e-2, opt="muon", warmup_epochs=1, clip_grad=1.0
+    )
+    found = fit(
+        model := vit(),
+        *data,
+        config,
+        on_epoch=heard.append,
+        progress=lambda step: steps.append(step),
+    )
     assert found[-1].train_loss < found[0].train_loss - 0.5
     assert [epoch.epoch for epoch in found] == list(range(1, 13))
     assert heard == found
@@ -94,22 +102,32 @@ def test_a_model_is_trained_in_mixed_precision_every_time(data):
     config, model = dataclasses.replace(SHORT, precision="bf16"), vit()
     first = fit(model, *data, config)
     model.load_state_dict(vit().state_dict())
-    assert [timeless(epoch) for epoch in fit(model, *data, config)] == [timeless(epoch) for epoch in first]
+    assert [timeless(epoch) for epoch in fit(model, *data, config)] == [
+        timeless(epoch) for epoch in first
+    ]
 
 
 def test_the_teacher_is_dense_whoever_reduces(data):
-    config, reduction = dataclasses.replace(SHORT, distill="soft"), batvit.BATConfig.preset("paper", keep_rate=0.5)
+    config, reduction = (
+        dataclasses.replace(SHORT, distill="soft"),
+        batvit.BATConfig.preset("paper", keep_rate=0.5),
+    )
     models = [batvit.patch(vit(), reduction) for _ in range(3)]
     own = fit(models[0], *data, config)
-    assert [timeless(epoch) for epoch in fit(models[1], *data, config, teacher=vit())] == [timeless(epoch) for epoch in own]
-    known = fit(models[2], *data, config, reduce=reducer(reduction))
+    assert [timeless(epoch) for epoch in fit(models[1], *data, config, teacher=vit())] == [
+        timeless(epoch) for epoch in own
+    ]
+    known = fit(models[2], *data, config, reduce=during_training(reduction))
     assert [timeless(epoch) for epoch in known] == [timeless(epoch) for epoch in own]
     assert all(batvit.config_of(model) == reduction for model in models)
 
 
 def test_stochastic_depth_of_a_model_made_without_it_is_refused(data):
     model = vit()
-    with pytest.raises(ValueError, match=r"drop_path is 0.1, but .* without .*; make it with drop_path_rate=0.1, or leave"):
+    with pytest.raises(
+        ValueError,
+        match=r"drop_path is 0.1, but .* without .*; make it with drop_path_rate=0.1, or leave",
+    ):
         fit(model, *data, dataclasses.replace(SHORT, drop_path=0.1))
     # it is as it came: another run has the precision that it asks for
     found = fit(model, *data, dataclasses.replace(SHORT, precision="bf16"))
@@ -131,7 +149,10 @@ def test_a_share_that_does_not_fit_is_found_before_the_first_update(data):
 
 def test_workers_prepare_the_same_pictures(data):
     config = dataclasses.replace(SHORT, epochs=1)
-    alone, helped = fit(vit(), *data, config), fit(vit(), *data, dataclasses.replace(config, workers=1))
+    alone, helped = (
+        fit(vit(), *data, config),
+        fit(vit(), *data, dataclasses.replace(config, workers=1)),
+    )
     assert alone[0].train_loss == helped[0].train_loss
 
 
@@ -206,12 +227,18 @@ def nan_gradient(logits):
     return logits + (logits - logits.detach()).abs().sqrt()
 
 
-@pytest.mark.parametrize(("spoil", "message"), [(nan_loss, "loss became nan in update 8"), (nan_gradient, "not finite|nan")])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [(nan_loss, "loss became nan in update 8"), (nan_gradient, "not finite|nan")],
+)
 def test_a_run_that_diverges_stops_with_the_last_good_weights(data, tmp_path, spoil, message):
     model = Fragile(7, spoil)
     weights = []
-    keep = lambda epoch: weights.append(copy.deepcopy(model.state_dict()))  # noqa: E731
-    with pytest.raises(DivergedError, match=f"epoch 2: .*({message}).*lower lr.*after epoch 1 are in .*last.safetensors"):
+    keep = lambda epoch: weights.append(copy.deepcopy(model.state_dict()))
+    with pytest.raises(
+        DivergedError,
+        match=f"epoch 2: .*({message}).*lower lr.*after epoch 1 are in .*last.safetensors",
+    ):
         fit(model, *data, SHORT, output=tmp_path, on_epoch=keep)
     assert len(weights) == len((tmp_path / "log.jsonl").read_text().splitlines()) == 1
     for name in ("last", "best"):
@@ -220,7 +247,10 @@ def test_a_run_that_diverges_stops_with_the_last_good_weights(data, tmp_path, sp
 
 
 def test_weights_spoiled_by_the_last_update_are_not_saved(data, tmp_path):
-    with pytest.raises(DivergedError, match=r"epoch 1: inner.weight is not finite after update 6; lower lr \(0.003\)$"):
+    with pytest.raises(
+        DivergedError,
+        match=r"epoch 1: inner.weight is not finite after update 6; lower lr \(0.003\)$",
+    ):
         fit(Fragile(5, nan_gradient), *data, SHORT, output=tmp_path)
     assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["log.jsonl", "run.json"]
 
@@ -241,7 +271,10 @@ def test_an_empty_training_set_is_refused(data):
 
 
 def test_a_batch_larger_than_the_training_set_is_refused(data):
-    with pytest.raises(ValueError, match="batch_size 97 is more than the 96 training pictures; lower it to 96 or less"):
+    with pytest.raises(
+        ValueError,
+        match="batch_size 97 is more than the 96 training pictures; lower it to 96 or less",
+    ):
         fit(Untouched(), *data, TrainConfig(batch_size=97))
 
 
@@ -250,25 +283,34 @@ def test_labels_that_do_not_fit_are_refused(data):
     with pytest.raises(ValueError, match="label 10 does not fit a model of 10 classes"):
         fit(vit(), strange, data[1], SHORT)
     unknown = TensorDataset(torch.zeros(16, 3, 16, 16), torch.full((16,), -1))
-    with pytest.raises(ValueError, match="label -1 does not fit a model of 10 classes; labels count from 0"):
+    with pytest.raises(
+        ValueError, match="label -1 does not fit a model of 10 classes; labels count from 0"
+    ):
         fit(vit(), unknown, data[1], SHORT)
 
 
-@pytest.mark.parametrize(("module", "found"), [(nn.Identity(), r"\(1, 3, 16, 16\)"), (nn.Flatten(0), r"\(768,\)")])
+@pytest.mark.parametrize(
+    ("module", "found"), [(nn.Identity(), r"\(1, 3, 16, 16\)"), (nn.Flatten(0), r"\(768,\)")]
+)
 def test_what_is_no_classifier_is_refused(data, module, found):
     with pytest.raises(ValueError, match=f"expected logits .*, got {found}; give a classifier"):
         fit(module, *data, SHORT)
 
 
 def test_fp16_without_a_gpu_is_refused_before_anything_is_written(data, tmp_path):
-    with pytest.raises(ValueError, match=r"fp16 needs a GPU, .* give bf16 or fp32, or move the model"):
+    with pytest.raises(
+        ValueError, match=r"fp16 needs a GPU, .* give bf16 or fp32, or move the model"
+    ):
         fit(vit(), *data, dataclasses.replace(SHORT, precision="fp16"), output=tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_with_a_run_is_refused_and_stays_as_it_is(data, tmp_path):
     (tmp_path / "log.jsonl").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"already holds a run \(log.jsonl\); go on with it by --resume, or name another"):
+    with pytest.raises(
+        FileExistsError,
+        match=r"already holds a run \(log.jsonl\); go on with it by --resume, or name another",
+    ):
         fit(Untouched(), *data, SHORT, output=tmp_path)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("log.jsonl", "mine")]
 
@@ -308,8 +350,16 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
         ("smoothing", 1, r"smoothing must lie in \[0, 1\), got 1"),
         ("mixup", -1, "mixup must lie in"),
         ("cutmix", None, "cutmix must be a number, got None"),
-        ("opt", "adahessian", "opt adahessian needs second derivatives, which are not computed; the default is adamw"),
-        ("auto_augment", "rnd", "auto_augment must be a policy of timm's, such as rand-m9-mstd0.5-inc1, got 'rnd'"),
+        (
+            "opt",
+            "adahessian",
+            "opt adahessian needs second derivatives, which are not computed; the default is adamw",
+        ),
+        (
+            "auto_augment",
+            "rnd",
+            "auto_augment must be a policy of timm's, such as rand-m9-mstd0.5-inc1, got 'rnd'",
+        ),
         ("auto_augment", "rand-q9", "auto_augment must be a policy of timm's"),
         ("reprob", 1.1, r"reprob must lie in \[0, 1\], got 1.1"),
         ("clip_grad", 0, "clip_grad must lie in .*; the default is None"),
@@ -324,14 +374,20 @@ def test_a_bad_field_is_refused_by_name(field, value, message):
 
 
 def test_mixing_needs_an_even_batch():
-    with pytest.raises(ValueError, match="batch_size must be even for mixup and cutmix, got 63; add one"):
+    with pytest.raises(
+        ValueError, match="batch_size must be even for mixup and cutmix, got 63; add one"
+    ):
         TrainConfig(batch_size=63, cutmix=1.0)
 
 
 @pytest.mark.unchecked
 def test_integers_will_do_for_numbers():
     config = TrainConfig(lr=1, smoothing=0, clip_grad=1, auto_augment="rand-m9-mstd0.5-inc1")
-    assert [type(v) for v in (config.lr, config.smoothing, config.clip_grad)] == [float, float, float]
+    assert [type(v) for v in (config.lr, config.smoothing, config.clip_grad)] == [
+        float,
+        float,
+        float,
+    ]
 
 
 # the pictures
@@ -363,7 +419,9 @@ def test_colours_change_and_rectangles_go_as_often_as_they_are_asked_to():
         view = augmentation(model, TrainConfig(**fields))
         views = [view(grey) * std + mean for _ in range(20)]
         plain = [found for found in views if float(found.max() - found.min()) < 0.01]
-        return sum(abs(float(found.mean()) - 128 / 255) > 0.01 for found in plain), len(views) - len(plain)
+        return sum(abs(float(found.mean()) - 128 / 255) > 0.01 for found in plain), len(
+            views
+        ) - len(plain)
 
     assert kinds(color_jitter=0.0, reprob=0.0) == (0, 0)
     changed, erased = kinds(color_jitter=0.4)
@@ -400,8 +458,15 @@ def test_checkpointed_activations_change_nothing(data):
 
 
 def test_a_model_that_offers_no_checkpointing_is_refused(data):
-    with pytest.raises(ValueError, match="a Sequential offers no gradient checkpointing; leave out grad_checkpointing"):
-        fit(nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), *data, dataclasses.replace(SHORT, grad_checkpointing=True))
+    with pytest.raises(
+        ValueError,
+        match="a Sequential offers no gradient checkpointing; leave out grad_checkpointing",
+    ):
+        fit(
+            nn.Sequential(nn.Flatten(), nn.LazyLinear(10)),
+            *data,
+            dataclasses.replace(SHORT, grad_checkpointing=True),
+        )
 
 
 def test_layer_decay_moves_the_first_blocks_less(data):
@@ -418,7 +483,9 @@ def test_layer_decay_moves_the_first_blocks_less(data):
 def test_weights_decay_but_biases_and_norms_do_not(data):
     def lengths(weight_decay):
         model = vit()
-        fit(model, *data, dataclasses.replace(SHORT, epochs=1, opt="sgd", weight_decay=weight_decay))
+        fit(
+            model, *data, dataclasses.replace(SHORT, epochs=1, opt="sgd", weight_decay=weight_decay)
+        )
         return model.blocks[0].mlp.fc1.weight.norm(), model.norm.weight
 
     (pulled, norm), (free, same) = lengths(5.0), lengths(0.0)
@@ -429,7 +496,12 @@ def test_weights_decay_but_biases_and_norms_do_not(data):
 def test_the_rate_ends_at_the_lowest_and_the_optimizer_is_the_one_asked_for(data):
     config = dataclasses.replace(SHORT, epochs=1)
     rates = []
-    falls = fit(vit(), *data, dataclasses.replace(config, min_lr=1e-3), progress=lambda step: rates.append(step.lr))
+    falls = fit(
+        vit(),
+        *data,
+        dataclasses.replace(config, min_lr=1e-3),
+        progress=lambda step: rates.append(step.lr),
+    )
     assert rates[0] == 3e-3
     assert 1e-3 < rates[-1] < 1.2e-3
     level = fit(vit(), *data, dataclasses.replace(config, min_lr=3e-3))
@@ -452,7 +524,9 @@ def test_averaged_weights_are_what_is_evaluated_and_kept(data, tmp_path):
 def test_teacher_and_caller_keep_their_weights(data):
     teacher = vit().train()
     before = copy.deepcopy(teacher.state_dict())
-    found = fit(vit(), *data, dataclasses.replace(SHORT, distill="soft", distill_alpha=1.0), teacher=teacher)
+    found = fit(
+        vit(), *data, dataclasses.replace(SHORT, distill="soft", distill_alpha=1.0), teacher=teacher
+    )
     # a student that begins as its teacher has nothing to learn but the views
     assert found[0].train_loss < 0.1
     assert all(torch.equal(teacher.state_dict()[key], value) for key, value in before.items())
@@ -460,28 +534,46 @@ def test_teacher_and_caller_keep_their_weights(data):
 
 
 def test_a_teacher_of_other_classes_is_refused(data):
-    teacher = VisionTransformer(img_size=16, patch_size=4, embed_dim=16, depth=4, num_heads=2, num_classes=7)
-    with pytest.raises(ValueError, match="the teacher knows 7 classes, the model 10; give a teacher of the same classes"):
+    teacher = VisionTransformer(
+        img_size=16, patch_size=4, embed_dim=16, depth=4, num_heads=2, num_classes=7
+    )
+    with pytest.raises(
+        ValueError,
+        match="the teacher knows 7 classes, the model 10; give a teacher of the same classes",
+    ):
         fit(vit(), *data, dataclasses.replace(SHORT, distill="hard"), teacher=teacher)
 
 
 def test_warming_up_needs_a_reduction(data):
-    with pytest.raises(ValueError, match=r"keep_warmup needs a reduction to warm up; give reduce=reducer\(config\)"):
+    with pytest.raises(
+        ValueError, match=r"keep_warmup needs a reduction to warm up; give reduce=reducer\(config\)"
+    ):
         fit(vit(), *data, dataclasses.replace(SHORT, keep_warmup_epochs=1))
 
 
 def test_tokens_fall_step_by_step_and_accuracy_is_that_of_the_whole_reduction(data):
     reduction = batvit.BATConfig.preset("paper", tokens=(4,), blocks=(1,))
     model, counts, evaluated, accuracy = batvit.patch(vit(), reduction), [], [], []
-    sites = lambda: [site.tokens_out for site in schedule(model)]  # noqa: E731
-    config = dataclasses.replace(SHORT, epochs=4, keep_warmup_start=1, keep_warmup_epochs=2, keep_warmup_steps=2)
+    sites = lambda: [site.tokens_out for site in schedule_of(model)]
+    config = dataclasses.replace(
+        SHORT, epochs=4, keep_warmup_start=1, keep_warmup_epochs=2, keep_warmup_steps=2
+    )
 
     def on_epoch(epoch):
         evaluated.append(sites())
         own = evaluate({"model": model}, data[1])["model"]
-        accuracy.append((epoch.top1, epoch.eval_loss) == pytest.approx((own.top1, own.loss), rel=1e-5))
+        accuracy.append(
+            (epoch.top1, epoch.eval_loss) == pytest.approx((own.top1, own.loss), rel=1e-5)
+        )
 
-    fit(model, *data, config, reduce=reducer(reduction), progress=lambda step: counts.append(sites()), on_epoch=on_epoch)
+    fit(
+        model,
+        *data,
+        config,
+        reduce=during_training(reduction),
+        progress=lambda step: counts.append(sites()),
+        on_epoch=on_epoch,
+    )
     # of 16 tokens 4 are to stay: in two steps on the way 12 and 8, after a third and two thirds of a cosine
     assert [list(key) for key, _ in itertools.groupby(counts)] == [[], [12], [8], [4]]
     assert counts[:6] == [[]] * 6
@@ -499,7 +591,12 @@ def test_a_compiled_model_learns_the_same_and_is_compiled_once_a_count(data, mon
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     eager, compiled = (
-        fit(batvit.patch(vit(2), reduction), *data, dataclasses.replace(config, compile=wanted), reduce=reducer(reduction))
+        fit(
+            batvit.patch(vit(2), reduction),
+            *data,
+            dataclasses.replace(config, compile=wanted),
+            reduce=during_training(reduction),
+        )
         for wanted in (False, True)
     )
     for first, second in zip(eager, compiled, strict=True):
@@ -509,15 +606,27 @@ def test_a_compiled_model_learns_the_same_and_is_compiled_once_a_count(data, mon
 
 
 def test_tensorboard_gets_losses_and_accuracy(data, tmp_path):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="needs tensorboard")
-    found = fit(vit(), *data, dataclasses.replace(SHORT, log_every=2), output=tmp_path, log_with=("tensorboard",))
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="needs tensorboard"
+    )
+    found = fit(
+        vit(),
+        *data,
+        dataclasses.replace(SHORT, log_every=2),
+        output=tmp_path,
+        log_with=("tensorboard",),
+    )
     events = accumulator.EventAccumulator(str(tmp_path / "batvit"))
     events.Reload()
     assert [event.step for event in events.Scalars("train_loss")] == [2, 4, 6, 8, 10, 12]
-    assert [event.value for event in events.Scalars("top1")] == pytest.approx([epoch.top1 for epoch in found])
+    assert [event.value for event in events.Scalars("top1")] == pytest.approx(
+        [epoch.top1 for epoch in found]
+    )
 
 
 def test_a_tracker_that_is_not_installed_is_refused(data, tmp_path):
-    with pytest.raises(ValueError, match="the tracker comet is not installed; install it with pip install comet"):
+    with pytest.raises(
+        ValueError, match="the tracker comet is not installed; install it with pip install comet"
+    ):
         fit(Untouched(), *data, SHORT, output=tmp_path / "run", log_with=("comet",))
     assert not (tmp_path / "run").exists()

@@ -30,7 +30,9 @@ class Says(nn.Module):
 
 def objective(teacher=None, classes=3, **fields):
     config = TrainConfig(smoothing=fields.pop("smoothing", 0.0), **fields)
-    return Objective(config, classes=classes, teacher=teacher, model=nn.Identity(), autocast=nullcontext)
+    return Objective(
+        config, classes=classes, teacher=teacher, model=nn.Identity(), autocast=nullcontext
+    )
 
 
 def loss_of(teacher=None, **fields):
@@ -59,8 +61,12 @@ def test_soft_distillation_is_the_divergence_from_the_teacher(tau):
 def test_hard_distillation_takes_the_teachers_class_for_the_label():
     # it says 1 of the first picture, and 2 of the second
     of_teacher = -STUDENT.log_softmax(1)[[0, 1], [1, 2]].mean()
-    torch.testing.assert_close(loss_of(Says(TEACHER), distill="hard", distill_alpha=1.0), of_teacher)
-    torch.testing.assert_close(loss_of(Says(TEACHER), distill="hard"), (of_labels() + of_teacher) / 2)
+    torch.testing.assert_close(
+        loss_of(Says(TEACHER), distill="hard", distill_alpha=1.0), of_teacher
+    )
+    torch.testing.assert_close(
+        loss_of(Says(TEACHER), distill="hard"), (of_labels() + of_teacher) / 2
+    )
 
 
 def test_a_teacher_learns_nothing():
@@ -70,14 +76,23 @@ def test_a_teacher_learns_nothing():
     assert student.logits.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize(("alpha", "moved"), [(0.0, (True, False)), (1.0, (False, True)), (0.5, (True, True))])
-def test_a_distilled_deit_learns_from_labels_by_one_head_and_from_the_teacher_by_the_other(alpha, moved):
+@pytest.mark.parametrize(
+    ("alpha", "moved"), [(0.0, (True, False)), (1.0, (False, True)), (0.5, (True, True))]
+)
+def test_a_distilled_deit_learns_from_labels_by_one_head_and_from_the_teacher_by_the_other(
+    alpha, moved
+):
     torch.manual_seed(0)
-    student = VisionTransformerDistilled(img_size=16, patch_size=8, embed_dim=8, depth=2, num_heads=2, num_classes=3)
+    student = VisionTransformerDistilled(
+        img_size=16, patch_size=8, embed_dim=8, depth=2, num_heads=2, num_classes=3
+    )
     student.set_distilled_training(True)
     run = objective(Says(TEACHER), distill="soft", distill_alpha=alpha)
     run(student.train(), torch.randn(2, 3, 16, 16), LABELS).backward()
-    assert tuple(bool(head.weight.grad.abs().sum() > 0) for head in (student.head, student.head_dist)) == moved
+    assert (
+        tuple(bool(head.weight.grad.abs().sum() > 0) for head in (student.head, student.head_dist))
+        == moved
+    )
 
 
 def test_the_teacher_sees_what_the_student_sees():
@@ -101,7 +116,9 @@ def test_mixed_labels_are_shares_of_the_pictures():
     mixed, targets = run.mixed(images.clone(), LABELS)
     # the first picture was 0 and is as much 1 as the second has come into it
     share = mixed[0, 0, 0, 0]
-    torch.testing.assert_close(targets, torch.stack((1 - share, share, share * 0, share, 1 - share, share * 0)).view(2, 3))
+    torch.testing.assert_close(
+        targets, torch.stack((1 - share, share, share * 0, share, 1 - share, share * 0)).view(2, 3)
+    )
     assert 0 < share < 1
 
 
@@ -114,11 +131,15 @@ def test_a_cut_and_pasted_picture_has_labels_by_area():
         mixed, targets = objective(cutmix=1.0, batch_size=2).mixed(images.clone(), LABELS)
         # cut, not blended
         assert set(mixed.unique().tolist()) <= {0.0, 1.0}
-        torch.testing.assert_close(targets[0], torch.tensor([1 - mixed[0].mean(), mixed[0].mean(), 0]))
+        torch.testing.assert_close(
+            targets[0], torch.tensor([1 - mixed[0].mean(), mixed[0].mean(), 0])
+        )
         shares.append(float(targets[0, 1]))
     assert len(set(shares)) > 3
 
 
 def test_a_label_that_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="label 3 does not fit a model of 3 classes; labels count from 0"):
+    with pytest.raises(
+        ValueError, match="label 3 does not fit a model of 3 classes; labels count from 0"
+    ):
         objective().mixed(torch.zeros(2, 3, 4, 4), torch.tensor([0, 3]))

@@ -12,19 +12,60 @@ import torch
 from safetensors.torch import load_file
 
 import batvit
-from batvit.checkpoint import save_weights
 from batvit.cli import main
+from batvit.storage.weights import save_weights
 
 COMMON = (
-    *("train", "--model", "test_vit", "--device", "cpu", "--img-size", "32", "--data", "digits", "--mode", "paper"),
-    *("--keep-rate", "0.5", "--batch-size", "64", "--epochs", "2", "--lr", "1e-3", "--log-every", "1"),
-    *("--mixup", "0.8", "--cutmix", "1", "--distill", "soft", "--ema", "0.9", "--keep-warmup-epochs", "1"),
+    *(
+        "train",
+        "--model",
+        "test_vit",
+        "--device",
+        "cpu",
+        "--img-size",
+        "32",
+        "--data",
+        "digits",
+        "--mode",
+        "paper",
+    ),
+    *(
+        "--keep-rate",
+        "0.5",
+        "--batch-size",
+        "64",
+        "--epochs",
+        "2",
+        "--lr",
+        "1e-3",
+        "--log-every",
+        "1",
+    ),
+    *(
+        "--mixup",
+        "0.8",
+        "--cutmix",
+        "1",
+        "--distill",
+        "soft",
+        "--ema",
+        "0.9",
+        "--keep-warmup-epochs",
+        "1",
+    ),
     *("--drop-path", "0.2"),
 )
 
 
 def arguments(folder, name, *more):
-    return (*COMMON, "--checkpoint", str(folder / "weights.safetensors"), "--output", str(folder / name), *more)
+    return (
+        *COMMON,
+        "--checkpoint",
+        str(folder / "weights.safetensors"),
+        "--output",
+        str(folder / name),
+        *more,
+    )
 
 
 def alone(folder, name, *more):
@@ -36,7 +77,12 @@ def two(folder):
     """Two processes, each update in two parts."""
     # the address that the machine's own name stands for may be out of reach
     loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "GLOO_SOCKET_IFNAME": loopback}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONWARNINGS": "ignore",
+        "GLOO_SOCKET_IFNAME": loopback,
+    }
     # without a GPU it would start one process; told that there are several, it starts them through torchrun's own code
     launcher = (
         "-m",
@@ -82,14 +128,21 @@ def test_two_processes_reproduce_one(folder):
         assert abs(first.get("top1", 0) - second.get("top1", 0)) <= 2 * 100 / 360
     weights = [load_file(folder / name / "last.safetensors") for name in ("one", "two")]
     moved = torch.cat([(weights[0][key] - weights[1][key]).flatten() for key in weights[0]])
-    assert moved.norm() <= 1e-2 * torch.cat([value.flatten() for value in weights[0].values()]).norm()
+    assert (
+        moved.norm() <= 1e-2 * torch.cat([value.flatten() for value in weights[0].values()]).norm()
+    )
     assert batvit.BATConfig.beside(folder / "two" / "last.safetensors").keep_rate is not None
-    assert [json.loads((folder / name / "run.json").read_text())["processes"] for name in ("one", "two")] == [1, 2]
+    assert [
+        json.loads((folder / name / "run.json").read_text())["processes"] for name in ("one", "two")
+    ] == [1, 2]
     # the first process alone talks
     assert len(said.stdout.splitlines()) == 3
 
 
 def test_accumulated_parts_reproduce_a_whole_batch(folder):
     alone(folder, "parts", "--grad-accum-steps", "4")
-    one, parts = (torch.tensor([line["loss"] for line in log_of(folder / name) if "loss" in line]) for name in ("one", "parts"))
+    one, parts = (
+        torch.tensor([line["loss"] for line in log_of(folder / name) if "loss" in line])
+        for name in ("one", "parts")
+    )
     torch.testing.assert_close(parts, one, rtol=2e-3, atol=0)

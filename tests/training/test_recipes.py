@@ -40,7 +40,14 @@ def test_a_recipe_fits_its_model(name):
 
 def test_the_fine_tuning_is_the_authors():
     config = TrainConfig(**RECIPES["deit_small"].train)
-    found = (config.epochs, config.batch_size, config.lr, config.min_lr, config.warmup_epochs, config.distill)
+    found = (
+        config.epochs,
+        config.batch_size,
+        config.lr,
+        config.min_lr,
+        config.warmup_epochs,
+        config.distill,
+    )
     assert found == (30, 1024, 4e-5, 2e-6, 0, "none")
     scratch = TrainConfig(**RECIPES["deit_small_scratch"].train)
     found = (scratch.epochs, scratch.batch_size, scratch.lr, scratch.min_lr, scratch.warmup_epochs)
@@ -50,10 +57,29 @@ def test_the_fine_tuning_is_the_authors():
 
 def test_options_override_a_recipe_and_the_rest_stays():
     args = parse(
-        ["--recipe", "deit_small", "--data", "D", "-o", "O", "--epochs", "3", "--keep-rate", "0.5", "--model", "test_vit"]
+        [
+            "--recipe",
+            "deit_small",
+            "--data",
+            "D",
+            "-o",
+            "O",
+            "--epochs",
+            "3",
+            "--keep-rate",
+            "0.5",
+            "--model",
+            "test_vit",
+        ]
     )
     train._resolve(args)
-    assert (args.model, args.epochs, args.batch_size, args.keep_rate, args.mode) == ("test_vit", 3, 1024, 0.5, "paper")
+    assert (args.model, args.epochs, args.batch_size, args.keep_rate, args.mode) == (
+        "test_vit",
+        3,
+        1024,
+        0.5,
+        "paper",
+    )
     args = parse(["--recipe", "deit_small", "--data", "D", "-o", "O", "--dense"])
     train._resolve(args)
     assert (args.mode, args.keep_rate) == (None, None)

@@ -7,11 +7,19 @@ import torch
 from timm.models import VisionTransformer
 
 import batvit
+from batvit.backbones.patch import during_training
 from batvit.models.lvvit import LVViT
-from batvit.training import TrainConfig, fit, reducer
+from batvit.training import TrainConfig, fit
 from batvit.training.token_labels import TokenLabels
 
-SIZES = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 4, "num_heads": 2, "num_classes": 5}
+SIZES = {
+    "img_size": 32,
+    "patch_size": 8,
+    "embed_dim": 16,
+    "depth": 4,
+    "num_heads": 2,
+    "num_classes": 5,
+}
 
 
 def lvvit(seed, **options):
@@ -34,7 +42,9 @@ def test_a_dense_model_learns_the_label_of_each_patch(images):
     dense = model(images)[1]
     assert dense.shape == (2, 16, 5)
     expected = -(patch_labels(teacher, images) * dense.log_softmax(dim=-1)).sum(dim=-1).mean()
-    torch.testing.assert_close(TokenLabels(model, teacher).loss(dense, images, nullcontext), expected)
+    torch.testing.assert_close(
+        TokenLabels(model, teacher).loss(dense, images, nullcontext), expected
+    )
 
 
 def test_a_group_learns_the_mean_of_its_patches_as_often_as_it_has_some(images):
@@ -48,8 +58,14 @@ def test_a_group_learns_the_mean_of_its_patches_as_often_as_it_has_some(images):
         for group in range(6):
             members = groups[b] == group
             (logits,) = dense[b, members].unique(dim=0)
-            expected -= members.sum() * (labels[b, members].mean(dim=0) * logits.log_softmax(dim=-1)).sum() / (2 * 16)
-    torch.testing.assert_close(TokenLabels(model, teacher).loss(dense, images, nullcontext), expected)
+            expected -= (
+                members.sum()
+                * (labels[b, members].mean(dim=0) * logits.log_softmax(dim=-1)).sum()
+                / (2 * 16)
+            )
+    torch.testing.assert_close(
+        TokenLabels(model, teacher).loss(dense, images, nullcontext), expected
+    )
 
 
 def test_training_with_token_labels_moves_the_second_head(images):
@@ -61,7 +77,7 @@ def test_training_with_token_labels_moves_the_second_head(images):
         model = batvit.patch(lvvit(0, token_labeling=weight > 0), reduction)
         before = model.aux_head.bias.detach().clone()
         config = TrainConfig(epochs=1, batch_size=4, lr=1e-2, opt="sgd", token_labels=weight)
-        fit(model, data, val, config, reduce=reducer(reduction), teacher=lvvit(1))
+        fit(model, data, val, config, reduce=during_training(reduction), teacher=lvvit(1))
         moved.append((model.aux_head.bias - before).abs().sum())
     assert moved[1] > 0
     assert moved[0] != moved[1]
@@ -69,7 +85,10 @@ def test_training_with_token_labels_moves_the_second_head(images):
 
 def test_what_has_no_labels_for_tokens_is_refused():
     plain = VisionTransformer(**SIZES)
-    with pytest.raises(ValueError, match="token_labels are for LV-ViT, the model is a VisionTransformer; leave them out"):
+    with pytest.raises(
+        ValueError,
+        match="token_labels are for LV-ViT, the model is a VisionTransformer; leave them out",
+    ):
         TokenLabels(plain, lvvit(0))
     with pytest.raises(ValueError, match="the teacher is a VisionTransformer"):
         TokenLabels(lvvit(0, token_labeling=True), plain)
@@ -78,6 +97,11 @@ def test_what_has_no_labels_for_tokens_is_refused():
 
 
 def test_a_reduction_that_drops_tokens_is_refused(images):
-    model = batvit.patch(lvvit(0, token_labeling=True), method="topk", tokens=(6,), blocks=(1,)).train()
-    with pytest.raises(ValueError, match="labels for 16 patches, the model gives logits for 6: its reduction drops tokens"):
+    model = batvit.patch(
+        lvvit(0, token_labeling=True), method="topk", tokens=(6,), blocks=(1,)
+    ).train()
+    with pytest.raises(
+        ValueError,
+        match="labels for 16 patches, the model gives logits for 6: its reduction drops tokens",
+    ):
         TokenLabels(model, lvvit(1).eval()).loss(model(images)[1], images, nullcontext)

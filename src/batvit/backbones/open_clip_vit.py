@@ -8,12 +8,12 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import ResidualAttentionBlock, Transformer, VisionTransformer
 from torch import Tensor, nn
 
-from batvit.backbones.anatomy import Adapter, Anatomy
-from batvit.backbones.block import Parts, refuse_mask
-from batvit.backbones.grid import WithGrid
-from batvit.backbones.multihead import MultiheadBlock
-from batvit.backbones.site import Tokens
-from batvit.config import BATConfig
+from batvit.backbones.adapter import Adapter, Anatomy
+from batvit.backbones.torch_multihead import MultiheadBlock
+from batvit.config.config import BATConfig
+from batvit.reduction.block import Parts, refuse_mask
+from batvit.reduction.grid import WithGrid
+from batvit.reduction.tokens import Tokens
 
 
 class ReducedResidualAttentionBlock(MultiheadBlock, ResidualAttentionBlock):  # type: ignore[misc]
@@ -27,13 +27,15 @@ class ReducedResidualAttentionBlock(MultiheadBlock, ResidualAttentionBlock):  # 
         k_x: Tensor | None = None,
         v_x: Tensor | None = None,
         attn_mask: Tensor | None = None,
-        leave_as: str | None = None,
+        output_form: str | None = None,
     ) -> Any:
         """As the block's own."""
         refuse_mask(attn_mask)
         if k_x is not None or v_x is not None:
-            raise ValueError("a reduced block attends to its own tokens only, got k_x or v_x; batvit.unpatch the model")
-        return self.run(q_x, leave_as=leave_as)
+            raise ValueError(
+                "a reduced block attends to its own tokens only, got k_x or v_x; batvit.unpatch the model"
+            )
+        return self.run(q_x, output_form=output_form)
 
 
 class ReducedTransformer(WithGrid, Transformer):  # type: ignore[misc]
@@ -78,22 +80,36 @@ class OpenClipViT(Adapter):
 
     def patched(self, model: nn.Module, config: BATConfig) -> None:
         transformer = _tower(model).transformer
-        transformer.__class__ = ReducedTransformer if type(transformer) is Transformer else type(transformer)
+        transformer.__class__ = (
+            ReducedTransformer if type(transformer) is Transformer else type(transformer)
+        )
 
     def unpatched(self, model: nn.Module) -> None:
         transformer = _tower(model).transformer
-        transformer.__class__ = Transformer if type(transformer) is ReducedTransformer else type(transformer)
+        transformer.__class__ = (
+            Transformer if type(transformer) is ReducedTransformer else type(transformer)
+        )
 
 
 def _tower(model: Any) -> Any:
     """The part of the model that takes images, if it is open_clip's own Vision Transformer."""
-    tower, where = (model, "model") if isinstance(model, VisionTransformer | TimmModel) else (model.visual, "model.visual")
+    tower, where = (
+        (model, "model")
+        if isinstance(model, VisionTransformer | TimmModel)
+        else (model.visual, "model.visual")
+    )
     if isinstance(tower, TimmModel):
-        raise TypeError(f"the image tower is a model of timm in open_clip's TimmModel; patch {where}.trunk")
+        raise TypeError(
+            f"the image tower is a model of timm in open_clip's TimmModel; patch {where}.trunk"
+        )
     if type(tower) is not VisionTransformer:
-        raise TypeError(f"the image tower is open_clip's {type(tower).__name__}, and batvit knows its VisionTransformer")
+        raise TypeError(
+            f"the image tower is open_clip's {type(tower).__name__}, and batvit knows its VisionTransformer"
+        )
     if not tower.transformer.batch_first:
-        raise TypeError("the blocks of this image tower take tokens before images; batvit knows those with batch_first=True")
+        raise TypeError(
+            "the blocks of this image tower take tokens before images; batvit knows those with batch_first=True"
+        )
     return tower
 
 

@@ -6,14 +6,14 @@ import torch
 from timm.layers import use_reentrant_ckpt
 from torch import Tensor, nn
 
-from batvit.backbones.anatomy import Adapter, Anatomy
-from batvit.backbones.ear import Ear
-from batvit.backbones.grid import WithGrid
-from batvit.backbones.patch import anatomy_of, config_of, last_way
-from batvit.config import BATConfig
+from batvit.backbones.adapter import Adapter, Anatomy, last_output_form
+from batvit.backbones.attention_capture import AttentionCapture
+from batvit.config.config import BATConfig
+from batvit.reduction.grid import WithGrid
+from batvit.reduction.site import config_of
 
 
-class NormEar(Ear):
+class NormCapture(AttentionCapture):
     """Hears what comes out of the two norms that every attention of timm has, if only as identities."""
 
     def q_norm(self, queries: Tensor) -> Tensor:
@@ -56,21 +56,28 @@ def timm_anatomy(model: Any, image_size: tuple[int, int] | None, *, class_token:
 class WithHead(WithGrid):
     """One of timm's models with reduced blocks: the last of them gives what the head reads."""
 
+    adapter: ClassVar[Adapter]
+    """that knows this class; set by the adapter itself"""
+
     def reset_classifier(self, *args: Any, **arguments: Any) -> None:
         """As the model's own; another pooling may read other tokens."""
         super().reset_classifier(*args, **arguments)  # type: ignore[misc]
         config = config_of(self)
         if config is not None:
-            anatomy = anatomy_of(self)
+            anatomy = self.adapter.anatomy(self)
             known: Any = anatomy.blocks[-1]
-            known.leave_as = last_way(anatomy, config)
+            known.output_form = last_output_form(anatomy, config)
 
 
 class TimmAdapter(Adapter):
     """A class of timm's models, and what it becomes so that its feature maps are whole."""
 
     library = "timm"
-    models: ClassVar[tuple[type[WithGrid], ...]]
+    models: ClassVar[tuple[type[WithHead], ...]]
+
+    def __init__(self) -> None:
+        for kind in self.models:
+            kind.adapter = self
 
     def matches(self, model: nn.Module) -> bool:
         return type(model) in self.models or type(model) in self._dense()
@@ -81,11 +88,15 @@ class TimmAdapter(Adapter):
         architecture = getattr(known, "pretrained_cfg", {}).get("architecture") or ""
         if architecture.startswith("bat_") and hasattr(known, "_model_args"):
             # by these timm makes what it saved once more
-            given = {name: value for name, value in known._model_args.items() if name not in (*config.to_dict(), "mode")}
+            given = {
+                name: value
+                for name, value in known._model_args.items()
+                if name not in (*config.to_dict(), "mode")
+            }
             known._model_args = given | {"reduction": config.to_dict()}
 
     def unpatched(self, model: nn.Module) -> None:
         model.__class__ = type(model).__bases__[-1] if type(model) in self.models else type(model)
 
-    def _dense(self) -> dict[type, type[WithGrid]]:
+    def _dense(self) -> dict[type, type[WithHead]]:
         return {reduced.__bases__[-1]: reduced for reduced in self.models}

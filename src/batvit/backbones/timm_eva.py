@@ -8,16 +8,25 @@ from timm.layers.attention import AttentionRope
 from timm.models.eva import Eva, EvaAttention, EvaBlock
 from torch import Tensor, nn
 
-from batvit.backbones.anatomy import Anatomy
-from batvit.backbones.block import Parts, ReducedBlock, refuse_mask, refuse_reentrant
-from batvit.backbones.site import Heard, Tokens
-from batvit.backbones.timm_common import NormEar, TimmAdapter, WithHead, reentrant, timm_anatomy
+from batvit.backbones.adapter import Anatomy
+from batvit.backbones.timm_common import (
+    NormCapture,
+    TimmAdapter,
+    WithHead,
+    reentrant,
+    timm_anatomy,
+)
+from batvit.reduction.block import Parts, ReducedBlock, refuse_mask, refuse_reentrant
+from batvit.reduction.site import QueriesKeys
+from batvit.reduction.tokens import Tokens
 
 
 class ReducedEvaBlock(ReducedBlock, EvaBlock):
     """timm's EVA block, reduced; every block is given the rotary table of all patches."""
 
-    parts = Parts("norm1", "attn", ("scaled1", "drop_path1"), "norm2", "mlp", ("scaled2", "drop_path2"))
+    parts = Parts(
+        "norm1", "attn", ("scaled1", "drop_path1"), "norm2", "mlp", ("scaled2", "drop_path2")
+    )
     attentions = (EvaAttention, AttentionRope)
     mask = "attn_mask"
 
@@ -27,38 +36,57 @@ class ReducedEvaBlock(ReducedBlock, EvaBlock):
         rope: Tensor | None = None,
         attn_mask: Tensor | None = None,
         is_causal: bool = False,
-        leave_as: str | None = None,
+        output_form: str | None = None,
     ) -> Any:
         """As the block's own."""
         refuse_mask(attn_mask, is_causal)
         refuse_reentrant(reentrant(self))
-        return self.run(x, leave_as=leave_as, rope=rope)
+        return self.run(x, output_form=output_form, rope=rope)
 
-    def tables(self, arguments: dict[str, Any]) -> tuple[Tensor, ...]:
+    def rope(self, arguments: dict[str, Any]) -> tuple[Tensor, ...]:
         return () if arguments["rope"] is None else (arguments["rope"],)
 
-    def moved(self, arguments: dict[str, Any], rows: tuple[Tensor, ...]) -> dict[str, Any]:
+    def with_rope(self, arguments: dict[str, Any], rows: tuple[Tensor, ...]) -> dict[str, Any]:
         return {"rope": rows[0]}
 
-    def attend(self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]) -> tuple[Tensor, Heard]:
-        hear = NormEar(self.attn)
-        attended = hear(x, attn_mask=bias, **arguments)
-        queries, keys = (self._turned(heard, arguments["rope"]) for heard in (hear.queries, hear.keys))
+    def attend(
+        self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]
+    ) -> tuple[Tensor, QueriesKeys]:
+        capture = NormCapture(self.attn)
+        attended = capture(x, attn_mask=bias, **arguments)
+        queries, keys = (
+            self._turned(captured, arguments["rope"])
+            for captured in (capture.queries, capture.keys)
+        )
         # with grouped queries, several heads share a key
-        return attended, Heard(queries, keys.repeat_interleave(queries.shape[1] // keys.shape[1], dim=1), self.attn.scale)
+        return attended, QueriesKeys(
+            queries,
+            keys.repeat_interleave(queries.shape[1] // keys.shape[1], dim=1),
+            self.attn.scale,
+        )
 
     def trial(self, x: Tensor) -> dict[str, Any]:
         patches = x.shape[1] - self.attn.num_prefix_tokens
         # the width of a head, which not every version tells
-        angles = torch.arange(patches * round(self.attn.scale**-2), device=x.device).view(patches, -1).to(x.dtype)
+        angles = (
+            torch.arange(patches * round(self.attn.scale**-2), device=x.device)
+            .view(patches, -1)
+            .to(x.dtype)
+        )
         return {"rope": torch.cat([angles.sin(), angles.cos()], dim=-1)}
 
-    def _turned(self, heard: Tensor, rope: Tensor | None) -> Tensor:
+    def _turned(self, captured: Tensor, rope: Tensor | None) -> Tensor:
         """Queries or keys after the norm, as the attention turns them."""
         if rope is None:
-            return heard
+            return captured
         prefix, half = self.attn.num_prefix_tokens, self.attn.rotate_half
-        return torch.cat([heard[:, :, :prefix], apply_rot_embed_cat(heard[:, :, prefix:], rope, half=half)], dim=2)
+        return torch.cat(
+            [
+                captured[:, :, :prefix],
+                apply_rot_embed_cat(captured[:, :, prefix:], rope, half=half),
+            ],
+            dim=2,
+        )
 
     def scaled1(self, x: Tensor) -> Tensor:
         """LayerScale of the attention, if there is one."""

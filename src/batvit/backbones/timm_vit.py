@@ -7,10 +7,17 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from batvit.backbones.anatomy import Anatomy
-from batvit.backbones.block import Parts, ReducedBlock, refuse_mask, refuse_reentrant
-from batvit.backbones.site import Heard, Tokens
-from batvit.backbones.timm_common import NormEar, TimmAdapter, WithHead, reentrant, timm_anatomy
+from batvit.backbones.adapter import Anatomy
+from batvit.backbones.timm_common import (
+    NormCapture,
+    TimmAdapter,
+    WithHead,
+    reentrant,
+    timm_anatomy,
+)
+from batvit.reduction.block import Parts, ReducedBlock, refuse_mask, refuse_reentrant
+from batvit.reduction.site import QueriesKeys
+from batvit.reduction.tokens import Tokens
 
 
 class ReducedTimmBlock(ReducedBlock, Block):
@@ -21,18 +28,24 @@ class ReducedTimmBlock(ReducedBlock, Block):
     mask = "attn_mask"
 
     def forward(
-        self, x: Tensor | Tokens, attn_mask: Tensor | None = None, is_causal: bool = False, leave_as: str | None = None
+        self,
+        x: Tensor | Tokens,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+        output_form: str | None = None,
     ) -> Any:
         """As the block's own."""
         refuse_mask(attn_mask, is_causal)
         refuse_reentrant(reentrant(self))
-        return self.run(x, leave_as=leave_as)
+        return self.run(x, output_form=output_form)
 
-    def attend(self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]) -> tuple[Tensor, Heard]:
+    def attend(
+        self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]
+    ) -> tuple[Tensor, QueriesKeys]:
         attention: Any = self.attn
-        hear = NormEar(attention)
-        attended = hear(x, attn_mask=bias)
-        return attended, Heard(hear.queries, hear.keys, attention.scale)
+        capture = NormCapture(attention)
+        attended = capture(x, attn_mask=bias)
+        return attended, QueriesKeys(capture.queries, capture.keys, attention.scale)
 
 
 class ReducedVisionTransformer(WithHead, VisionTransformer):

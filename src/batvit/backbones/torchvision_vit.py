@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import EncoderBlock, VisionTransformer
 
-from batvit.backbones.anatomy import Adapter, Anatomy
-from batvit.backbones.block import Parts
-from batvit.backbones.multihead import MultiheadBlock
-from batvit.backbones.site import Tokens
+from batvit.backbones.adapter import Adapter, Anatomy
+from batvit.backbones.torch_multihead import MultiheadBlock
+from batvit.reduction.block import Parts
+from batvit.reduction.tokens import Tokens
 
 
 class ReducedEncoderBlock(MultiheadBlock, EncoderBlock):  # type: ignore[misc]
@@ -16,9 +16,9 @@ class ReducedEncoderBlock(MultiheadBlock, EncoderBlock):  # type: ignore[misc]
 
     parts = Parts("ln_1", "self_attention", ("dropout",), "ln_2", "mlp", ())
 
-    def forward(self, input: Tensor | Tokens, leave_as: str | None = None) -> Any:  # noqa: A002
+    def forward(self, input: Tensor | Tokens, output_form: str | None = None) -> Any:
         """As the block's own."""
-        return self.run(input, leave_as=leave_as)
+        return self.run(input, output_form=output_form)
 
 
 class TorchvisionViT(Adapter):

@@ -7,11 +7,11 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.models.beit.modeling_beit import BeitPreTrainedModel
 
-from batvit.backbones.anatomy import Adapter, Anatomy
-from batvit.backbones.grid import give_grids
-from batvit.backbones.transformers_layer import refuse_kernel
-from batvit.backbones.transformers_layers import LAYERS
-from batvit.config import BATConfig
+from batvit.backbones.adapter import Adapter, Anatomy
+from batvit.backbones.transformers_blocks import LAYERS
+from batvit.backbones.transformers_common import refuse_kernel
+from batvit.config.config import BATConfig
+from batvit.reduction.grid import give_grids
 
 INTERPOLATE = "interpolate_pos_encoding"
 SPECIAL = ("cls_token", "class_embedding", "distillation_token")
@@ -34,7 +34,9 @@ class Transformers(Adapter):
     blocks = LAYERS
 
     def matches(self, model: nn.Module) -> bool:
-        return isinstance(model, BeitPreTrainedModel) or (isinstance(model, PreTrainedModel) and _layers(model) is not None)
+        return isinstance(model, BeitPreTrainedModel) or (
+            isinstance(model, PreTrainedModel) and _layers(model) is not None
+        )
 
     def anatomy(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Anatomy:
         found = _layers(model)
@@ -49,7 +51,9 @@ class Transformers(Adapter):
         special = sum(getattr(embeddings, name, None) is not None for name in SPECIAL)
         grid = (size[0] // patch[0], size[1] // patch[1])
         tower = model if _takes_images(model) and not hasattr(model, "decoder") else owner
-        interpolates = size != _pair(config.image_size) and INTERPOLATE in signature(tower.forward).parameters
+        interpolates = (
+            size != _pair(config.image_size) and INTERPOLATE in signature(tower.forward).parameters
+        )
         return Anatomy(
             tower=tower,
             stem=embeddings,
@@ -61,7 +65,8 @@ class Transformers(Adapter):
             class_token=special > 0,
             reads_patches=True,
             arguments={INTERPOLATE: True} if interpolates else {},
-            left_out=grid[0] * grid[1] - int(grid[0] * grid[1] * (1 - getattr(config, "mask_ratio", 0.0))),
+            left_out=grid[0] * grid[1]
+            - int(grid[0] * grid[1] * (1 - getattr(config, "mask_ratio", 0.0))),
         )
 
     def check(self, model: nn.Module, config: BATConfig) -> None:
@@ -98,7 +103,11 @@ def _owner(model: nn.Module) -> Any:
 def _recorder(model: nn.Module) -> nn.Module:
     """The innermost model around the layers: it collects the hidden states."""
     owner, blocks = _layers(model) or (model, ())
-    return [part for part in owner.modules() if isinstance(part, PreTrainedModel) and {*blocks} <= {*part.modules()}][-1]
+    return [
+        part
+        for part in owner.modules()
+        if isinstance(part, PreTrainedModel) and {*blocks} <= {*part.modules()}
+    ][-1]
 
 
 def _takes_images(model: nn.Module) -> bool:

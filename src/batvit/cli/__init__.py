@@ -9,7 +9,7 @@ from typing import NoReturn
 import torch
 
 from batvit import __version__
-from batvit.files import first_line
+from batvit.storage.files import first_line
 
 # how torch says that there is not enough
 OF_MEMORY = ("allocate memory", "out of memory", "storage size calculation overflowed")
@@ -66,7 +66,9 @@ def _is_of_the_input(error: Exception) -> bool:
 def is_memory(error: Exception) -> bool:
     """Whether there was not enough memory; on a CPU torch has no class for it, and a compiler wraps what it meets."""
     said = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(phrase in said for phrase in OF_MEMORY)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        phrase in said for phrase in OF_MEMORY
+    )
 
 
 def _one_line(error: Exception) -> str:

@@ -14,20 +14,24 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from batvit.backbones.patch import reduced_copy
-from batvit.benchmark import as_csv
 from batvit.budget import contenders
-from batvit.cli import models, options
-from batvit.compare import Clock, fit_plans, time_plans, watch_plans
-from batvit.config import BATConfig
-from batvit.data import Pictures, data_config, loader, placed
-from batvit.files import check_folder, write_atomic
-from batvit.outcomes import DENSE, spared
-from batvit.plots import plot_pareto
-from batvit.report import html
-from batvit.study import COSTS, Row, Study, as_result, flat
-from batvit.trace import trace
-from batvit.training.record import claimed, git_commit, versions
-from batvit.visualize import draw, from_tensor, save
+from batvit.cli import console, load_models, options
+from batvit.compare.plot import plot_pareto
+from batvit.compare.report import html
+from batvit.compare.results import COSTS, Row, Study, as_result, flat
+from batvit.compare.scores import DENSE, collect_errors
+from batvit.compare.steps import Clock, fit_plans, time_plans, watch_plans
+from batvit.config.config import BATConfig
+from batvit.data.folder import Pictures
+from batvit.data.loading import data_config, loader, placed
+from batvit.inspection.drawing import draw, from_tensor
+from batvit.inspection.tracing import trace
+from batvit.measure.speed import as_csv
+from batvit.storage import provenance
+from batvit.storage.figures import save
+from batvit.storage.files import check_folder, write_atomic
+from batvit.storage.provenance import git_commit, versions
+from batvit.storage.run_folder import claimed
 
 TARGETS = [0.65, 0.5]
 REPORT, TABLE, RESULT, PLOT = "report.html", "table.csv", "result.json", "pareto.png"
@@ -38,25 +42,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     options.add_data(parser)
     plans = f"with commas; by default all: {','.join(contenders())}"
-    parser.add_argument("--plans", type=_plans, default=list(contenders()), metavar="NAME,…", help=plans)
+    parser.add_argument(
+        "--plans", type=_plans, default=list(contenders()), metavar="NAME,…", help=plans
+    )
     targets = f"shares of the dense model's MACs, and of its time, with commas ({','.join(map(str, TARGETS))})"
-    parser.add_argument("--targets", type=_targets, default=TARGETS, metavar="SHARE,…", help=targets)
-    parser.add_argument("--samples", type=options.at_least(1), metavar="N", help="pictures, taken evenly; all by default")
-    parser.add_argument("--rounds", type=options.at_least(1), default=15, metavar="N", help="measurements of each model (15)")
-    parser.add_argument("--drawn", type=options.at_least(0), default=2, metavar="N", help="pictures whose groups are drawn (2)")
-    parser.add_argument("-o", "--output", required=True, metavar="DIR", help=f"a new folder for {REPORT}, {TABLE}, {RESULT}")
-    parser.add_argument("--resume", action="store_true", help="go on with the comparison in the output folder")
+    parser.add_argument(
+        "--targets", type=_targets, default=TARGETS, metavar="SHARE,…", help=targets
+    )
+    parser.add_argument(
+        "--samples",
+        type=options.at_least(1),
+        metavar="N",
+        help="pictures, taken evenly; all by default",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=options.at_least(1),
+        default=15,
+        metavar="N",
+        help="measurements of each model (15)",
+    )
+    parser.add_argument(
+        "--drawn",
+        type=options.at_least(0),
+        default=2,
+        metavar="N",
+        help="pictures whose groups are drawn (2)",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="DIR",
+        help=f"a new folder for {REPORT}, {TABLE}, {RESULT}",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the comparison in the output folder"
+    )
     options.add_device(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Fit, watch, report."""
     folder = check_folder(args.output)
-    options.check_outputs(args.json, keep=models.inputs(args))
-    options.silence_profiler()
-    models.check_inputs(args)
-    dense = models.load_dense(args, pretrained=True)
-    pictures = models.pictures(args, dense)
+    options.check_outputs(args.json, keep=load_models.inputs(args))
+    console.silence_profiler()
+    load_models.check_inputs(args)
+    dense = load_models.load_dense(args, pretrained=True)
+    pictures = load_models.pictures(args, dense)
     pictures.samples = options.evenly(pictures.samples, args.samples)
     with claimed(folder):
         study = Study.open(folder, _about(args, dense), resume=args.resume)
@@ -66,8 +99,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _compare(args: argparse.Namespace, study: Study, dense: nn.Module, pictures: Pictures) -> None:
     """Fit every plan and time it, then show all of them the pictures."""
-    clock = Clock(dense, models.noise(dense, args.batch_size), args.rounds)
-    with Progress(console=options.progress_console, transient=True) as bar:
+    clock = Clock(dense, load_models.noise(dense, args.batch_size), args.rounds)
+    with Progress(console=console.stderr, transient=True) as bar:
         task = bar.add_task("", total=None)
 
         def told(text: str) -> None:
@@ -92,10 +125,22 @@ def _compare(args: argparse.Namespace, study: Study, dense: nn.Module, pictures:
 
 def _about(args: argparse.Namespace, dense: nn.Module) -> dict[str, Any]:
     """What must stay the same when a comparison goes on; plans, targets and pictures may be added or left out."""
-    names = ("model", "checkpoint", "data", "class_map", "precision", "device", "batch_size", "rounds")
+    names = (
+        "model",
+        "checkpoint",
+        "data",
+        "class_map",
+        "precision",
+        "device",
+        "batch_size",
+        "rounds",
+    )
     size = data_config(dense)["input_size"][1:]
-    settings = {name: getattr(args, name) for name in names} | {"img_size": list(size), "commit": git_commit()}
-    return settings | options.machine(args.device)
+    settings = {name: getattr(args, name) for name in names} | {
+        "img_size": list(size),
+        "commit": git_commit(),
+    }
+    return settings | provenance.machine(args.device)
 
 
 def _write(args: argparse.Namespace, study: Study, dense: nn.Module, pictures: Pictures) -> None:
@@ -110,7 +155,7 @@ def _write(args: argparse.Namespace, study: Study, dense: nn.Module, pictures: P
     drawn = _drawn(study, dense, pictures, args.drawn)
     write_atomic(folder / REPORT, html(result, plot=(folder / PLOT).read_bytes(), pictures=drawn))
     _show(study)
-    options.say(f"wrote {folder / REPORT}, {folder / TABLE}, {folder / RESULT}, {folder / PLOT}")
+    console.say(f"wrote {folder / REPORT}, {folder / TABLE}, {folder / RESULT}, {folder / PLOT}")
 
 
 def _environment(about: dict[str, Any]) -> dict[str, Any]:
@@ -123,19 +168,24 @@ def _environment(about: dict[str, Any]) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def _drawn(study: Study, dense: nn.Module, pictures: Pictures, number: int) -> list[tuple[str, bytes]]:
+def _drawn(
+    study: Study, dense: nn.Module, pictures: Pictures, number: int
+) -> list[tuple[str, bytes]]:
     """The groups of each plan at equal MACs, at the smallest target that any met, for some pictures, as PNG."""
     rows = [row for row in study.rows if row.at == "macs"]
     rows = [row for row in rows if row.target == min(each.target or 1 for each in rows)]
-    loaded = [image for _, (image, _) in zip(range(number), loader(pictures, dense, batch_size=1), strict=False)]
+    loaded = [
+        image
+        for _, (image, _) in zip(range(number), loader(pictures, dense, batch_size=1), strict=False)
+    ]
     strips, failed = [], dict[str, Exception]()
     for i, image in enumerate(loaded):
         for row in rows:
             title = f"picture {i + 1}: {row.plan}"
-            with spared(failed, title):
+            with collect_errors(failed, title):
                 strips.append((title, _png(_groups(dense, row, image))))
     for title, error in failed.items():
-        options.note(f"{title} is not drawn: {error}")
+        console.note(f"{title} is not drawn: {error}")
     return strips
 
 
@@ -159,22 +209,42 @@ def _show(study: Study) -> None:
     """A table for each target, narrow enough for a terminal; the report has everything."""
     dense = study.dense
     for group in dict.fromkeys(row.group for row in study.rows):
-        options.say(f"at {group[0]:g} of the {COSTS[str(group[1])]} of the dense model")
-        table = options.table("", "top-1", "difference [95 %]", "same", "KL", "GMACs", "speed", "ms alone")
+        console.say(f"at {group[0]:g} of the {COSTS[str(group[1])]} of the dense model")
+        table = console.table(
+            "", "top-1", "difference [95 %]", "same", "KL", "GMACs", "speed", "ms alone"
+        )
         rows = [row for row in study.rows if row.group == group]
         for row in (dense, *rows):
             table.add_row(*_cells(row))
-        options.console.print(table)
-        if off := ", ".join(f"{row.plan} takes {1 / row.speedup:.3f}" for row in rows if row.off_target and row.speedup):
-            options.say(f"* off target, not to be ranked: {off}")
+        console.stdout.print(table)
+        if off := ", ".join(
+            f"{row.plan} takes {1 / row.speedup:.3f}"
+            for row in rows
+            if row.off_target and row.speedup
+        ):
+            console.say(f"* off target, not to be ranked: {off}")
     for one in study.failed:
-        options.say(f"{one['plan']} at {one['target']:g} of the {COSTS[one['at']]}: {one['reason']}")
+        console.say(
+            f"{one['plan']} at {one['target']:g} of the {COSTS[one['at']]}: {one['reason']}"
+        )
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     known: dict[str, Any] = asdict(row)
-    interval = "" if row.plan == DENSE else "{difference:+.1f} [{difference_low:+.1f}, {difference_high:+.1f}]".format(**known)
-    numbers = ("{top1:.1f}", interval, "{agreement:.1f}", "{kl:.3f}", "{gmacs:.3f}", "{speedup:.2f}", "{latency_ms:.1f}")
+    interval = (
+        ""
+        if row.plan == DENSE
+        else "{difference:+.1f} [{difference_low:+.1f}, {difference_high:+.1f}]".format(**known)
+    )
+    numbers = (
+        "{top1:.1f}",
+        interval,
+        "{agreement:.1f}",
+        "{kl:.3f}",
+        "{gmacs:.3f}",
+        "{speedup:.2f}",
+        "{latency_ms:.1f}",
+    )
     return (row.plan + "*" * row.off_target, *(text.format(**known) for text in numbers))
 
 
@@ -182,7 +252,9 @@ def _plans(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     unknown = next((name for name in names if name not in contenders()), None)
     if unknown is not None:
-        raise argparse.ArgumentTypeError(f"unknown plan {unknown!r}; there are {', '.join(contenders())}")
+        raise argparse.ArgumentTypeError(
+            f"unknown plan {unknown!r}; there are {', '.join(contenders())}"
+        )
     return list(dict.fromkeys(names))
 
 
@@ -192,5 +264,7 @@ def _targets(text: str) -> list[float]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected numbers with commas, got {text!r}") from None
     if not all(0 < share < 1 for share in shares):
-        raise argparse.ArgumentTypeError(f"targets are shares of the dense model's cost, in (0, 1), got {text}")
+        raise argparse.ArgumentTypeError(
+            f"targets are shares of the dense model's cost, in (0, 1), got {text}"
+        )
     return sorted(set(shares), reverse=True)

@@ -14,19 +14,20 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from batvit.backbones.patch import patch
-from batvit.benchmark import Comparison, compare
-from batvit.checkpoint import save_weights
-from batvit.cli import options
-from batvit.cli.fitting import fit_shown
-from batvit.cli.options import say
-from batvit.digits import CLASSES, Digits, digits
-from batvit.evaluate import Evaluation, evaluate
-from batvit.files import check_folder
-from batvit.macs import count_parameters
-from batvit.trace import trace
+from batvit.cli import console, options
+from batvit.cli.training_progress import fit_shown
+from batvit.config.config import BATConfig
+from batvit.data.digits import CLASSES, Digits, digits
+from batvit.inspection.drawing import draw_many, from_tensor
+from batvit.inspection.tracing import trace
+from batvit.measure.accuracy import Evaluation, evaluate
+from batvit.measure.macs import count_parameters
+from batvit.measure.speed import Comparison, benchmark
+from batvit.reduction.site import config_of
+from batvit.storage.figures import save
+from batvit.storage.files import check_folder
+from batvit.storage.weights import save_weights
 from batvit.training.config import TrainConfig
-from batvit.training.warmup import save_beside
-from batvit.visualize import draw_many, from_tensor, save
 
 # DeiT's layout, small: 64 patches
 ARCHITECTURE: dict[str, Any] = {
@@ -65,12 +66,20 @@ class Data(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Output, length, threads."""
-    parser.add_argument("-o", "--output", default="batvit-demo", metavar="DIR", help="picture and weights (batvit-demo)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="batvit-demo",
+        metavar="DIR",
+        help="picture and weights (batvit-demo)",
+    )
     parser.add_argument("--json", metavar="FILE", help="also write the result here")
     threads = "CPU threads of torch (1: so small a model gains little from more, and loses much where cores are shared)"
     parser.add_argument("--threads", type=options.at_least(1), default=1, metavar="N", help=threads)
     epochs = f"passes over the digits, for the dense model ({FROM_SCRATCH.epochs})"
-    parser.add_argument("--epochs", type=options.at_least(1), default=FROM_SCRATCH.epochs, metavar="N", help=epochs)
+    parser.add_argument(
+        "--epochs", type=options.at_least(1), default=FROM_SCRATCH.epochs, metavar="N", help=epochs
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -80,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
     folder = check_folder(args.output)
     folder.mkdir(exist_ok=True)
     torch.set_num_threads(args.threads)
-    options.silence_profiler()
+    console.silence_profiler()
     train, val = digits((ARCHITECTURE["img_size"],) * 2, mean=MEAN, std=STD)
     data = Data(train, DataLoader(val, TIMED_BATCH))
     dense = _train(data, args.epochs)
@@ -88,47 +97,63 @@ def run(args: argparse.Namespace) -> None:
     rows = _measure(models, data)
     _show(rows, samples=len(val))
     _write(models, data, folder)
-    say(f"All in {time.perf_counter() - start:.0f} s. For a model of yours, start with: batvit info deit_small_patch16_224")
+    console.say(
+        f"All in {time.perf_counter() - start:.0f} s. For a model of yours, start with: batvit info deit_small_patch16_224"
+    )
     options.write_json(args.json, _json(rows, args.epochs))
 
 
 def _train(data: Data, epochs: int) -> nn.Module:
     torch.manual_seed(FROM_SCRATCH.seed)
     model = VisionTransformer(**ARCHITECTURE)
-    say(f"Training a small Vision Transformer on {len(data.train):,} handwritten digits:")
-    say(
+    console.say(f"Training a small Vision Transformer on {len(data.train):,} handwritten digits:")
+    console.say(
         f"{len(model.blocks)} blocks, {model.patch_embed.num_patches} patches, {count_parameters(model):,} parameters; "
         f"{_count(epochs, 'epoch')}, {_count(torch.get_num_threads(), 'CPU thread')}."
     )
     history = fit_shown(model, *data, replace(FROM_SCRATCH, epochs=epochs), title="training")
     others = len(data.val.dataset)  # type: ignore[arg-type]
-    say(f"After {sum(epoch.seconds for epoch in history):.0f} s it reads {history[-1].top1:.1f} % of {others} other digits.")
+    console.say(
+        f"After {sum(epoch.seconds for epoch in history):.0f} s it reads {history[-1].top1:.1f} % of {others} other digits."
+    )
     return model
 
 
 def _training_free(dense: nn.Module) -> dict[str, nn.Module]:
-    say("Fewer tokens, same weights, no training: batvit.patch(model, keep_rate=0.7)")
-    return {f"{TRAINING_FREE}, keep {rate}": patch(copy.deepcopy(dense), keep_rate=rate) for rate in KEEP_RATES}
+    console.say("Fewer tokens, same weights, no training: batvit.patch(model, keep_rate=0.7)")
+    return {
+        f"{TRAINING_FREE}, keep {rate}": patch(copy.deepcopy(dense), keep_rate=rate)
+        for rate in KEEP_RATES
+    }
 
 
 def _fine_tuned(dense: nn.Module, data: Data) -> dict[str, nn.Module]:
-    say(f'Fewer tokens as in the paper, mode="paper", and fine-tuning for {_count(FINE_TUNING.epochs, "epoch")} …')
-    models = {f"{FINE_TUNED}, keep {rate}": patch(copy.deepcopy(dense), mode="paper", keep_rate=rate) for rate in KEEP_RATES}
+    console.say(
+        f'Fewer tokens as in the paper, mode="paper", and fine-tuning for {_count(FINE_TUNING.epochs, "epoch")} …'
+    )
+    models = {
+        f"{FINE_TUNED}, keep {rate}": patch(copy.deepcopy(dense), mode="paper", keep_rate=rate)
+        for rate in KEEP_RATES
+    }
     for name, model in models.items():
         fit_shown(model, *data, FINE_TUNING, title=name)
     return models
 
 
 def _measure(models: dict[str, nn.Module], data: Data) -> list[Row]:
-    with options.progress_console.status("comparing accuracy and speed"):
+    with console.stderr.status("comparing accuracy and speed"):
         accuracy = evaluate(models, data.val)
         images, _ = next(iter(data.val))
-        speeds = {name: compare(models[DENSE], model, images, rounds=ROUNDS) for name, model in models.items() if name != DENSE}
+        speeds = {
+            name: benchmark(models[DENSE], model, images, rounds=ROUNDS)
+            for name, model in models.items()
+            if name != DENSE
+        }
     return [Row(name, accuracy[name], speeds.get(name)) for name in models]
 
 
 def _show(rows: list[Row], *, samples: int) -> None:
-    table = options.table("", "accuracy %", "M MACs", "MAC ratio", "images/s", "speed-up")
+    table = console.table("", "accuracy %", "M MACs", "MAC ratio", "images/s", "speed-up")
     speeds = [row.speed for row in rows if row.speed is not None]
     for row in rows:
         if row.speed is None:
@@ -137,10 +162,18 @@ def _show(rows: list[Row], *, samples: int) -> None:
         else:
             macs, ratio, speedup = row.speed.macs, row.speed.mac_ratio, row.speed.speedup
             per_second = row.speed.reduced.samples_per_sec
-        cells = (f"{row.accuracy.top1:.1f}", f"{macs / 1e6:.1f}", f"{ratio:.2f}", f"{per_second:.0f}", f"{speedup:.2f}")
+        cells = (
+            f"{row.accuracy.top1:.1f}",
+            f"{macs / 1e6:.1f}",
+            f"{ratio:.2f}",
+            f"{per_second:.0f}",
+            f"{speedup:.2f}",
+        )
         table.add_row(row.name, *cells)
-    options.console.print(table)
-    say(f"One digit of {samples} is {100 / samples:.1f} %. Speed: batches of {TIMED_BATCH}, median of {ROUNDS} runs in turns.")
+    console.stdout.print(table)
+    console.say(
+        f"One digit of {samples} is {100 / samples:.1f} %. Speed: batches of {TIMED_BATCH}, median of {ROUNDS} runs in turns."
+    )
 
 
 def _write(models: dict[str, nn.Module], data: Data, folder: Path) -> None:
@@ -148,13 +181,19 @@ def _write(models: dict[str, nn.Module], data: Data, folder: Path) -> None:
         # the others have the weights of the dense model
         if name == DENSE or name.startswith(FINE_TUNED):
             path = save_weights(model, folder / f"{name.replace(', keep ', '-')}.safetensors")
-            save_beside(model, path)
+            if (config := config_of(model)) is not None:
+                config.save(BATConfig.path_beside(path))
     images, _ = next(iter(data.val))
     model = models[f"{FINE_TUNED}, keep {KEEP_RATES[-1]}"]
     with trace(model) as found, torch.inference_mode():
         model(images[:DRAWN])
-    save(draw_many([from_tensor(image, MEAN, STD) for image in images[:DRAWN]], found), folder / PICTURE)
-    say(f"{folder / PICTURE} shows which patches were folded together; the weights lie beside it.")
+    save(
+        draw_many([from_tensor(image, MEAN, STD) for image in images[:DRAWN]], found),
+        folder / PICTURE,
+    )
+    console.say(
+        f"{folder / PICTURE} shows which patches were folded together; the weights lie beside it."
+    )
 
 
 def _json(rows: list[Row], epochs: int) -> dict[str, Any]:
@@ -164,7 +203,12 @@ def _json(rows: list[Row], epochs: int) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "results": [
-            {"name": row.name, **asdict(row.accuracy), **({} if row.speed is None else row.speed.to_dict())} for row in rows
+            {
+                "name": row.name,
+                **asdict(row.accuracy),
+                **({} if row.speed is None else row.speed.to_dict()),
+            }
+            for row in rows
         ],
     }
 

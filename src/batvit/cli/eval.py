@@ -5,9 +5,9 @@ from dataclasses import asdict
 
 from rich.progress import track
 
-from batvit.cli import models, options
-from batvit.data import loader
-from batvit.evaluate import evaluate
+from batvit.cli import console, load_models, options
+from batvit.data.loading import loader
+from batvit.measure.accuracy import evaluate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,28 +15,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     options.add_data(parser)
     options.add_device(parser)
-    models.add_engine(parser)
+    load_models.add_engine(parser)
     options.add_config(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate both models in one pass."""
-    options.check_outputs(args.json, keep=models.inputs(args))
-    models.check_inputs(args)
-    pair = models.load(args, pretrained=True)
-    pictures = models.pictures(args, pair.dense)
+    options.check_outputs(args.json, keep=load_models.inputs(args))
+    load_models.check_inputs(args)
+    pair = load_models.load(args, pretrained=True)
+    pictures = load_models.pictures(args, pair.dense)
     batches = loader(pictures, pair.dense, batch_size=args.batch_size, workers=args.workers)
-    bar = options.progress_console
+    bar = console.stderr
     shown = track(batches, "evaluating", console=bar, transient=True, disable=not bar.is_terminal)
     found = evaluate({"dense": pair.dense, "reduced": pair.reduced}, shown)
     cost = pair.cost | {"model": args.model}
-    table = options.table("", "top-1 %", "top-5 %", "same class as dense %", "G MACs")
+    table = console.table("", "top-1 %", "top-5 %", "same class as dense %", "G MACs")
     for name, gmacs in (("dense", cost["dense_gmacs"]), ("reduced", cost["gmacs"])):
         result = found[name]
-        table.add_row(name, *(f"{v:.2f}" for v in (result.top1, result.top5, result.agreement)), f"{gmacs:.3f}")
-    options.console.print(table)
+        table.add_row(
+            name,
+            *(f"{v:.2f}" for v in (result.top1, result.top5, result.agreement)),
+            f"{gmacs:.3f}",
+        )
+    console.stdout.print(table)
     skipped = f", {len(pictures.skipped)} unreadable left out" if pictures.skipped else ""
-    options.say(f"{found['dense'].samples} pictures{skipped}, {args.precision}, {args.device}, {pair.runtime}")
+    console.say(
+        f"{found['dense'].samples} pictures{skipped}, {args.precision}, {args.device}, {pair.runtime}"
+    )
     reduced, dense = found["reduced"], found["dense"]
     options.write_json(
         args.json,

@@ -2,8 +2,8 @@
 
 import argparse
 
-from batvit.cli import models, options
-from batvit.info import info
+from batvit.cli import console, load_models, options
+from batvit.inspection.summary import info
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the table."""
-    options.check_outputs(args.json, keep=models.inputs(args))
-    pair = models.load(args, pretrained=False)
+    options.check_outputs(args.json, keep=load_models.inputs(args))
+    pair = load_models.load(args, pretrained=False)
     result = info(pair.reduced, name=args.model)
-    options.say(str(result))
+    console.say(str(result))
     options.write_json(args.json, result.to_dict())

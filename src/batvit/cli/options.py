@@ -3,36 +3,37 @@
 import argparse
 import dataclasses
 import json
-import os
-import platform
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from batvit import __version__
-from batvit.checks import CHOICES, SWITCHES
-from batvit.cli.fields import MODES, field_help, in_modes
-from batvit.config import PER_SITE, BATConfig
-from batvit.data import Pictures
-from batvit.files import check_writable, write_atomic
+from batvit.cli.console import note
+from batvit.cli.field_help import MODES, field_help, in_modes
+from batvit.config.config import CHOICES, PER_SITE, SWITCHES, BATConfig
+from batvit.config.presets import DEFAULT_MODE
+from batvit.data.folder import Pictures
 from batvit.plans import PLANS
-from batvit.presets import DEFAULT_MODE
+from batvit.storage.files import check_writable, write_atomic
+from batvit.storage.provenance import stamp
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-console = Console()
-progress_console = Console(stderr=True)
 
 
 def add_model(parser: argparse.ArgumentParser, name: str = "model") -> None:
     """Which model, where its weights are, and where the result goes."""
     parser.add_argument(name, metavar="MODEL", help="a timm model, such as deit_small_patch16_224")
-    parser.add_argument("--checkpoint", metavar="FILE", help="weights: .safetensors or .pth; timm's own otherwise")
-    parser.add_argument("--num-classes", type=at_least(0), metavar="N", help="classes of the head, if not the model's own")
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="weights: .safetensors or .pth; timm's own otherwise"
+    )
+    parser.add_argument(
+        "--num-classes",
+        type=at_least(0),
+        metavar="N",
+        help="classes of the head, if not the model's own",
+    )
     parser.add_argument(
         "--img-size",
         type=at_least(1),
@@ -45,43 +46,77 @@ def add_model(parser: argparse.ArgumentParser, name: str = "model") -> None:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Where and how it runs."""
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, …; by default the GPU if there is one, for exported files the CPU")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of weights and pictures (fp32)")
+    parser.add_argument(
+        "--device",
+        help="cpu, cuda, cuda:1, …; by default the GPU if there is one, for exported files the CPU",
+    )
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32", help="of weights and pictures (fp32)"
+    )
     parser.add_argument("--threads", type=at_least(1), metavar="N", help="CPU threads of torch")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Which pictures."""
-    parser.add_argument("--data", required=True, metavar="DIR", help="a folder with one sub-folder of pictures a class")
-    parser.add_argument("--class-map", metavar="FILE", help="text file with all folder names in label order")
     parser.add_argument(
-        "--skip-unreadable", action="store_true", help="leave out files that are no pictures or cut short; decodes all twice"
+        "--data",
+        required=True,
+        metavar="DIR",
+        help="a folder with one sub-folder of pictures a class",
     )
-    parser.add_argument("--batch-size", type=at_least(1), default=32, metavar="B", help="pictures a batch (32)")
-    parser.add_argument("--workers", type=at_least(0), default=0, metavar="N", help="processes that decode pictures (0)")
+    parser.add_argument(
+        "--class-map", metavar="FILE", help="text file with all folder names in label order"
+    )
+    parser.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out files that are no pictures or cut short; decodes all twice",
+    )
+    parser.add_argument(
+        "--batch-size", type=at_least(1), default=32, metavar="B", help="pictures a batch (32)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="processes that decode pictures (0)",
+    )
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Every field of BATConfig, its help from the line under the field."""
-    group = parser.add_argument_group("reduction", "fields of BATConfig; without any, those saved beside the checkpoint")
+    group = parser.add_argument_group(
+        "reduction", "fields of BATConfig; without any, those saved beside the checkpoint"
+    )
     group.add_argument("--config", metavar="FILE", help="a BATConfig as JSON")
     default = f"preset ({DEFAULT_MODE.replace('_', '-')})"
-    group.add_argument("--mode", type=lambda text: text.replace("_", "-"), choices=tuple(MODES), help=default)
+    group.add_argument(
+        "--mode", type=lambda text: text.replace("_", "-"), choices=tuple(MODES), help=default
+    )
     choices = CHOICES | {"method": tuple(PLANS)}
     for name, text in field_help(BATConfig).items():
         option = "--" + name.replace("_", "-")
         text += in_modes(name)
         if name in SWITCHES:
-            group.add_argument(option, action=argparse.BooleanOptionalAction, default=None, help=text)
+            group.add_argument(
+                option, action=argparse.BooleanOptionalAction, default=None, help=text
+            )
         elif name in choices:
             group.add_argument(option, choices=choices[name], help=text)
         else:
-            group.add_argument(option, type=_numbers, metavar="N[,N…]" if name in PER_SITE else "N", help=text)
+            group.add_argument(
+                option, type=_numbers, metavar="N[,N…]" if name in PER_SITE else "N", help=text
+            )
 
 
 def config(args: argparse.Namespace) -> BATConfig:
     """The configuration that the options describe, or the one found beside the checkpoint."""
-    fields = {f.name: getattr(args, f.name) for f in dataclasses.fields(BATConfig) if getattr(args, f.name) is not None}
+    fields = {
+        f.name: getattr(args, f.name)
+        for f in dataclasses.fields(BATConfig)
+        if getattr(args, f.name) is not None
+    }
     for name in ("tokens", "blocks"):
         if name in fields and not isinstance(fields[name], tuple):
             fields[name] = (fields[name],)
@@ -99,12 +134,6 @@ def config(args: argparse.Namespace) -> BATConfig:
     return BATConfig.preset(args.mode or DEFAULT_MODE, **fields)
 
 
-def stamp(path: str | Path) -> list[int]:
-    """What tells a file from another at the same path."""
-    found = Path(path).stat()
-    return [found.st_size, found.st_mtime_ns]
-
-
 def weights(args: argparse.Namespace) -> list[int] | None:
     """What tells the weights from others, if they are a file's."""
     return None if args.checkpoint is None else stamp(args.checkpoint)
@@ -115,23 +144,14 @@ def stamped(pictures: Pictures) -> list[Any]:
     return [[str(path), label, *stamp(path)] for path, label in pictures.samples]
 
 
-def machine(device: str) -> dict[str, str | int | None]:
-    """What times depend on beside the settings: processor, its threads, GPU, versions."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.is_file() else []
-    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
-    versions = {"torch": str(torch.__version__), "batvit": __version__}
-    cpu = named or platform.processor() or platform.machine()
-    return {"cpu": cpu, "gpu": gpu, "threads": torch.get_num_threads(), **versions}
-
-
 def image_size(args: argparse.Namespace) -> tuple[int, int] | None:
     """(height, width) if one was given; one number stands for both."""
     if args.img_size is None:
         return None
     if len(args.img_size) > 2:
-        raise ValueError(f"--img-size takes one or two numbers, got {' '.join(map(str, args.img_size))}")
+        raise ValueError(
+            f"--img-size takes one or two numbers, got {' '.join(map(str, args.img_size))}"
+        )
     return args.img_size[0], args.img_size[-1]
 
 
@@ -142,7 +162,9 @@ def check_outputs(*paths: str | Path | None, keep: Sequence[str | Path] = ()) ->
         if path is not None:
             wanted = check_writable(path).resolve()
             if wanted in taken:
-                raise ValueError(f"{path} would overwrite what is read or written beside it; name another file")
+                raise ValueError(
+                    f"{path} would overwrite what is read or written beside it; name another file"
+                )
             taken.add(wanted)
 
 
@@ -158,24 +180,6 @@ def write_json(path: str | Path | None, result: dict[str, Any]) -> None:
         write_atomic(path, json.dumps(result, indent=2) + "\n")
 
 
-def say(text: str) -> None:
-    """Print lines as they are: not wrapped, coloured or read as markup."""
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
-
-
-def table(*columns: str) -> Table:
-    """An empty table that is plain and narrow; an unnamed column holds names, the others numbers."""
-    plain = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for column in columns:
-        plain.add_column(column, justify="right" if column else "left", no_wrap=True)
-    return plain
-
-
-def silence_profiler() -> None:
-    """Keep torch's profiler, which measures the memory, from writing notes of its own to standard error."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-
-
 def evenly(things: list[Any], number: int | None) -> list[Any]:
     """So many of them, at equal distances; all if there are no more."""
     if number is None or number >= len(things):
@@ -188,23 +192,25 @@ def at_least(least: int) -> Callable[[str], int]:
 
     def number(text: str) -> int:
         if not text.strip().removeprefix("+").isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"expected an integer of {least} or more, got {text!r}")
+            raise argparse.ArgumentTypeError(
+                f"expected an integer of {least} or more, got {text!r}"
+            )
         return int(text)
 
     return number
 
 
-def note(text: str) -> None:
-    """Say on standard error what was decided for the user."""
-    progress_console.print(text, style="dim", highlight=False, soft_wrap=True, markup=False)
-
-
 def _numbers(text: str) -> Any:
     """One number or several with commas: an integer stays one, so that counts and shares are told apart."""
     try:
-        values = [int(part) if part.strip().lstrip("+-").isdigit() else float(part) for part in text.split(",")]
+        values = [
+            int(part) if part.strip().lstrip("+-").isdigit() else float(part)
+            for part in text.split(",")
+        ]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number, or several with commas, got {text!r}") from None
+        raise argparse.ArgumentTypeError(
+            f"expected a number, or several with commas, got {text!r}"
+        ) from None
     return values[0] if len(values) == 1 else tuple(values)
 
 
@@ -216,18 +222,24 @@ def torch_device(name: str) -> torch.device:
         torch.zeros(1, device=device).item()
     except Exception as error:
         reason = textwrap.shorten(str(error), 160, placeholder=" …")
-        raise ValueError(f"--device {name} cannot be used here ({reason}); give another, such as cpu") from error
+        raise ValueError(
+            f"--device {name} cannot be used here ({reason}); give another, such as cpu"
+        ) from error
     return device
 
 
 def macs(text: str) -> float:
     """Read MACs such as 0.8G, or a share of the dense model's."""
     units = {"G": 1e9, "M": 1e6}
-    number, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1.0)
+    number, unit = (
+        (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1.0)
+    )
     try:
         value = float(number) * unit
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected MACs such as 0.8G or 620M, or a share such as 0.5, got {text!r}") from None
+        raise argparse.ArgumentTypeError(
+            f"expected MACs such as 0.8G or 620M, or a share such as 0.5, got {text!r}"
+        ) from None
     if not value > 0:
         raise argparse.ArgumentTypeError(f"expected more than 0, got {text!r}")
     if 1 <= value < 1e6:

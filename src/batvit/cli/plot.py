@@ -6,17 +6,19 @@ from pathlib import Path
 
 from rich.text import Text
 
-from batvit.cli import options
-from batvit.curves import Curve, log_file, read_curve
-from batvit.plots import plot_curves
-from batvit.visualize import FIGURE_FORMATS, save
+from batvit.cli import console, options
+from batvit.storage.figures import FIGURE_FORMATS, save
+from batvit.training.logs import Curve, log_file, read_curve
+from batvit.training.plot import plot_curves
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Runs and outputs."""
     runs = "the folder of a run, or its log (ours, DeiT's log.txt, timm's summary.csv); NAME=RUN renames it"
     parser.add_argument("runs", metavar="RUN", nargs="+", help=runs)
-    parser.add_argument("-o", "--output", default="curves.png", metavar="FILE", help="the figure (curves.png)")
+    parser.add_argument(
+        "-o", "--output", default="curves.png", metavar="FILE", help="the figure (curves.png)"
+    )
     parser.add_argument("--json", metavar="FILE", help="also write the result here")
 
 
@@ -30,13 +32,18 @@ def run(args: argparse.Namespace) -> None:
         curve = read_curve(path)
         curve = curve if name is None else replace(curve, name=name)
         if curve.name in curves:
-            raise ValueError(f"two runs are named {curve.name!r}; rename one, such as {curve.name}-2={path}")
+            raise ValueError(
+                f"two runs are named {curve.name!r}; rename one, such as {curve.name}-2={path}"
+            )
         curves[curve.name] = curve
     save(plot_curves(list(curves.values())), args.output)
     _say(curves)
-    options.say(f"wrote {args.output}")
+    console.say(f"wrote {args.output}")
     paths = [path for _, path in named]
-    options.write_json(args.json, {"runs": [_json(curve, path) for curve, path in zip(curves.values(), paths, strict=True)]})
+    options.write_json(
+        args.json,
+        {"runs": [_json(curve, path) for curve, path in zip(curves.values(), paths, strict=True)]},
+    )
 
 
 def _named(text: str) -> tuple[str | None, str]:
@@ -50,7 +57,7 @@ def _named(text: str) -> tuple[str | None, str]:
 
 
 def _say(curves: dict[str, Curve]) -> None:
-    table = options.table("", "epochs", "best top-1 %", "at epoch", "last top-1 %", "last loss")
+    table = console.table("", "epochs", "best top-1 %", "at epoch", "last top-1 %", "last loss")
     for name, curve in curves.items():
         best, last = curve.best, curve.points[-1]
         shown = ("-", "-") if best is None else (f"{best.top1:.2f}", str(best.epoch))
@@ -62,7 +69,7 @@ def _say(curves: dict[str, Curve]) -> None:
         )
         # a name is not markup
         table.add_row(Text(name), *numbers)
-    options.console.print(table)
+    console.stdout.print(table)
 
 
 def _json(curve: Curve, path: str) -> dict[str, object]:

@@ -36,10 +36,14 @@ class Assignment:
             ValueError: if the index is not integral, has another shape, names a group out of range, or leaves a group empty.
         """
         if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
-            raise ValueError(f"index must hold integers, got {index.dtype}; convert it with .long()")
+            raise ValueError(
+                f"index must hold integers, got {index.dtype}; convert it with .long()"
+            )
         index = index.long().unsqueeze(0) if index.dim() == 1 else index.long()
         if index.dim() != 2 or index.numel() == 0:
-            raise ValueError(f"index must have shape (batch, tokens) with at least one token, got {tuple(index.shape)}")
+            raise ValueError(
+                f"index must have shape (batch, tokens) with at least one token, got {tuple(index.shape)}"
+            )
         if int(index.max()) < 0:
             raise ValueError("index prunes every token (all are -1); at least one must stay")
         groups = int(index.max()) + 1 if groups is None else groups
@@ -48,7 +52,9 @@ class Assignment:
             raise ValueError(f"group numbers must lie in -1 .. {groups - 1}, got {low} .. {high}")
         assignment = cls(index, groups, drops=low < 0)
         if not assignment.is_onto:
-            raise ValueError(f"every one of the {groups} groups needs a token in every image; at least one is empty")
+            raise ValueError(
+                f"every one of the {groups} groups needs a token in every image; at least one is empty"
+            )
         return assignment
 
     @classmethod
@@ -103,7 +109,11 @@ class Assignment:
     @property
     def sizes(self) -> Int64[Tensor, "batch groups"]:
         """How many tokens each group holds (B, M)."""
-        return self.kept.long().new_zeros(self.batch, self.groups).scatter_add(1, self.index.clamp(min=0), self.kept.long())
+        return (
+            self.kept.long()
+            .new_zeros(self.batch, self.groups)
+            .scatter_add(1, self.index.clamp(min=0), self.kept.long())
+        )
 
     @property
     def is_total(self) -> bool:

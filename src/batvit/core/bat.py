@@ -40,6 +40,18 @@ def assign(
         parts.append(match(features[:, :attentive], pairs, method=matching))
     if centres:
         inattentive = None if real is None else real.gather(1, order)[:, attentive:]
-        prior = log_importance(importance, order[:, attentive:], importance_power) if importance_power else None
-        parts.append(cluster(features[:, attentive:], centres, neighbours=neighbours, prior=prior, real=inattentive))
+        prior = (
+            log_importance(importance, order[:, attentive:], importance_power)
+            if importance_power
+            else None
+        )
+        parts.append(
+            cluster(
+                features[:, attentive:],
+                centres,
+                neighbours=neighbours,
+                prior=prior,
+                real=inattentive,
+            )
+        )
     return Assignment.join(order, *parts)

@@ -35,11 +35,15 @@ def cluster(
         ValueError: if there are fewer tokens than centres.
     """
     if not 1 <= centres <= features.shape[1]:
-        raise ValueError(f"centres must lie in 1 .. {features.shape[1]}, the number of tokens, got {centres}")
+        raise ValueError(
+            f"centres must lie in 1 .. {features.shape[1]}, the number of tokens, got {centres}"
+        )
     squared = squared_distances(features, real)
     if real is not None:
         squared = squared.masked_fill(~real.unsqueeze(1), torch.inf)
-    log_rho = log_density(squared, width=features.shape[-1], neighbours=neighbours, padded=real is not None)
+    log_rho = log_density(
+        squared, width=features.shape[-1], neighbours=neighbours, padded=real is not None
+    )
     if real is not None:
         log_rho = log_rho.masked_fill(~real, -torch.inf)
     # the largest rho_i * delta_i, in logarithms: far from one another, all rho_i would underflow to one tie
@@ -59,7 +63,8 @@ def join_nearest(
 
 
 def squared_distances(
-    features: Float[Tensor, "batch tokens channels"], real: Bool[Tensor, "batch tokens"] | None = None
+    features: Float[Tensor, "batch tokens channels"],
+    real: Bool[Tensor, "batch tokens"] | None = None,
 ) -> Float[Tensor, "batch tokens tokens"]:
     """||t_i - t_j||^2, by one matrix product, so that a FLOP counter sees it. Padding, where ``real`` is False, holds zeros.
 
@@ -81,7 +86,11 @@ def squared_distances(
 
 
 def log_density(
-    squared: Float[Tensor, "batch tokens tokens"], *, width: int, neighbours: int | None, padded: bool = False
+    squared: Float[Tensor, "batch tokens tokens"],
+    *,
+    width: int,
+    neighbours: int | None,
+    padded: bool = False,
 ) -> Float[Tensor, "batch tokens"]:
     """Logarithm of rho_i = exp(-mean_j ||t_i - t_j||^2 / C), over all tokens or the nearest ``neighbours``.
 
@@ -94,7 +103,11 @@ def log_density(
         # itself, at distance 0, and the nearest other: a minimum is ten times cheaper than a selection
         _diagonal(squared).fill_(torch.inf)
         return squared.amin(dim=-1) / (-width * neighbours)
-    nearest = squared if neighbours is None or neighbours >= tokens else squared.topk(neighbours, dim=-1, largest=False).values
+    nearest = (
+        squared
+        if neighbours is None or neighbours >= tokens
+        else squared.topk(neighbours, dim=-1, largest=False).values
+    )
     if not padded:
         return nearest.sum(dim=-1) / (-width * nearest.shape[-1])
     real = nearest.isfinite()

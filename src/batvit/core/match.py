@@ -10,7 +10,9 @@ from batvit.core.precision import products
 NO_LENGTH = 1e-12
 
 
-def match(features: Float[Tensor, "batch tokens channels"], pairs: int, *, method: str = "bipartite") -> Assignment:
+def match(
+    features: Float[Tensor, "batch tokens channels"], pairs: int, *, method: str = "bipartite"
+) -> Assignment:
     """Join the most similar tokens (cosine) in pairs; the others stay alone.
 
     Args:
@@ -29,7 +31,9 @@ def match(features: Float[Tensor, "batch tokens channels"], pairs: int, *, metho
     if method not in MATCHINGS:
         raise ValueError(f"method must be one of {', '.join(MATCHINGS)}, got {method!r}")
     if not 0 <= pairs <= features.shape[1] // 2:
-        raise ValueError(f"pairs must lie in 0 .. {features.shape[1] // 2}, half the number of tokens, got {pairs}")
+        raise ValueError(
+            f"pairs must lie in 0 .. {features.shape[1] // 2}, half the number of tokens, got {pairs}"
+        )
     return MATCHINGS[method](features, pairs)
 
 
@@ -41,7 +45,9 @@ def cosines(
     In float32; of bfloat16 tokens, whose products are rounded, with the digits of bfloat16 alone.
     """
     wide = torch.promote_types(a.dtype, torch.float32)
-    of_a, of_b = (torch.linalg.vector_norm(x, dim=2, dtype=wide).clamp_(min=NO_LENGTH).float() for x in (a, b))
+    of_a, of_b = (
+        torch.linalg.vector_norm(x, dim=2, dtype=wide).clamp_(min=NO_LENGTH).float() for x in (a, b)
+    )
     return products(a, b).div_(of_a.unsqueeze(2)).div_(of_b.unsqueeze(1))
 
 
@@ -56,7 +62,9 @@ def _bipartite(features: Float[Tensor, "batch tokens channels"], pairs: int) -> 
     return Assignment(index, tokens - pairs, drops=False)
 
 
-def join_partners(similarity: Float[Tensor, "batch first second"], pairs: int) -> Int64[Tensor, "batch first"]:
+def join_partners(
+    similarity: Float[Tensor, "batch first second"], pairs: int
+) -> Int64[Tensor, "batch first"]:
     """The group of each of the first: that of its most similar of the second, or one after all of those if it stays alone.
 
     The ``pairs`` of highest similarity join; of equal ones that of lower index.

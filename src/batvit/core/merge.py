@@ -35,7 +35,11 @@ def merge(
     """
     _check(x, assignment.tokens, assignment)
     # so little that it counts in a group without weight alone, which so falls back to equal weights
-    weight = torch.ones_like(x[..., 0], dtype=torch.float32) if weight is None else weight.float().clamp(min=NO_WEIGHT)
+    weight = (
+        torch.ones_like(x[..., 0], dtype=torch.float32)
+        if weight is None
+        else weight.float().clamp(min=NO_WEIGHT)
+    )
     total = sum_by_group(weight, assignment)
     group = assignment.index.clamp(min=0) if assignment.drops else assignment.index
     share = weight / total.gather(1, group)
@@ -50,7 +54,9 @@ def merge(
 
 
 def _norm(x: Float[Tensor, "batch tokens channels"]) -> Float[Tensor, "batch tokens"]:
-    lengths: Tensor = torch.linalg.vector_norm(x, dim=2, dtype=torch.promote_types(x.dtype, torch.float32))
+    lengths: Tensor = torch.linalg.vector_norm(
+        x, dim=2, dtype=torch.promote_types(x.dtype, torch.float32)
+    )
     return lengths.float()
 
 
@@ -71,7 +77,9 @@ def _weighted(
         return shares @ x
 
 
-def unmerge(y: Float[Tensor, "batch groups channels"], assignment: Assignment) -> Float[Tensor, "batch tokens channels"]:
+def unmerge(
+    y: Float[Tensor, "batch groups channels"], assignment: Assignment
+) -> Float[Tensor, "batch tokens channels"]:
     """Give every token back the feature of its group (B, N, C); a pruned token gets zeros."""
     _check(y, assignment.groups, assignment)
     x = take(y, assignment.index.clamp(min=0) if assignment.drops else assignment.index)
@@ -95,7 +103,9 @@ def sum_by_group(
     if values.dim() == 2:
         return values.new_zeros(batch, extra).scatter_add_(1, place, values)[:, :groups]
     rows = place + torch.arange(batch, device=index.device).unsqueeze(1) * extra
-    total = values.new_zeros(batch * extra, *values.shape[2:]).index_add_(0, rows.flatten(), values.flatten(0, 1))
+    total = values.new_zeros(batch * extra, *values.shape[2:]).index_add_(
+        0, rows.flatten(), values.flatten(0, 1)
+    )
     return total.view(batch, extra, *values.shape[2:])[:, :groups]
 
 
@@ -114,4 +124,6 @@ def _members(assignment: Assignment) -> Bool[Tensor, "batch groups tokens"]:
 
 def _check(x: Tensor, tokens: int, assignment: Assignment) -> None:
     if x.shape[:2] != (assignment.batch, tokens):
-        raise ValueError(f"expected a batch of {assignment.batch} with {tokens} tokens each, got {tuple(x.shape[:2])}")
+        raise ValueError(
+            f"expected a batch of {assignment.batch} with {tokens} tokens each, got {tuple(x.shape[:2])}"
+        )

@@ -13,7 +13,9 @@ del sys.argv[0]  # the script's own arguments remain
 if not sys.argv or not Path(sys.argv[0]).is_file():
     found = f"no such script: {sys.argv[0]}" if sys.argv else "no script given"
     command = ArgumentParser(prog="python -m batvit.models")
-    command.exit(2, f"{command.prog}: {found}; give one, such as timm's train.py, and its arguments\n")
+    command.exit(
+        2, f"{command.prog}: {found}; give one, such as timm's train.py, and its arguments\n"
+    )
 if not sys.flags.safe_path:
     sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
 runpy.run_path(sys.argv[0], run_name="__main__")

@@ -19,6 +19,8 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor, nn
 from torch.nn import functional
 
+from batvit.tune.cost_model import features
+
 __all__ = ["ConvStem", "Divide", "LVViT"]
 
 
@@ -61,9 +63,13 @@ class ConvStem(PatchEmbed):
         **options: Any,
     ) -> None:
         where: dict[str, Any] = {"device": device, "dtype": dtype}
-        super().__init__(img_size, to_2tuple(patch_size), in_chans, embed_dim, bias=bias, **options, **where)
+        super().__init__(
+            img_size, to_2tuple(patch_size), in_chans, embed_dim, bias=bias, **options, **where
+        )
         if any(side % 2 for side in self.patch_size):
-            raise ValueError(f"the stem of LV-ViT halves the image first: patch_size must be even, got {patch_size}")
+            raise ValueError(
+                f"the stem of LV-ViT halves the image first: patch_size must be even, got {patch_size}"
+            )
         half = tuple(side // 2 for side in self.patch_size)
         self.in_chans = in_chans
         self.conv1 = nn.Conv2d(in_chans, width, 7, stride=2, padding=3, bias=False, **where)
@@ -75,14 +81,20 @@ class ConvStem(PatchEmbed):
         self.proj = nn.Conv2d(width, embed_dim, half, stride=half, bias=bias, **where)
 
     def set_input_size(
-        self, img_size: int | tuple[int, int] | None = None, patch_size: int | tuple[int, int] | None = None
+        self,
+        img_size: int | tuple[int, int] | None = None,
+        patch_size: int | tuple[int, int] | None = None,
     ) -> None:
         """Change the size of the pictures; the size of a patch is that of the convolutions and stays."""
         if patch_size is not None and to_2tuple(patch_size) != self.patch_size:
-            raise ValueError(f"the stem of LV-ViT has patches of {self.patch_size}, which cannot become {patch_size}")
+            raise ValueError(
+                f"the stem of LV-ViT has patches of {self.patch_size}, which cannot become {patch_size}"
+            )
         super().set_input_size(None if img_size is None else to_2tuple(img_size))
 
-    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch *patches_and_features"]:
+    def forward(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch *patches_and_features"]:
         """Pictures to patches: (batch, patches, features), or the layout that ``output_fmt`` names."""
         x = self._fitted(x)
         for conv, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)):
@@ -97,9 +109,15 @@ class ConvStem(PatchEmbed):
         size = tuple(x.shape[-2:])
         down, right = (-side % patch for side, patch in zip(size, self.patch_size, strict=True))
         if self.img_size is not None and self.strict_img_size:
-            torch._assert(size == tuple(self.img_size), f"Input size {size} does not match the model's {self.img_size}.")
+            torch._assert(
+                size == tuple(self.img_size),
+                f"Input size {size} does not match the model's {self.img_size}.",
+            )
         elif not self.dynamic_img_pad:
-            torch._assert(down == right == 0, f"Input size {size} is not divisible by the patch size {self.patch_size}.")
+            torch._assert(
+                down == right == 0,
+                f"Input size {size} is not divisible by the patch size {self.patch_size}.",
+            )
         return functional.pad(x, (0, right, 0, down)) if self.dynamic_img_pad else x
 
 
@@ -119,11 +137,19 @@ class LVViT(VisionTransformer):
             qkv, layer norms with an epsilon of 1e-5.
     """
 
-    def __init__(self, *, skip_lam: float = 2.0, token_labeling: bool = False, **options: Any) -> None:
+    def __init__(
+        self, *, skip_lam: float = 2.0, token_labeling: bool = False, **options: Any
+    ) -> None:
         if options.get("init_values"):
-            raise ValueError(f"LV-ViT has no layer scale: init_values must be None, got {options['init_values']}")
+            raise ValueError(
+                f"LV-ViT has no layer scale: init_values must be None, got {options['init_values']}"
+            )
         _check_pool(options.get("num_classes", 1000), options.get("global_pool", "token"))
-        own: dict[str, Any] = {"qkv_bias": False, "embed_layer": ConvStem, "norm_layer": partial(LayerNorm, eps=1e-5)}
+        own: dict[str, Any] = {
+            "qkv_bias": False,
+            "embed_layer": ConvStem,
+            "norm_layer": partial(LayerNorm, eps=1e-5),
+        }
         super().__init__(**own | options)
         self.token_labeling = token_labeling
         for block in self.blocks:
@@ -145,7 +171,10 @@ class LVViT(VisionTransformer):
 
     def forward_head(  # type: ignore[override]
         self, x: Float[Tensor, "batch tokens features"], pre_logits: bool = False
-    ) -> Float[Tensor, "batch *features"] | tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch patches classes"]]:
+    ) -> (
+        Float[Tensor, "batch *features"]
+        | tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch patches classes"]]
+    ):
         """Normed tokens, the class token first, to logits; or to features, if there are no classes or ``pre_logits``."""
         if pre_logits or self.num_classes == 0:
             return super().forward_head(x, pre_logits=pre_logits)
@@ -160,7 +189,9 @@ class LVViT(VisionTransformer):
         if self.num_classes == 0:
             return nn.Identity()
         like = self.patch_embed.proj.weight
-        return nn.Linear(self.embed_dim, self.num_classes, device=like.device, dtype=like.dtype).train(self.training)
+        return nn.Linear(
+            self.embed_dim, self.num_classes, device=like.device, dtype=like.dtype
+        ).train(self.training)
 
 
 def _check_pool(num_classes: int, global_pool: str) -> None:
@@ -200,7 +231,12 @@ default_cfgs = generate_default_cfgs(
 def _create(variant: str, pretrained: bool, **options: Any) -> nn.Module:
     features = {"out_indices": options.pop("out_indices", 3), "feature_cls": "getter"}
     return build_model_with_cfg(
-        LVViT, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, feature_cfg=features, **options
+        LVViT,
+        variant,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg=features,
+        **options,
     )
 
 

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from batvit.config import BATConfig, Counts
+from batvit.config.config import BATConfig
 from batvit.core import Assignment
 from batvit.core.decouple import take
 from batvit.core.match import cosines, number
-from batvit.plans.plan import Evidence
+from batvit.plans.plan import Counts, Evidence
 
 # what the similarity of a cluster becomes, of those of its two halves and their shares of its members
 Linkage = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -37,13 +37,18 @@ def single(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
     return torch.maximum(first, second)
 
 
-def plan(evidence: Evidence, counts: Counts, config: BATConfig, *, linkage: Linkage = average) -> Assignment:
+def plan(
+    evidence: Evidence, counts: Counts, config: BATConfig, *, linkage: Linkage = average
+) -> Assignment:
     """As many joins as tokens go, whatever an image shows."""
     batch, tokens = evidence.importance.shape
     similarity = cosines(evidence.features, evidence.features)
     itself = torch.eye(tokens, dtype=torch.bool, device=similarity.device)
     similarity = similarity.masked_fill(itself, -torch.inf)
-    members, root = torch.ones_like(similarity[:, 0]), torch.arange(tokens, device=similarity.device).expand(batch, tokens)
+    members, root = (
+        torch.ones_like(similarity[:, 0]),
+        torch.arange(tokens, device=similarity.device).expand(batch, tokens),
+    )
     for _ in range(tokens - counts.tokens_out):
         similarity, members, root = _join(similarity, members, root, linkage)
     return Assignment(number(root), counts.tokens_out, drops=False)
@@ -54,7 +59,11 @@ def _join(
     members: Float[Tensor, "batch tokens"],
     root: Int64[Tensor, "batch tokens"],
     linkage: Linkage,
-) -> tuple[Float[Tensor, "batch tokens tokens"], Float[Tensor, "batch tokens"], Int64[Tensor, "batch tokens"]]:
+) -> tuple[
+    Float[Tensor, "batch tokens tokens"],
+    Float[Tensor, "batch tokens"],
+    Int64[Tensor, "batch tokens"],
+]:
     """The most similar two clusters become one, under the number of the first; of equals those of lowest number."""
     tokens = root.shape[1]
     pair = similarity.flatten(1).argmax(dim=1, keepdim=True)

@@ -10,9 +10,9 @@ at three sites, like other plans that drop tokens by importance.
 
 import torch
 
-from batvit.config import BATConfig, Counts
+from batvit.config.config import BATConfig
 from batvit.core import Assignment
-from batvit.plans.plan import Evidence
+from batvit.plans.plan import Counts, Evidence
 from batvit.plans.topk import keep
 
 # above every importance

@@ -1,8 +1,8 @@
 """Beyond Attentive Tokens (Long et al., CVPR 2023): see :mod:`batvit.core`."""
 
-from batvit.config import BATConfig, Counts
+from batvit.config.config import BATConfig
 from batvit.core import Assignment, assign
-from batvit.plans.plan import Evidence
+from batvit.plans.plan import Counts, Evidence
 
 
 def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
@@ -18,3 +18,40 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
         neighbours=config.neighbours,
         real=evidence.size > 0 if evidence.padded else None,
     )
+
+
+def split(config: BATConfig, block: int, tokens: int, out: int) -> Counts:
+    """Split the tokens that go on into attentive ones, pairs and centres: ``out = attentive - pairs + centres``.
+
+    Args:
+        config: ``centres`` and ``pairs``, each a share (float) or a count (int).
+        block: of the site, from 0.
+        tokens: image tokens that come in.
+        out: image tokens that go on, fewer than come in.
+
+    Raises:
+        ValueError: if the counts do not fit.
+    """
+    centres = (
+        config.centres if isinstance(config.centres, int) else max(1, round(config.centres * out))
+    )
+    if centres > out:
+        raise ValueError(
+            f"block {block}: {centres} centres do not fit into {out} outgoing tokens; give fewer"
+        )
+    if isinstance(config.pairs, int):
+        pairs = config.pairs
+    else:
+        # pairs = share * attentive, and attentive = out - centres + pairs
+        pairs = min(int(config.pairs * (out - centres) / (1 - config.pairs)), tokens - out)
+    attentive = out - centres + pairs
+    if 2 * pairs > attentive:
+        raise ValueError(
+            f"block {block}: {pairs} pairs need {2 * pairs} attentive tokens, there are {attentive}; give fewer pairs"
+        )
+    left = tokens - attentive
+    if left < centres or (centres == 0 and left > 0):
+        raise ValueError(
+            f"block {block}: {attentive} attentive tokens of {tokens} leave {left} for {centres} centres; change centres or pairs"
+        )
+    return Counts(block, tokens, attentive, pairs, centres, out)

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from batvit.config import BATConfig, Counts
+from batvit.config.config import BATConfig
 from batvit.core import Assignment
 from batvit.core.decouple import decouple, take
 from batvit.core.match import cosines
-from batvit.plans.plan import Evidence
+from batvit.plans.plan import Counts, Evidence
 
 PUBLISHED: dict[str, Any] = {"weight": "size", "size_aware": True}
 PATCHES = 196
@@ -24,9 +24,18 @@ WIDTHS = {"deit_tiny": 192, "deit_small": 384, "deit_base": 768}
 # image tokens after pruning, then after merging, in each of 12 blocks, by published G MACs
 SCHEDULES: dict[str, dict[float, tuple[tuple[int, ...], tuple[int, ...]]]] = {
     "deit_tiny": {
-        0.6: ((196, 195, 179, 156, 129, 106, 85, 72, 62, 50, 39, 2), (196, 186, 166, 138, 113, 89, 75, 65, 56, 44, 36, 2)),
-        0.7: ((196, 195, 193, 179, 149, 122, 97, 81, 67, 59, 51, 2), (196, 195, 191, 157, 132, 102, 87, 71, 63, 57, 48, 2)),
-        0.8: ((196, 196, 195, 185, 165, 146, 116, 102, 91, 79, 73, 2), (196, 195, 189, 171, 153, 124, 106, 95, 83, 77, 69, 2)),
+        0.6: (
+            (196, 195, 179, 156, 129, 106, 85, 72, 62, 50, 39, 2),
+            (196, 186, 166, 138, 113, 89, 75, 65, 56, 44, 36, 2),
+        ),
+        0.7: (
+            (196, 195, 193, 179, 149, 122, 97, 81, 67, 59, 51, 2),
+            (196, 195, 191, 157, 132, 102, 87, 71, 63, 57, 48, 2),
+        ),
+        0.8: (
+            (196, 196, 195, 185, 165, 146, 116, 102, 91, 79, 73, 2),
+            (196, 195, 189, 171, 153, 124, 106, 95, 83, 77, 69, 2),
+        ),
         0.9: (
             (196, 196, 195, 189, 181, 165, 140, 124, 112, 104, 98, 2),
             (196, 195, 193, 187, 171, 146, 128, 114, 106, 102, 95, 2),
@@ -37,19 +46,40 @@ SCHEDULES: dict[str, dict[float, tuple[tuple[int, ...], tuple[int, ...]]]] = {
         ),
     },
     "deit_small": {
-        2.3: ((196, 191, 167, 142, 120, 104, 91, 73, 61, 44, 32, 2), (196, 179, 155, 126, 108, 97, 79, 65, 51, 36, 30, 2)),
-        2.5: ((196, 191, 173, 155, 130, 114, 110, 98, 75, 49, 38, 2), (196, 185, 159, 132, 118, 106, 95, 81, 65, 42, 36, 2)),
-        2.7: ((196, 195, 181, 159, 140, 126, 114, 104, 87, 65, 48, 2), (196, 187, 169, 146, 130, 118, 108, 95, 75, 53, 44, 2)),
-        2.9: ((196, 195, 189, 167, 149, 138, 128, 116, 98, 77, 57, 2), (196, 193, 175, 155, 140, 132, 120, 106, 87, 63, 55, 2)),
+        2.3: (
+            (196, 191, 167, 142, 120, 104, 91, 73, 61, 44, 32, 2),
+            (196, 179, 155, 126, 108, 97, 79, 65, 51, 36, 30, 2),
+        ),
+        2.5: (
+            (196, 191, 173, 155, 130, 114, 110, 98, 75, 49, 38, 2),
+            (196, 185, 159, 132, 118, 106, 95, 81, 65, 42, 36, 2),
+        ),
+        2.7: (
+            (196, 195, 181, 159, 140, 126, 114, 104, 87, 65, 48, 2),
+            (196, 187, 169, 146, 130, 118, 108, 95, 75, 53, 44, 2),
+        ),
+        2.9: (
+            (196, 195, 189, 167, 149, 138, 128, 116, 98, 77, 57, 2),
+            (196, 193, 175, 155, 140, 132, 120, 106, 87, 63, 55, 2),
+        ),
         3.1: (
             (196, 196, 193, 179, 159, 146, 136, 128, 114, 91, 75, 2),
             (196, 195, 185, 163, 149, 140, 132, 120, 102, 77, 67, 2),
         ),
     },
     "deit_base": {
-        8.7: ((196, 191, 171, 155, 130, 106, 89, 71, 55, 32, 16, 2), (196, 177, 161, 140, 114, 95, 77, 59, 46, 20, 12, 2)),
-        10.0: ((196, 193, 181, 167, 147, 128, 112, 100, 81, 48, 24, 2), (196, 185, 173, 155, 136, 116, 104, 89, 65, 30, 18, 2)),
-        10.4: ((196, 195, 187, 173, 155, 140, 120, 102, 89, 57, 24, 2), (196, 189, 183, 163, 144, 130, 106, 93, 73, 30, 20, 2)),
+        8.7: (
+            (196, 191, 171, 155, 130, 106, 89, 71, 55, 32, 16, 2),
+            (196, 177, 161, 140, 114, 95, 77, 59, 46, 20, 12, 2),
+        ),
+        10.0: (
+            (196, 193, 181, 167, 147, 128, 112, 100, 81, 48, 24, 2),
+            (196, 185, 173, 155, 136, 116, 104, 89, 65, 30, 18, 2),
+        ),
+        10.4: (
+            (196, 195, 187, 173, 155, 140, 120, 102, 89, 57, 24, 2),
+            (196, 189, 183, 163, 144, 130, 106, 93, 73, 30, 20, 2),
+        ),
         11.5: (
             (196, 196, 196, 187, 169, 153, 138, 122, 106, 71, 42, 2),
             (196, 196, 191, 177, 157, 144, 126, 110, 93, 49, 34, 2),
@@ -83,8 +113,12 @@ def tokens(architecture: str, gmacs: float) -> tuple[int, ...]:
     """Image tokens after each block of a published schedule; arguments and errors as of :func:`schedule`."""
     known = SCHEDULES.get(architecture, {})
     if gmacs not in known:
-        names = "; ".join(f"{name}: {', '.join(map(str, found))}" for name, found in SCHEDULES.items())
-        raise ValueError(f"no published schedule of {architecture!r} at {gmacs} G MACs; there are {names}")
+        names = "; ".join(
+            f"{name}: {', '.join(map(str, found))}" for name, found in SCHEDULES.items()
+        )
+        raise ValueError(
+            f"no published schedule of {architecture!r} at {gmacs} G MACs; there are {names}"
+        )
     return tuple(after for _, after, _ in _steps(*known[gmacs]))
 
 
@@ -98,14 +132,19 @@ def shares(width: int, depth: int, keep: float) -> list[float]:
             them the shares lie on straight lines, and below the leanest they are a power of its own.
     """
     architecture = min(WIDTHS, key=lambda name: abs(math.log(WIDTHS[name] / width)))
-    known = [[count / PATCHES for count in tokens(architecture, gmacs)] for gmacs in sorted(SCHEDULES[architecture])]
+    known = [
+        [count / PATCHES for count in tokens(architecture, gmacs)]
+        for gmacs in sorted(SCHEDULES[architecture])
+    ]
     known.append([1.0] * len(known[0]))
     # whole numbers are schedules
     place = max(keep * len(known) - 1, 0.0)
     low, power = min(math.floor(place + 1e-9), len(known) - 2), max(1 / (keep * len(known)), 1.0)
     pairs = zip(known[low], known[low + 1], strict=True)
     of_deit = [(lean + (place - low) * (rich - lean)) ** power for lean, rich in pairs]
-    return [of_deit[max(round((block + 1) * len(of_deit) / depth), 1) - 1] for block in range(depth)]
+    return [
+        of_deit[max(round((block + 1) * len(of_deit) / depth), 1) - 1] for block in range(depth)
+    ]
 
 
 def _steps(pruned: tuple[int, ...], merged: tuple[int, ...]) -> list[tuple[int, int, int]]:
@@ -119,15 +158,24 @@ def _steps(pruned: tuple[int, ...], merged: tuple[int, ...]) -> list[tuple[int, 
 
 
 # where two schedules take the same step with other merges, the later one counts
-STEPS = [(block, *step) for known in SCHEDULES.values() for of in known.values() for block, step in enumerate(_steps(*of))]
+STEPS = [
+    (block, *step)
+    for known in SCHEDULES.values()
+    for of in known.values()
+    for block, step in enumerate(_steps(*of))
+]
 MERGES = {(block, before, after): merges for block, before, after, merges in STEPS}
-MERGED_SHARE = sum(merges for *_, merges in STEPS) / sum(before - after for _, before, after, _ in STEPS)
+MERGED_SHARE = sum(merges for *_, merges in STEPS) / sum(
+    before - after for _, before, after, _ in STEPS
+)
 
 
 def merges_of(counts: Counts) -> int:
     """How many of the tokens that go are merged, as published for this block, or by the average share; the rest is pruned."""
     gone = counts.tokens_in - counts.tokens_out
-    return MERGES.get((counts.block, counts.tokens_in, counts.tokens_out), round(MERGED_SHARE * gone))
+    return MERGES.get(
+        (counts.block, counts.tokens_in, counts.tokens_out), round(MERGED_SHARE * gone)
+    )
 
 
 def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:

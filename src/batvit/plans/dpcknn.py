@@ -5,9 +5,9 @@ There random noise breaks ties; here the lower position comes first. There a lea
 here it is their importance.
 """
 
-from batvit.config import BATConfig, Counts
+from batvit.config.config import BATConfig
 from batvit.core import Assignment, cluster
-from batvit.plans.plan import Evidence
+from batvit.plans.plan import Counts, Evidence
 
 NEIGHBOURS = 5
 

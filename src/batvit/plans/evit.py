@@ -8,17 +8,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from batvit.config import BATConfig, Counts
+from batvit.config.config import BATConfig
 from batvit.core import Assignment, sum_by_group
 from batvit.core.decouple import decouple
-from batvit.plans.plan import Evidence
+from batvit.plans.plan import Counts, Evidence
 
 
 def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     """All but one of the ``tokens_out`` groups are attentive tokens, alone; the last is all the others together."""
     order = decouple(evidence.importance)
     group = torch.arange(counts.tokens_in, device=order.device).clamp(max=counts.tokens_out - 1)
-    return Assignment(order.scatter(1, order, group.expand_as(order)), counts.tokens_out, drops=False)
+    return Assignment(
+        order.scatter(1, order, group.expand_as(order)), counts.tokens_out, drops=False
+    )
 
 
 def combine(

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from batvit.config import BATConfig, Counts
+from batvit.config.config import BATConfig
 from batvit.core import Assignment
 from batvit.core.cluster import HUGE, join_nearest, squared_distances
 from batvit.core.decouple import decouple
-from batvit.plans.plan import Evidence
+from batvit.plans.plan import Counts, Evidence
 
 ROUNDS = 3
 
@@ -28,7 +28,9 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
 
 
 def _middles(
-    squared: Float[Tensor, "batch tokens tokens"], cluster: Int64[Tensor, "batch tokens"], clusters: int
+    squared: Float[Tensor, "batch tokens tokens"],
+    cluster: Int64[Tensor, "batch tokens"],
+    clusters: int,
 ) -> Int64[Tensor, "batch clusters"]:
     """Of each cluster the member with the least sum of distances to the members."""
     together = cluster.unsqueeze(1) == cluster.unsqueeze(2)

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from batvit.config import BATConfig, Counts
+from batvit.config.config import BATConfig
 from batvit.core import Assignment, merge, sum_by_group
 from batvit.core.match import cosines, join_partners
-from batvit.plans.plan import Evidence
+from batvit.plans.plan import Counts, Evidence
 
 OF_SIMILARITY, OF_INFORMATION, OF_SIZE = 1.0, 1 / 20, 1 / 40
 LEAST = 1e-6
@@ -31,19 +31,28 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     if merges == 0:
         return Assignment.identity(batch, tokens, evidence.importance.device)
     index = (torch.arange(tokens, device=evidence.importance.device) // 2).repeat(batch, 1)
-    index[:, 0::2] = join_partners(attractions(evidence, slice(0, None, 2), slice(1, None, 2)), merges - back)
+    index[:, 0::2] = join_partners(
+        attractions(evidence, slice(0, None, 2), slice(1, None, 2)), merges - back
+    )
     forth = Assignment(index, tokens - merges + back, drops=False)
     if back == 0:
         return forth
     # the others now lead, and what is left of the first follows
     index = (torch.arange(forth.groups, device=index.device) - others).repeat(batch, 1)
-    index[:, :others] = join_partners(attractions(_fused(evidence, forth), slice(others), slice(others, None)), back)
+    index[:, :others] = join_partners(
+        attractions(_fused(evidence, forth), slice(others), slice(others, None)), back
+    )
     return forth.then(Assignment(index, counts.tokens_out, drops=False))
 
 
-def attractions(evidence: Evidence, first: slice, second: slice) -> Float[Tensor, "batch first second"]:
+def attractions(
+    evidence: Evidence, first: slice, second: slice
+) -> Float[Tensor, "batch first second"]:
     """W_ij of each token of one part with each of another."""
-    alone = evidence.importance.float().clamp(min=LEAST) ** -OF_INFORMATION * evidence.size.clamp(min=1) ** -OF_SIZE
+    alone = (
+        evidence.importance.float().clamp(min=LEAST) ** -OF_INFORMATION
+        * evidence.size.clamp(min=1) ** -OF_SIZE
+    )
     cosine = cosines(evidence.features[:, first], evidence.features[:, second])
     alike = ((cosine + 1) / 2).clamp(min=0) ** OF_SIMILARITY
     return alike * alone[:, first].unsqueeze(2) * alone[:, second].unsqueeze(1)

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from batvit.config import BATConfig, Counts
+from batvit.config.config import BATConfig
 from batvit.core import Assignment
 from batvit.core.decouple import decouple, take
 from batvit.core.match import cosines
-from batvit.plans.plan import Evidence
+from batvit.plans.plan import Counts, Evidence
 
 HIGHEST_MARGIN = 0.9
 
@@ -21,7 +21,9 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     """Of the tokens with most energy, which are like many others, every second one joins its most similar among the rest."""
     batch, tokens = evidence.importance.shape
     merges = tokens - counts.tokens_out
-    order = decouple(energy(evidence.features, margin=HIGHEST_MARGIN * (1 - counts.block / evidence.depth)))
+    order = decouple(
+        energy(evidence.features, margin=HIGHEST_MARGIN * (1 - counts.block / evidence.depth))
+    )
     redundant = take(evidence.features, order[:, : 2 * merges])
     index = (torch.arange(2 * merges, device=order.device) // 2).repeat(batch, 1)
     if merges:
@@ -30,7 +32,9 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     return Assignment.join(order, Assignment(index, merges, drops=False), protected)
 
 
-def energy(features: Float[Tensor, "batch tokens channels"], *, margin: float) -> Float[Tensor, "batch tokens"]:
+def energy(
+    features: Float[Tensor, "batch tokens channels"], *, margin: float
+) -> Float[Tensor, "batch tokens"]:
     """E_i = mean over j of cos(i, j) if it is at least the margin m, of exp(cos(i, j) - m) - 1 if it is less."""
     similarity = cosines(features, features)
     return torch.where(similarity >= margin, similarity, (similarity - margin).expm1()).mean(dim=2)

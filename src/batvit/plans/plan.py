@@ -1,22 +1,35 @@
 """What a plan is given and what it returns."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
 
-from batvit.config import BATConfig, Counts
+from batvit.checks import check_choice
+from batvit.config.config import BATConfig
 from batvit.core import Assignment
 
-SPREADS = {
+SITE_RULES = {
     "sites": "a share of the tokens at three sites",
     "blocks": "the same number of tokens in every block",
     "rates": "the same share of the tokens in every block",
     "list": "numbers of tokens that were published for every block, and what lies between them",
 }
+
+
+class Counts(NamedTuple):
+    """What happens at one site: ``tokens_out = attentive - pairs + centres``."""
+
+    block: int
+    tokens_in: int
+    attentive: int
+    pairs: int
+    centres: int
+    tokens_out: int
 
 
 class Evidence(NamedTuple):
@@ -43,22 +56,24 @@ class Plan:
     decide: Callable[[Evidence, Counts, BATConfig], Assignment]
     drops: bool
     """whether it loses tokens; then there is no grid to give back"""
-    most: float = 1.0
+    max_reduction: float = 1.0
     """the largest share of the tokens that it can do away with at one site"""
     combine: Callable[[Tensor, Evidence, Assignment], Tensor] | None = None
     """makes the features of the groups (B, M, C) of those of the tokens (B, N, C); their weighted mean by default"""
-    published: Mapping[str, Any] = field(default_factory=dict)
+    paper_fields: Mapping[str, Any] = field(default_factory=dict)
     """the fields of BATConfig, besides the counts, with which it is what its paper describes; they cannot be changed"""
-    spread: str = "sites"
-    """where its paper takes tokens away; one of ``SPREADS``"""
-    first: int = 0
+    site_rule: str = "sites"
+    """where its paper takes tokens away; one of ``SITE_RULES``"""
+    first_block: int = 0
     """the first block from which it does so, where it is in every block"""
+    split: Callable[[BATConfig, int, int, int], Counts] | None = None
+    """splits what goes on at a site into attentive tokens, pairs and centres; None where a plan knows no such parts"""
 
     def __post_init__(self) -> None:
-        if self.spread not in SPREADS:
-            raise ValueError(f"spread must be one of {', '.join(SPREADS)}, got {self.spread!r}")
-        object.__setattr__(self, "published", MappingProxyType(dict(self.published)))
+        check_choice("site_rule", self.site_rule, tuple(SITE_RULES))
+        object.__setattr__(self, "paper_fields", MappingProxyType(dict(self.paper_fields)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a read-only view can be neither copied nor pickled
-        return Plan, (self.decide, self.drops, self.most, self.combine, dict(self.published), self.spread, self.first)
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return partial(Plan, **values | {"paper_fields": dict(self.paper_fields)}), ()

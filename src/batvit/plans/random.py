@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from batvit.config import BATConfig, Counts
+from batvit.config.config import BATConfig
 from batvit.core import Assignment
-from batvit.plans.plan import Evidence
+from batvit.plans.plan import Counts, Evidence
 from batvit.plans.topk import keep
 
 HALF, WORD = 16, 0xFFFFFFFF

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from batvit.config import BATConfig, Counts
+from batvit.config.config import BATConfig
 from batvit.core import Assignment, merge
 from batvit.core.match import NO_LENGTH
-from batvit.plans.plan import Evidence
+from batvit.plans.plan import Counts, Evidence
 from batvit.plans.tome import bipartite_soft_matching
 
 # a share that float32 does not see, and yet more than that of padding, which has size 0

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from batvit.config import BATConfig, Counts
+from batvit.config.config import BATConfig
 from batvit.core import Assignment
 from batvit.core.match import cosines
-from batvit.plans.plan import Evidence
+from batvit.plans.plan import Counts, Evidence
 
 FIRST, SECOND = slice(1, None, 2), slice(0, None, 2)
 """the tokens that may join another, and those that may be joined"""

@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from batvit.config import BATConfig, Counts
+from batvit.config.config import BATConfig
 from batvit.core import Assignment
 from batvit.core.decouple import decouple
-from batvit.plans.plan import Evidence
+from batvit.plans.plan import Counts, Evidence
 
 
 def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:

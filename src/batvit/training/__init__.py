@@ -5,6 +5,5 @@ from batvit.training.learner import DivergedError
 from batvit.training.loop import fit
 from batvit.training.processes import StoppedError
 from batvit.training.progress import Epoch, Step
-from batvit.training.warmup import reducer
 
-__all__ = ["DivergedError", "Epoch", "Step", "StoppedError", "TrainConfig", "fit", "reducer"]
+__all__ = ["DivergedError", "Epoch", "Step", "StoppedError", "TrainConfig", "fit"]

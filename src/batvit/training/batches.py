@@ -2,7 +2,7 @@
 
 import random
 import signal
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any, TypeVar, cast
@@ -12,26 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset, get_worker_info
 
-from batvit.data import UnreadableError, data_config
+from batvit.data.loading import data_config
+from batvit.data.pictures import UnreadableError
+from batvit.data.tar_shards import Stream
 from batvit.training.config import TrainConfig
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 Key = tuple[int, int, int]
 """epoch, picture, and which of its views in this epoch"""
 Each = TypeVar("Each")
-
-
-@dataclass(frozen=True)
-class Stream:
-    """Pictures that can only be read one after the other, such as shards of tar files."""
-
-    size: int
-    """pictures an epoch, over all processes"""
-    open: Callable[[int], Dataset[tuple[Tensor, int]]]
-    """the part of this process of an epoch, endless or at least its share of the updates, shuffled by the number given"""
-
-    def __len__(self) -> int:
-        return self.size
 
 
 @dataclass(frozen=True)
@@ -45,7 +34,11 @@ class Part:
         """Every so-manieth picture, for counting: the parts of all processes make up the whole, each picture once."""
         size = len(cast(Sized, dataset))
         # a process without a picture could not count
-        return dataset if size < self.processes else Subset(dataset, range(self.rank, size, self.processes))
+        return (
+            dataset
+            if size < self.processes
+            else Subset(dataset, range(self.rank, size, self.processes))
+        )
 
 
 ALONE = Part()
@@ -61,7 +54,9 @@ class Batching:
         ValueError: if the set is empty, the batch is larger than it, or cannot be shared evenly.
     """
 
-    def __init__(self, train: Dataset[Any] | Stream, config: TrainConfig, part: Part = ALONE) -> None:
+    def __init__(
+        self, train: Dataset[Any] | Stream, config: TrainConfig, part: Part = ALONE
+    ) -> None:
         self.train, self.config, self.part = train, config, part
         self.size, self.parts = len(cast(Sized, train)), part.processes * config.grad_accum_steps
         batch, least = config.batch_size, 2 if config.mixes else 1
@@ -103,18 +98,24 @@ class Batching:
                 num_workers=workers,
                 generator=own,
                 pin_memory=pinned,
-                worker_init_fn=deaf,
+                worker_init_fn=ignore_sigterm,
             )
             # what cannot be skipped is read again
             batches = _seeded(islice(loader, self.updates * steps), *key, self.part.rank)
             return _readable(islice(batches, done * steps, None))
-        dealt = Dealt(self, number, done)
+        dealt = BatchSampler(self, number, done)
         views = Views(self.train, self.config.seed)
-        loader = DataLoader(views, batch_sampler=dealt, num_workers=workers, pin_memory=pinned, worker_init_fn=deaf)
+        loader = DataLoader(
+            views,
+            batch_sampler=dealt,
+            num_workers=workers,
+            pin_memory=pinned,
+            worker_init_fn=ignore_sigterm,
+        )
         return _readable(iter(loader))
 
 
-class Dealt(Sampler[list[Key]]):
+class BatchSampler(Sampler[list[Key]]):
     """What one process gets in one epoch, a list of keys a batch."""
 
     def __init__(self, batching: Batching, epoch: int, done: int) -> None:
@@ -125,7 +126,10 @@ class Dealt(Sampler[list[Key]]):
         repeats = max(self.batching.config.aug_repeats, 1)
         order = np.random.default_rng((seed, self.epoch)).permutation(size).repeat(repeats)[:size]
         views = np.tile(np.arange(repeats), size)[:size]
-        keys = [(self.epoch, picture, view) for picture, view in zip(order.tolist(), views.tolist(), strict=True)]
+        keys = [
+            (self.epoch, picture, view)
+            for picture, view in zip(order.tolist(), views.tolist(), strict=True)
+        ]
         batch, steps = self.batching.config.batch_size, self.batching.config.grad_accum_steps
         for update in range(self.done, self.batching.updates):
             whole = keys[update * batch : (update + 1) * batch]
@@ -145,7 +149,9 @@ def deal(whole: list[Each], part: int, parts: int) -> list[Each]:
     if size % 2:
         return whole[part * size : (part + 1) * size]
     half, end = size // 2, len(whole)
-    return whole[part * half : (part + 1) * half] + whole[end - (part + 1) * half : end - part * half]
+    return (
+        whole[part * half : (part + 1) * half] + whole[end - (part + 1) * half : end - part * half]
+    )
 
 
 class Views(Dataset[tuple[Tensor, int]]):
@@ -182,7 +188,7 @@ def _seeded(batches: Batches, *key: int) -> Batches:
         yield batch
 
 
-def deaf(worker: int) -> None:
+def ignore_sigterm(worker: int) -> None:
     """Only the process that trains hears SIGTERM, which may be sent to all; it ends its workers when it has saved."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
@@ -198,4 +204,6 @@ def _readable(batches: Batches) -> Batches:
         yield from batches
     except UnreadableError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise UnreadableError(reason.removeprefix(f"{UnreadableError.__module__}.{UnreadableError.__qualname__}: ")) from None
+        raise UnreadableError(
+            reason.removeprefix(f"{UnreadableError.__module__}.{UnreadableError.__qualname__}: ")
+        ) from None

@@ -9,8 +9,8 @@ from pathlib import Path
 from accelerate import Accelerator
 from torch import nn
 
-from batvit.checkpoint import load_weights, save_weights
-from batvit.files import first_line, read_json, write_atomic
+from batvit.storage.files import first_line, read_json, write_atomic
+from batvit.storage.weights import load_weights, save_weights
 from batvit.training.progress import Progress
 from batvit.training.record import CHECKPOINTS
 
@@ -45,7 +45,9 @@ def save(
         if not again:
             _save_state(accelerator, partial, ema)
         if accelerator.is_main_process:
-            write_atomic((target if again else partial) / PROGRESS, json.dumps(progress.to_dict()) + "\n")
+            write_atomic(
+                (target if again else partial) / PROGRESS, json.dumps(progress.to_dict()) + "\n"
+            )
             if not again:
                 # one that is not whole
                 shutil.rmtree(target, ignore_errors=True)

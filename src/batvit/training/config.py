@@ -9,7 +9,14 @@ from timm.optim import get_optimizer_info, list_optimizers
 PRECISIONS = ("fp32", "bf16", "fp16")
 DISTILLATIONS = ("none", "soft", "hard")
 ALLOWED = {
-    "[1, inf)": ("epochs", "batch_size", "grad_accum_steps", "keep_warmup_steps", "log_every", "keep"),
+    "[1, inf)": (
+        "epochs",
+        "batch_size",
+        "grad_accum_steps",
+        "keep_warmup_steps",
+        "log_every",
+        "keep",
+    ),
     "[0, inf)": (
         *("min_lr", "warmup_epochs", "weight_decay", "mixup", "cutmix", "workers"),
         *("aug_repeats", "keep_warmup_start", "keep_warmup_epochs", "save_every", "token_labels"),
@@ -43,7 +50,7 @@ class TrainConfig:
     warmup_epochs: int = 0
     """epochs in which the learning rate rises"""
     weight_decay: float = 0.05
-    """pull of the weights towards zero; biases and norms are spared"""
+    """pull of the weights towards zero; biases and norms are collect_errors"""
     layer_decay: float | None = None
     """factor on the learning rate from each block to the one before it"""
     opt: str = "adamw"
@@ -106,9 +113,13 @@ class TrainConfig:
                 value = _number(field, getattr(self, field.name), interval[field.name])
                 object.__setattr__(self, field.name, value)
         if self.opt not in list_optimizers():
-            raise ValueError(f"opt must be one of timm's optimizers, got {self.opt!r}; the default is adamw")
+            raise ValueError(
+                f"opt must be one of timm's optimizers, got {self.opt!r}; the default is adamw"
+            )
         if get_optimizer_info(self.opt).second_order:
-            raise ValueError(f"opt {self.opt} needs second derivatives, which are not computed; the default is adamw")
+            raise ValueError(
+                f"opt {self.opt} needs second derivatives, which are not computed; the default is adamw"
+            )
         for name, known in (("precision", PRECISIONS), ("distill", DISTILLATIONS)):
             if getattr(self, name) not in known:
                 raise ValueError(
@@ -122,11 +133,17 @@ class TrainConfig:
 
     def _check_together(self) -> None:
         if self.min_lr > self.lr:
-            raise ValueError(f"min_lr must not be above lr ({self.lr}), got {self.min_lr}; lower it")
+            raise ValueError(
+                f"min_lr must not be above lr ({self.lr}), got {self.min_lr}; lower it"
+            )
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs must be fewer than the {self.epochs} epochs, got {self.warmup_epochs}; lower it")
+            raise ValueError(
+                f"warmup_epochs must be fewer than the {self.epochs} epochs, got {self.warmup_epochs}; lower it"
+            )
         if self.mixes and self.batch_size % 2:
-            raise ValueError(f"batch_size must be even for mixup and cutmix, got {self.batch_size}; add one")
+            raise ValueError(
+                f"batch_size must be even for mixup and cutmix, got {self.batch_size}; add one"
+            )
         if self.batch_size % self.grad_accum_steps:
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be cut into {self.grad_accum_steps} parts; see grad_accum_steps"
@@ -155,9 +172,15 @@ def _number(field: "Field[Any]", value: Any, allowed: str) -> int | float | None
         return None
     if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
         expected = "an integer" if kind is int else "a number"
-        raise TypeError(f"{name} must be {expected}, got {value!r} ({type(value).__name__}); {default}")
+        raise TypeError(
+            f"{name} must be {expected}, got {value!r} ({type(value).__name__}); {default}"
+        )
     low, high = map(float, allowed[1:-1].split(","))
-    if not low <= value <= high or (value == low and allowed[0] == "(") or (value == high and allowed[-1] == ")"):
+    if (
+        not low <= value <= high
+        or (value == low and allowed[0] == "(")
+        or (value == high and allowed[-1] == ")")
+    ):
         raise ValueError(f"{name} must lie in {allowed}, got {value}; {default}")
     return value if kind is int else float(value)
 
@@ -168,4 +191,6 @@ def _check_policy(name: Any) -> None:
     try:
         create_transform(32, is_training=True, auto_augment=name)
     except Exception as error:
-        raise ValueError(f"auto_augment must be a policy of timm's, such as rand-m9-mstd0.5-inc1, got {name!r}") from error
+        raise ValueError(
+            f"auto_augment must be a policy of timm's, such as rand-m9-mstd0.5-inc1, got {name!r}"
+        ) from error

@@ -14,14 +14,14 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from batvit.data import placed
-from batvit.evaluate import Evaluation, evaluate
+from batvit.data.loading import placed
+from batvit.measure.accuracy import Evaluation, evaluate
 from batvit.training.batches import Batching, seed_all, seed_of
 from batvit.training.config import TrainConfig
-from batvit.training.depth import Depth, paths_of
+from batvit.training.keep_rate_warmup import shares
 from batvit.training.objective import Objective
 from batvit.training.processes import is_sharded
-from batvit.training.warmup import shares
+from batvit.training.stochastic_depth import Depth, paths_of
 
 
 class DivergedError(ValueError):
@@ -32,20 +32,45 @@ class Learner:
     """What changes from update to update."""
 
     def __init__(
-        self, model: nn.Module, config: TrainConfig, batching: Batching, accelerator: Accelerator, *, teacher: nn.Module | None
+        self,
+        model: nn.Module,
+        config: TrainConfig,
+        batching: Batching,
+        accelerator: Accelerator,
+        *,
+        teacher: nn.Module | None,
     ) -> None:
-        self.model, self.config, self.batching, self.accelerator = model, config, batching, accelerator
+        self.model, self.config, self.batching, self.accelerator = (
+            model,
+            config,
+            batching,
+            accelerator,
+        )
         classes = _count_classes(model, batching)
         self.teacher = _frozen(teacher, model, classes, batching)
         _prepare(model, config)
         self.objective = Objective(
-            config, classes=classes, teacher=self.teacher, model=model, autocast=lambda: accelerator.autocast()
+            config,
+            classes=classes,
+            teacher=self.teacher,
+            model=model,
+            autocast=lambda: accelerator.autocast(),
         )
-        if is_sharded(accelerator) and (config.ema is not None or config.keep_warmup_start + config.keep_warmup_epochs):
-            raise ValueError("ema and keep_warmup need whole models in each process, which FSDP does not keep; leave them out")
-        self.ema = None if config.ema is None else ModelEmaV3(model, decay=config.ema, use_warmup=True)
+        if is_sharded(accelerator) and (
+            config.ema is not None or config.keep_warmup_start + config.keep_warmup_epochs
+        ):
+            raise ValueError(
+                "ema and keep_warmup need whole models in each process, which FSDP does not keep; leave them out"
+            )
+        self.ema = (
+            None if config.ema is None else ModelEmaV3(model, decay=config.ema, use_warmup=True)
+        )
         optimizer = create_optimizer_v2(
-            model, opt=config.opt, lr=config.lr, weight_decay=config.weight_decay, layer_decay=config.layer_decay
+            model,
+            opt=config.opt,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            layer_decay=config.layer_decay,
         )
         self.scheduler: Any = create_scheduler_v2(
             optimizer,
@@ -79,7 +104,9 @@ class Learner:
             return averaged
         return self.wrapped if is_sharded(self.accelerator) else self.model
 
-    def update(self, number: int, batches: Iterable[tuple[Tensor, Tensor]], *, stop: bool = False) -> tuple[float, bool]:
+    def update(
+        self, number: int, batches: Iterable[tuple[Tensor, Tensor]], *, stop: bool = False
+    ) -> tuple[float, bool]:
         """One step of the optimizer, the ``number``-th.
 
         Returns:
@@ -89,16 +116,22 @@ class Learner:
         loss = torch.zeros((), device=next(self.model.parameters()).device)
         for i, (images, labels) in enumerate(batches):
             with self._silent(last=i == steps - 1):
-                part = self._loss(number, self.batching.part.rank * steps + i, images, labels) / steps
+                part = (
+                    self._loss(number, self.batching.part.rank * steps + i, images, labels) / steps
+                )
                 self.accelerator.backward(part)
             loss += part.detach()
         told = torch.stack((loss / self.accelerator.num_processes, loss.new_tensor(float(stop))))
         value, asked = self.accelerator.reduce(told, "sum").tolist()
         if not math.isfinite(value):
-            raise DivergedError(f"the loss became {value} in update {number}; lower lr ({self.config.lr})")
+            raise DivergedError(
+                f"the loss became {value} in update {number}; lower lr ({self.config.lr})"
+            )
         if self.config.clip_grad is not None:
             self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.config.clip_grad)
-        self.lr = self.optimizer.param_groups[0]["lr"] / self.optimizer.param_groups[0].get("lr_scale", 1.0)
+        self.lr = self.optimizer.param_groups[0]["lr"] / self.optimizer.param_groups[0].get(
+            "lr_scale", 1.0
+        )
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.scheduler.step_update(number)
@@ -111,7 +144,9 @@ class Learner:
         for name, value in chain(self.wrapped.named_parameters(), self.wrapped.named_buffers()):
             mine = value.to_local() if isinstance(value, DTensor) else value
             if not mine.isfinite().all():
-                raise DivergedError(f"{name} is not finite after update {update}; lower lr ({self.config.lr})")
+                raise DivergedError(
+                    f"{name} is not finite after update {update}; lower lr ({self.config.lr})"
+                )
 
     def evaluate(self, val: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
         """Accuracy of :attr:`result` over the pictures of all processes, each counted once."""
@@ -119,7 +154,9 @@ class Learner:
             mine = evaluate({"model": self.result}, val)["model"]
         if self.accelerator.num_processes == 1:
             return mine
-        counts = torch.tensor([mine.samples, *mine.sums()], dtype=torch.float64, device=self.accelerator.device)
+        counts = torch.tensor(
+            [mine.samples, *mine.sums()], dtype=torch.float64, device=self.accelerator.device
+        )
         samples, *sums = self.accelerator.reduce(counts, "sum").tolist()
         return Evaluation.from_sums(int(samples), *sums)
 
@@ -166,7 +203,9 @@ def _prepare(model: Any, config: TrainConfig) -> None:
         )
     if config.grad_checkpointing:
         if not hasattr(model, "set_grad_checkpointing"):
-            raise ValueError(f"a {type(model).__name__} offers no gradient checkpointing; leave out grad_checkpointing")
+            raise ValueError(
+                f"a {type(model).__name__} offers no gradient checkpointing; leave out grad_checkpointing"
+            )
         model.set_grad_checkpointing(True)
     _distilled(model, config.distill != "none")
 
@@ -176,12 +215,16 @@ def _distilled(model: Any, enable: bool) -> None:
         model.set_distilled_training(enable)
 
 
-def _frozen(teacher: nn.Module | None, model: nn.Module, classes: int, batching: Batching) -> nn.Module | None:
+def _frozen(
+    teacher: nn.Module | None, model: nn.Module, classes: int, batching: Batching
+) -> nn.Module | None:
     if teacher is None:
         return None
     known = _count_classes(teacher, batching)
     if known != classes:
-        raise ValueError(f"the teacher knows {known} classes, the model {classes}; give a teacher of the same classes")
+        raise ValueError(
+            f"the teacher knows {known} classes, the model {classes}; give a teacher of the same classes"
+        )
     return teacher.to(next(model.parameters()).device).eval().requires_grad_(False)
 
 
@@ -191,5 +234,7 @@ def _count_classes(model: nn.Module, batching: Batching) -> int:
     logits = model.eval()(placed(batching.sample(model).unsqueeze(0), model))
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"expected logits (1, classes) for one picture, got {found}; give a classifier")
+        raise ValueError(
+            f"expected logits (1, classes) for one picture, got {found}; give a classifier"
+        )
     return logits.shape[1]

@@ -12,15 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from batvit.checkpoint import save_state
+from batvit.data.tar_shards import Stream
+from batvit.storage.run_folder import claimed
+from batvit.storage.weights import save_state
 from batvit.training import checkpoints
-from batvit.training.batches import Batching, Part, Stream, seed_all
+from batvit.training.batches import Batching, Part, seed_all
 from batvit.training.config import TrainConfig
+from batvit.training.keep_rate_warmup import share_of, shares
 from batvit.training.learner import DivergedError, Learner
 from batvit.training.processes import Stop, StoppedError, accelerator_on, stoppable
 from batvit.training.progress import Epoch, Progress, Step
-from batvit.training.record import BEST, LAST, LOG, RUN, Record, check_output, claimed
-from batvit.training.warmup import Reduce, dense_copy, save_beside, share_of, shares, told_of
+from batvit.training.record import BEST, LAST, LOG, RUN, Record, check_output
+from batvit.training.reduction import Reduction, reduction_of
 
 
 def fit(
@@ -32,7 +35,7 @@ def fit(
     output: str | Path | None = None,
     resume: bool = False,
     teacher: nn.Module | None = None,
-    reduce: Reduce | None = None,
+    reduce: Reduction | None = None,
     about: Mapping[str, Any] | None = None,
     log_with: Sequence[str] = (),
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -55,8 +58,8 @@ def fit(
         resume: go on from the last checkpoint in ``output``, if there is one.
         teacher: the model to learn from, where the configuration says so; by default ``model`` as it comes, without its
             reduction. It is left alone.
-        reduce: changes how much of its reduction a model has, see :func:`batvit.training.warmup.reducer`; needed to warm it up.
-            ``model`` comes with the whole of it, and accuracy is always that of the whole.
+        reduce: the reduction of ``model``, by default that which :func:`batvit.patch` put into it. ``model`` comes with the
+            whole of it, and accuracy is always that of the whole.
         about: what else ``run.json`` is to tell than reduction and number of parameters, plain values; a run goes on only where
             they are the same.
         log_with: trackers of accelerate, such as ``tensorboard`` and ``wandb``.
@@ -75,18 +78,34 @@ def fit(
             resumed with anything else than what it was started with.
         OSError: see :func:`check_output`.
     """
+    reduce = reduction_of(model) if reduce is None else reduce
     if config.keep_warmup_start + config.keep_warmup_epochs and reduce is None:
-        raise ValueError("keep_warmup needs a reduction to warm up; give reduce=reducer(config), or leave it out")
+        raise ValueError(
+            "keep_warmup needs a reduction to warm up; call batvit.patch(model) first, or leave it out"
+        )
     folder = None if output is None else check_output(output, resume=resume)
     accelerator = accelerator_on(
-        next(model.parameters(), torch.empty(0)).device, config.precision, log_with=log_with, folder=folder
+        next(model.parameters(), torch.empty(0)).device,
+        config.precision,
+        log_with=log_with,
+        folder=folder,
     )
     batching = Batching(train, config, Part(accelerator.process_index, accelerator.num_processes))
     seed_all(config.seed)
     if config.learns_from_teacher:
-        teacher = dense_copy(model, reduce) if teacher is None else copy.deepcopy(teacher)
-    learner = Learner(model, config, batching, accelerator, teacher=teacher if config.learns_from_teacher else None)
-    told = told_of(model) | dict(about or {}) | {"pictures": batching.size, "processes": accelerator.num_processes}
+        teacher = _dense_copy(model, reduce) if teacher is None else copy.deepcopy(teacher)
+    learner = Learner(
+        model,
+        config,
+        batching,
+        accelerator,
+        teacher=teacher if config.learns_from_teacher else None,
+    )
+    told = (
+        _told_of(model, reduce)
+        | dict(about or {})
+        | {"pictures": batching.size, "processes": accelerator.num_processes}
+    )
     try:
         with stoppable() as stop, claimed(folder if accelerator.is_main_process else None):
             run = Run(learner, batching, folder, reduce, stop, on_epoch, progress)
@@ -101,6 +120,16 @@ def fit(
     return run.at.history
 
 
+def _dense_copy(model: nn.Module, reduce: Reduction | None) -> nn.Module:
+    return copy.deepcopy(model) if reduce is None else reduce.dense_copy(model)
+
+
+def _told_of(model: nn.Module, reduce: Reduction | None) -> dict[str, Any]:
+    """What tells a model from another, in plain values: its reduction, whole, and the number of its parameters."""
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return {"config": None if reduce is None else reduce.describe(), "param_count": count}
+
+
 class Run:
     """From update to update, and what is written on the way."""
 
@@ -109,12 +138,17 @@ class Run:
         learner: Learner,
         batching: Batching,
         folder: Path | None,
-        reduce: Reduce | None,
+        reduce: Reduction | None,
         stop: Stop,
         on_epoch: Callable[[Epoch], None] | None,
         progress: Callable[[Step], None] | None,
     ) -> None:
-        self.learner, self.batching, self.config, self.accelerator = learner, batching, learner.config, learner.accelerator
+        self.learner, self.batching, self.config, self.accelerator = (
+            learner,
+            batching,
+            learner.config,
+            learner.accelerator,
+        )
         self.folder, self.record = folder, None if folder is None else Record(folder)
         self.reduce, self.stop, self.on_epoch, self.progress = reduce, stop, on_epoch, progress
         self.share = 1.0
@@ -125,12 +159,16 @@ class Run:
         """Take up the last checkpoint, or write how the run is made."""
         if self.folder is not None and self.record is not None:
             if resume and (self.folder / RUN).exists():
-                self.record.check_same(self.config, about)
+                self.record.check_same(
+                    self.config, about, {} if self.reduce is None else self.reduce.defaults()
+                )
             found = checkpoints.latest(self.folder) if resume else None
             self.accelerator.wait_for_everyone()
             if found is not None:
                 ema = self.learner.ema
-                self.at = checkpoints.load(self.accelerator, found, ema=None if ema is None else ema.module)
+                self.at = checkpoints.load(
+                    self.accelerator, found, ema=None if ema is None else ema.module
+                )
                 self.saved = self.at.update
             elif self.accelerator.is_main_process:
                 self.record.begin(self.config, about)
@@ -140,7 +178,9 @@ class Run:
         for share in shares(self.config):
             self.give(share)
         if log_with:
-            self.accelerator.init_trackers("batvit", config={k: v for k, v in asdict(self.config).items() if v is not None})
+            self.accelerator.init_trackers(
+                "batvit", config={k: v for k, v in asdict(self.config).items() if v is not None}
+            )
 
     def go(self, val: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Train and evaluate, epoch after epoch."""
@@ -149,7 +189,9 @@ class Run:
                 self._train(number)
             except DivergedError as error:
                 kept = (
-                    f"; the weights after epoch {number - 1} are in {self.folder / LAST}" if self.folder and number > 1 else ""
+                    f"; the weights after epoch {number - 1} are in {self.folder / LAST}"
+                    if self.folder and number > 1
+                    else ""
                 )
                 raise DivergedError(f"epoch {number}: {error}{kept}") from error
             self._close(number, val)
@@ -173,7 +215,11 @@ class Run:
             at.losses.append(loss)
             at.seconds += now - mark
             self._tell(number)
-            if asked or update == end or (self.config.save_every and update % self.config.save_every == 0):
+            if (
+                asked
+                or update == end
+                or (self.config.save_every and update % self.config.save_every == 0)
+            ):
                 self.learner.check_weights(update)
                 self._save()
             if asked:
@@ -184,25 +230,36 @@ class Run:
         """Evaluate, and write what there is after an epoch."""
         self.give(1.0)
         found, at = self.learner.evaluate(val), self.at
-        loss, speed = sum(at.losses) / len(at.losses), len(at.losses) * self.config.batch_size / at.seconds
-        at.history.append(Epoch(number, loss, found.loss, found.top1, found.top5, at.lr, at.seconds, speed))
+        loss, speed = (
+            sum(at.losses) / len(at.losses),
+            len(at.losses) * self.config.batch_size / at.seconds,
+        )
+        at.history.append(
+            Epoch(number, loss, found.loss, found.top1, found.top5, at.lr, at.seconds, speed)
+        )
         at.losses, at.seconds = [], 0.0
         weights = self.learner.state_dict()
         if self.accelerator.is_main_process:
             if self.folder is not None and self.record is not None:
                 with checkpoints.written(self.folder / LAST):
                     for name in (LAST, BEST) if at.best.epoch == number else (LAST,):
-                        save_beside(self.learner.model, self.folder / name)
+                        if self.reduce is not None:
+                            self.reduce.save_beside(self.folder / name)
                         save_state(weights, self.folder / name)
                     self.record.epoch(at.history, at.update)
             if self.on_epoch is not None:
                 self.on_epoch(at.history[-1])
-        self.accelerator.log({"eval_loss": found.loss, "top1": found.top1, "top5": found.top5}, step=at.update)
+        self.accelerator.log(
+            {"eval_loss": found.loss, "top1": found.top1, "top5": found.top5}, step=at.update
+        )
         self._save()
 
     def _tell(self, number: int) -> None:
         at = self.at
-        total, speed = self.config.epochs * self.batching.updates, len(at.losses) * self.config.batch_size / at.seconds
+        total, speed = (
+            self.config.epochs * self.batching.updates,
+            len(at.losses) * self.config.batch_size / at.seconds,
+        )
         recent = at.losses[-self.config.log_every :]
         step = Step(at.update, total, sum(recent) / len(recent), at.lr, speed)
         if at.update % self.config.log_every == 0:
@@ -217,7 +274,7 @@ class Run:
         """Put a share of the reduction in place."""
         if self.reduce is not None and share != self.share:
             for model in self.learner.models:
-                self.reduce(model, share)
+                self.reduce.set_share(model, share)
             self.learner.model.train(self.learner.model.training)
             self.share = share
 

@@ -39,16 +39,26 @@ class Objective:
         autocast: Callable[[], AbstractContextManager[Any]],
     ) -> None:
         self.config, self.classes, self.teacher, self.autocast = config, classes, teacher, autocast
-        self.mix = Mixup(config.mixup, config.cutmix, label_smoothing=config.smoothing, num_classes=classes)
-        self.criterion = SoftTargetCrossEntropy() if config.mixes else LabelSmoothingCrossEntropy(config.smoothing)
-        self.tokens = TokenLabels(model, teacher) if config.token_labels and teacher is not None else None
+        self.mix = Mixup(
+            config.mixup, config.cutmix, label_smoothing=config.smoothing, num_classes=classes
+        )
+        self.criterion = (
+            SoftTargetCrossEntropy()
+            if config.mixes
+            else LabelSmoothingCrossEntropy(config.smoothing)
+        )
+        self.tokens = (
+            TokenLabels(model, teacher) if config.token_labels and teacher is not None else None
+        )
 
     def mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The batch as the model sees it, and what it should say: labels (B,), or shares of classes (B, classes)."""
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= self.classes:
             strange = low if low < 0 else high
-            raise ValueError(f"label {strange} does not fit a model of {self.classes} classes; labels count from 0")
+            raise ValueError(
+                f"label {strange} does not fit a model of {self.classes} classes; labels count from 0"
+            )
         return self.mix(images, labels) if self.config.mixes else (images, labels)
 
     def __call__(self, student: Callable[[Tensor], Any], images: Tensor, targets: Tensor) -> Tensor:

@@ -21,7 +21,11 @@ class StoppedError(RuntimeError):
 
 
 def accelerator_on(
-    device: torch.device, precision: str, *, log_with: Sequence[str] = (), folder: Path | None = None
+    device: torch.device,
+    precision: str,
+    *,
+    log_with: Sequence[str] = (),
+    folder: Path | None = None,
 ) -> Accelerator:
     """What runs a model on a device, or on the devices of all processes.
 
@@ -30,10 +34,14 @@ def accelerator_on(
     """
     on_cpu = device.type == "cpu"
     if on_cpu and precision == "fp16":
-        raise ValueError("precision fp16 needs a GPU, and this model is on the CPU; give bf16 or fp32, or move the model")
+        raise ValueError(
+            "precision fp16 needs a GPU, and this model is on the CPU; give bf16 or fp32, or move the model"
+        )
     lacking = next((name for name in log_with if importlib.util.find_spec(name) is None), None)
     if lacking is not None:
-        raise ValueError(f"the tracker {lacking} is not installed; install it with pip install {lacking}, or leave it out")
+        raise ValueError(
+            f"the tracker {lacking} is not installed; install it with pip install {lacking}, or leave it out"
+        )
     # accelerate keeps device and precision for the whole process, and would refuse a second run in another
     AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(
@@ -49,7 +57,9 @@ def accelerator_on(
 def part_of(device: str) -> tuple[Part, str]:
     """Which process this is, and its device: the one asked for, if it is alone. Nothing is put on any device yet."""
     state = PartialState(cpu=device.startswith("cpu"))
-    return Part(state.process_index, state.num_processes), str(state.device) if state.num_processes > 1 else device
+    return Part(state.process_index, state.num_processes), str(
+        state.device
+    ) if state.num_processes > 1 else device
 
 
 def counted_by(part: Part) -> Part:

@@ -3,28 +3,30 @@
 import csv
 import io
 import json
-import platform
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from batvit.files import check_folder, read_json, write_atomic
+from batvit.storage.files import check_folder, read_json, write_atomic
+from batvit.storage.provenance import git_commit, versions
 from batvit.training.config import TrainConfig
 from batvit.training.progress import Epoch, Step
-from batvit.training.warmup import defaults
 
 RUN, LOG, SUMMARY = "run.json", "log.jsonl", "summary.csv"
 LAST, BEST, CHECKPOINTS = "last.safetensors", "best.safetensors", "checkpoints"
 # they change how fast it goes, not where to
 FREE = (
-    *("data", "recipe", "processes", "grad_accum_steps", "grad_checkpointing", "compile", "workers"),
+    *(
+        "data",
+        "recipe",
+        "processes",
+        "grad_accum_steps",
+        "grad_checkpointing",
+        "compile",
+        "workers",
+    ),
     *("log_every", "save_every", "keep"),
 )
 
@@ -42,10 +44,18 @@ class Record:
     def begin(self, config: TrainConfig, about: Mapping[str, Any]) -> None:
         """Write the resolved configuration, what is told about the run, versions and commit."""
         self.folder.mkdir(exist_ok=True)
-        content = dict(about) | {"train": asdict(config), "versions": versions(), "git_commit": git_commit()}
-        write_atomic(self.folder / RUN, json.dumps(content | {"command": sys.argv}, indent=2) + "\n")
+        content = dict(about) | {
+            "train": asdict(config),
+            "versions": versions(),
+            "git_commit": git_commit(),
+        }
+        write_atomic(
+            self.folder / RUN, json.dumps(content | {"command": sys.argv}, indent=2) + "\n"
+        )
 
-    def check_same(self, config: TrainConfig, about: Mapping[str, Any]) -> None:
+    def check_same(
+        self, config: TrainConfig, about: Mapping[str, Any], reduction: Mapping[str, Any]
+    ) -> None:
         """Refuse to go on with anything that would lead elsewhere.
 
         Raises:
@@ -54,12 +64,16 @@ class Record:
         earlier = read_json(self.folder / RUN)
         known: dict[str, Any] = {"train": None} | (earlier if isinstance(earlier, dict) else {})
         # JSON has lists for tuples; of what was not told nothing can be said
-        wanted = json.loads(json.dumps({name: value for name, value in about.items() if name in known}))
+        wanted = json.loads(
+            json.dumps({name: value for name, value in about.items() if name in known})
+        )
         wanted |= {"train": asdict(config)}
         # a field that an earlier version did not know was as it is by default
-        for name, default in (("train", asdict(TrainConfig())), ("config", defaults())):
+        for name, default in (("train", asdict(TrainConfig())), ("config", reduction)):
             if isinstance(known.get(name), dict) and wanted.get(name):
-                known[name] = {field: value for field, value in default.items() if field in wanted[name]} | known[name]
+                known[name] = {
+                    field: value for field, value in default.items() if field in wanted[name]
+                } | known[name]
         told, there = _flat(wanted), _flat({name: known[name] for name in wanted})
         for name in told | there:
             if told.get(name) != there.get(name) and name.removeprefix("train.") not in FREE:
@@ -81,7 +95,9 @@ class Record:
         table = csv.writer(text, lineterminator="\n")
         # as timm's train.py, which counts epochs from 0
         table.writerow(("epoch", "train_loss", "eval_loss", "eval_top1", "eval_top5", "lr"))
-        table.writerows((e.epoch - 1, e.train_loss, e.eval_loss, e.top1, e.top5, e.lr) for e in history)
+        table.writerows(
+            (e.epoch - 1, e.train_loss, e.eval_loss, e.top1, e.top5, e.lr) for e in history
+        )
         write_atomic(self.folder / SUMMARY, text.getvalue())
 
     def cut(self, update: int, epochs: int) -> None:
@@ -100,25 +116,6 @@ class Record:
             file.write(json.dumps(fields) + "\n")
 
 
-@contextmanager
-def claimed(folder: Path | None) -> Iterator[None]:
-    """Let no second run write into a folder while the block runs; of several processes the first claims it for all.
-
-    Raises:
-        FileExistsError: if another run does.
-    """
-    if folder is None:
-        yield
-        return
-    folder.mkdir(exist_ok=True)
-    try:
-        held = FileLock(folder / ".lock").acquire(timeout=0)
-    except Timeout:
-        raise FileExistsError(f"{folder}: another run is writing into it; wait for it, or name another folder") from None
-    with held:
-        yield
-
-
 def check_output(output: str | Path, *, resume: bool = False) -> Path:
     """Refuse a folder for a run, before any work is done for it.
 
@@ -126,33 +123,14 @@ def check_output(output: str | Path, *, resume: bool = False) -> Path:
         OSError: if it holds a run already and is not to be resumed, cannot be written, or its parent does not exist.
     """
     folder = check_folder(output)
-    held = next((name for name in (RUN, LOG, LAST, BEST, CHECKPOINTS) if (folder / name).exists()), None)
+    held = next(
+        (name for name in (RUN, LOG, LAST, BEST, CHECKPOINTS) if (folder / name).exists()), None
+    )
     if held is not None and not resume:
-        raise FileExistsError(f"{folder}: already holds a run ({held}); go on with it by --resume, or name another folder")
+        raise FileExistsError(
+            f"{folder}: already holds a run ({held}); go on with it by --resume, or name another folder"
+        )
     return folder
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the libraries that decide what comes out."""
-    found = {"python": platform.python_version()}
-    for name in ("batvit", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
-
-
-def git_commit() -> str | None:
-    """The commit of the checkout this library runs from, with ``-dirty`` if it was changed; None if it runs from none."""
-    here = Path(__file__).parent
-    try:
-        tracked = ("git", "-C", str(here), "ls-files", "--error-unmatch", __file__)
-        subprocess.run(tracked, check=True, capture_output=True)  # noqa: S603 - no input of the user's
-        described = ("git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-        return subprocess.run(described, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,12 +25,18 @@ class TokenLabels:
     def __init__(self, model: nn.Module, teacher: nn.Module) -> None:
         for name, found in (("the model", model), ("the teacher", teacher)):
             if not isinstance(getattr(found, "aux_head", None), nn.Linear):
-                raise ValueError(f"token_labels are for LV-ViT, {name} is a {type(found).__name__}; leave them out")
+                raise ValueError(
+                    f"token_labels are for LV-ViT, {name} is a {type(found).__name__}; leave them out"
+                )
         if not getattr(model, "token_labeling", False):
-            raise ValueError("token_labels needs the logits of the patches: set model.token_labeling = True, then patch it")
+            raise ValueError(
+                "token_labels needs the logits of the patches: set model.token_labeling = True, then patch it"
+            )
         self.teacher = teacher
 
-    def loss(self, dense: Tensor, images: Tensor, autocast: Callable[[], AbstractContextManager[Any]]) -> Tensor:
+    def loss(
+        self, dense: Tensor, images: Tensor, autocast: Callable[[], AbstractContextManager[Any]]
+    ) -> Tensor:
         """The second head's logits (B, patches, classes) of the pictures (B, 3, H, W) to a scalar."""
         labels = self._labels(images, autocast)
         if dense.shape != labels.shape:
@@ -41,7 +47,9 @@ class TokenLabels:
         return functional.cross_entropy(dense.flatten(0, 1).float(), labels.flatten(0, 1))
 
     @torch.no_grad()
-    def _labels(self, images: Tensor, autocast: Callable[[], AbstractContextManager[Any]]) -> Tensor:
+    def _labels(
+        self, images: Tensor, autocast: Callable[[], AbstractContextManager[Any]]
+    ) -> Tensor:
         """(B, patches, classes), probabilities."""
         teacher: Any = self.teacher
         with autocast():

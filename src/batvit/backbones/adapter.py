@@ -1,0 +1,118 @@
+"""What batvit needs to know of a model, whatever library it comes from, and the registry of those who know it."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import nn
+
+from batvit.config.config import BATConfig
+from batvit.plans import PLANS
+from batvit.reduction.block import ReducedBlock
+from batvit.reduction.grid import WithGrid
+
+
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """The parts of a Vision Transformer, for images of one size."""
+
+    tower: nn.Module
+    """what takes the images alone: the model, or the image half of one that takes texts too"""
+    stem: nn.Module
+    """the module of the tower that is given the images"""
+    blocks: tuple[nn.Module, ...]
+    """the transformer blocks, in order"""
+    image_size: tuple[int, int]
+    """height and width in pixels"""
+    grid: tuple[int, int]
+    """rows and columns of patches"""
+    width: int
+    """channels of a token"""
+    prefix: int
+    """tokens before the patches: class, distillation, registers"""
+    class_token: bool
+    """whether the first token is a class token; without one, importance is the attention received"""
+    reads_patches: bool
+    """whether what follows the blocks reads all patches; then each gets its group's feature back after the last"""
+
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """what the tower's forward needs besides images of this size"""
+    reads_prefix_only: bool = False
+    """whether what follows the blocks reads prefix tokens and nothing else; then no other need go through the last MLP"""
+    left_out: int = 0
+    """patches that do not reach the first block: those that a masked autoencoder hides"""
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
+
+    @property
+    def channels(self) -> int:
+        """Of an image: what the stem says, or its first convolution takes."""
+        convolutions = (
+            part.in_channels for part in self.stem.modules() if isinstance(part, nn.Conv2d)
+        )
+        return int(getattr(self.stem, "in_chans", 0)) or next(convolutions, 3)
+
+    @property
+    def patches(self) -> int:
+        """Image tokens at the first block."""
+        return self.grid[0] * self.grid[1] - self.left_out
+
+    @property
+    def name(self) -> str:
+        """The library's class of the tower."""
+        kind = type(self.tower)
+        return str((kind.__bases__[-1] if issubclass(kind, WithGrid) else kind).__name__)
+
+    def name_of(self, block: int) -> str:
+        """What the tower calls one of its blocks, counted from 0: ``blocks.3``."""
+        names: list[str] = [
+            name for name, module in self.tower.named_modules() if module is self.blocks[block]
+        ]
+        return names[0]
+
+
+class Adapter(ABC):
+    """One library's Vision Transformers. A subclass in one file, and :func:`batvit.register`, add another library."""
+
+    library: ClassVar[str]
+    """top-level module without which no such model can exist; the adapter is asked only once it is imported"""
+    families: ClassVar[dict[str, str]]
+    """what is supported, each with an example: the name of a model or of its class"""
+    blocks: ClassVar[tuple[type[ReducedBlock], ...]]
+    """a reduced class for every class of block; its last base is the library's own"""
+
+    @abstractmethod
+    def matches(self, model: nn.Module) -> bool:
+        """Whether a model is one of this library's Vision Transformers, or holds one."""
+
+    @abstractmethod
+    def anatomy(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Anatomy:
+        """The parts of a model that matches.
+
+        Args:
+            model: for which :meth:`matches` holds.
+            image_size: (height, width) in pixels; the model's own by default.
+
+        Raises:
+            TypeError: if it is one of a kind that cannot be reduced, saying why.
+            ValueError: if it takes images of one size only, and not of this.
+        """
+
+    def check(self, model: nn.Module, config: BATConfig) -> None:
+        """Refuse a configuration that a model cannot run, with ValueError; none as a rule."""
+
+    def patched(self, model: nn.Module, config: BATConfig) -> None:
+        """What else a model needs once its blocks are reduced; nothing as a rule."""
+
+    def unpatched(self, model: nn.Module) -> None:
+        """Undo :meth:`patched`. Called for models that are not patched, too."""
+
+
+def last_output_form(anatomy: Anatomy, config: BATConfig) -> str:
+    """How the last block leaves its tokens: what reads patches gets the grid back, unless patches were dropped."""
+    if config.prefix_only and anatomy.reads_prefix_only:
+        return "prefix"
+    return "grid" if anatomy.reads_patches and not PLANS[config.method].drops else "tensor"

@@ -1,0 +1,47 @@
+"""Pictures of a Hugging Face dataset (hfds/NAME), read by timm."""
+
+import contextlib
+from typing import Any
+
+from timm.data.readers import create_reader
+from torch.utils.data import Dataset
+
+from batvit.data.pictures import decode_picture
+from batvit.data.tar_shards import Transform, check_reader, short_reason
+
+
+class Table(Dataset[tuple[Any, int]]):
+    """One split of a Hugging Face dataset with an ``image`` and a ``label`` column.
+
+    Args:
+        name: on the hub, or a local folder, as ``datasets.load_dataset`` takes it.
+        split: its name.
+
+    Raises:
+        ValueError: if there is no such dataset, split or column.
+    """
+
+    transform: Transform | None = None
+
+    def __init__(self, name: str, split: str) -> None:
+        check_reader("hfds")
+        self.name = name
+        try:
+            self.reader: Any = create_reader(f"hfds/{name}", split=split)
+            labels = self.reader.dataset.features["label"]
+        except Exception as error:
+            # whatever it is, what was asked for is not there
+            raise ValueError(
+                f"hfds/{name}: split {split!r} could not be read ({short_reason(error)})"
+            ) from error
+        names = getattr(labels, "names", None)
+        self.classes: tuple[str, ...] | None = None if names is None else tuple(names)
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        file, label = self.reader[index]
+        with contextlib.closing(file):
+            image = decode_picture(file, f"hfds/{self.name}, picture {index}")
+        return (image if self.transform is None else self.transform(image)), int(label)

@@ -1,0 +1,46 @@
+"""Multiply-accumulates of any module, counted by torch's own FLOP counter."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from batvit.module_copy import on_meta
+
+
+def count_macs(model: nn.Module, input_size: tuple[int, ...], **arguments: Any) -> dict[str, int]:
+    """MACs of one forward pass, for the whole model and for every module in it that has any.
+
+    Matrix products, convolutions and attention count; softmax, norms, sorting, gathering and adding do not. Runs on the
+    meta device: no weight is read, nothing is computed, and attention counts whatever kernel the machine would pick.
+
+    Args:
+        model: any module whose forward takes one tensor.
+        input_size: shape of that tensor without the batch, (channels, height, width) for images.
+        arguments: what else its forward needs, by name.
+
+    Returns:
+        Module name to MACs for one input; the name of the whole model is "".
+    """
+    shadow = on_meta(model)
+    dtype = next(
+        (p.dtype for p in shadow.parameters() if p.is_floating_point()), torch.get_default_dtype()
+    )
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        shadow(torch.empty(1, *input_size, dtype=dtype, device="meta"), **arguments)
+    root = type(model).__name__
+    flops = {
+        name: sum(operations.values())
+        for name, operations in counter.get_flop_counts().items()
+        if name != "Global"
+    }
+    return {"": 0} | {
+        name.removeprefix(root).removeprefix("."): total // 2 for name, total in flops.items()
+    }
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,56 @@
+"""What every supported model must do. An adapter of yours is right when :func:`check_backbone` passes."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from batvit.backbones.patch import unpatch
+from batvit.testing.contract import CHECKS
+
+
+def check_backbone(
+    model_factory: Callable[[], nn.Module], images: Tensor, *, only: str | None = None
+) -> list[str]:
+    """Run the contract on a model that :func:`batvit.patch` should support.
+
+    Every parameter is made random first, so that a part that is dropped on the way (LayerScale, registers, a norm) shows.
+
+    Args:
+        model_factory: makes a small model on the CPU, of 3 blocks or more; called once.
+        images: (B, 3, H, W) in float32, of the size that the model takes, B of 2 or more.
+        only: the name of one check; all of them by default.
+
+    Returns:
+        The names of the checks that passed. A check of something that the model does not offer, such as gradient
+        checkpointing, is left out.
+
+    Raises:
+        AssertionError: naming the check and what was found.
+        ValueError: if there is no check of that name.
+    """
+    if only is not None and only not in CHECKS:
+        raise ValueError(f"no check is called {only!r}; there are {', '.join(CHECKS)}")
+    model = unpatch(randomised(model_factory()))
+    passed = []
+    for name in CHECKS if only is None else (only,):
+        try:
+            offered = CHECKS[name](copy.deepcopy(model), images)
+        except AssertionError as error:
+            raise AssertionError(f"{name}: {error}") from error
+        except Exception as error:  # whatever it is, it is said which check it broke
+            raise AssertionError(f"{name}: {type(error).__name__}: {error}") from error
+        if offered is not False:
+            passed.append(name)
+    return passed
+
+
+def randomised(model: nn.Module) -> nn.Module:
+    """The model in eval mode with normally distributed parameters (standard deviation 0.2, norms around 1); always the same."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            around_one = parameter.dim() == 1 and float(parameter.detach().mean()) > 0.5
+            parameter.normal_(0, 0.2, generator=generator).add_(float(around_one))
+    return model.eval()

@@ -1,0 +1,222 @@
+"""Pictures from elsewhere than folders."""
+
+import gc
+import io
+import json
+import tarfile
+import warnings
+
+import pytest
+import torch
+from PIL import Image
+from timm.models import VisionTransformer
+from torch.utils.data import DataLoader
+from torchvision.transforms.functional import pil_to_tensor
+
+from batvit.data.hf_dataset import Table
+from batvit.data.pictures import UnreadableError
+from batvit.data.sources import find
+from batvit.data.tar_shards import Shards, check_reader
+from batvit.training import TrainConfig
+from batvit.training.batches import Batching, Part
+from batvit.training.inputs import Parted, prepare
+
+LEAVES_FILES_OPEN = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"
+)
+COLOURS = ((250, 0, 0), (0, 250, 0), (0, 0, 250))
+
+
+def png(label, shade):
+    file = io.BytesIO()
+    Image.new(
+        "RGB", (8, 8), tuple(channel - shade if channel else 0 for channel in COLOURS[label])
+    ).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets", reason="needs datasets")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["red", "green", "blue"])}
+    )
+    (tmp_path / "table").mkdir()
+    for split, number in (("train", 12), ("validation", 6)):
+        rows = {
+            "image": [{"bytes": png(i % 3, i), "path": None} for i in range(number)],
+            "label": [i % 3 for i in range(number)],
+        }
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(
+            tmp_path / "table" / f"{split}.parquet"
+        )
+    return tmp_path / "table"
+
+
+@pytest.fixture
+def shards(tmp_path):
+    pytest.importorskip("webdataset", reason="needs webdataset")
+    root = tmp_path / "shards"
+    root.mkdir()
+    info = {"splits": {}}
+    for split, number in (("train", 12), ("val", 7)):
+        names = [f"{split}-{k}.tar" for k in range(2)]
+        for k, name in enumerate(names):
+            with tarfile.open(root / name, "w") as tar:
+                for i in range(k, number, 2):
+                    for suffix, content in (("png", png(i % 3, i)), ("cls", str(i % 3).encode())):
+                        entry = tarfile.TarInfo(f"{i:04d}.{suffix}")
+                        entry.size = len(content)
+                        tar.addfile(entry, io.BytesIO(content))
+        lengths = [len(range(k, number, 2)) for k in range(2)]
+        info["splits"][split] = {
+            "name": split,
+            "num_samples": number,
+            "filenames": names,
+            "shard_lengths": lengths,
+        }
+    (root / "_info.json").write_text(json.dumps(info))
+    yield root
+    # webdataset leaves its files open until they are collected
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+def shade(picture):
+    """Which picture it is."""
+    return 250 - int(picture.max())
+
+
+def test_a_table_gives_pictures_and_labels(table):
+    found = find(f"hfds/{table}")
+    assert found.classes == ("red", "green", "blue")
+    assert (len(found.train), len(found.val)) == (12, 6)
+    found.train.transform = pil_to_tensor
+    for i in range(12):
+        picture, label = found.train[i]
+        assert (label, shade(picture)) == (i % 3, i)
+        assert picture.float().mean(dim=(1, 2)).argmax() == label
+
+
+def test_a_table_that_is_not_there_is_refused(table):
+    with pytest.raises(ValueError, match=f"hfds/{table}: split 'test' could not be read"):
+        Table(str(table), "test")
+    with pytest.raises(ValueError, match=r"are for image folders; leave them out"):
+        find(f"hfds/{table}", skip_unreadable=True)
+
+
+def test_a_corrupt_picture_of_a_table_is_named(table, tmp_path):
+    import datasets
+
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["red"])}
+    )
+    rows = {"image": [{"bytes": png(0, 1)[:40], "path": None}], "label": [0]}
+    (tmp_path / "bad").mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(
+        tmp_path / "bad" / "train.parquet"
+    )
+    with pytest.raises(
+        UnreadableError, match=f"hfds/{tmp_path}/bad, picture 0: cannot be read as a picture"
+    ):
+        Table(str(tmp_path / "bad"), "train")[0]
+
+
+def with_shades(found):
+    found.train.transform = found.val.transform = lambda picture: torch.tensor(
+        shade(pil_to_tensor(picture))
+    )
+    return found
+
+
+@LEAVES_FILES_OPEN
+@pytest.mark.parametrize("workers", [0, 2])
+def test_shards_train_on_every_picture_in_another_order_each_epoch(shards, workers):
+    found = with_shades(find(f"wds/{shards}"))
+    assert found.classes is None
+    batching = Batching(found.train.stream(4), TrainConfig(batch_size=4, workers=workers))
+    assert batching.updates == 3
+    first, again, second = (
+        [i for images, _ in batching.epoch(n) for i in images.tolist()] for n in (1, 1, 2)
+    )
+    assert first == again
+    assert first != second
+    assert len(first) == len(second) == 12
+    assert set(first) <= set(range(12))
+    if workers == 0:
+        assert sorted(first) == list(range(12))
+    # from the second update on
+    assert [i for images, _ in batching.epoch(1, done=1) for i in images.tolist()] == first[4:]
+    labels = [
+        (int(i), int(label))
+        for images, labels in batching.epoch(1)
+        for i, label in zip(images, labels, strict=True)
+    ]
+    assert all(label == i % 3 for i, label in labels)
+
+
+@LEAVES_FILES_OPEN
+@pytest.mark.parametrize("workers", [0, 1])
+def test_shards_have_the_same_random_views_from_the_middle_of_an_epoch_on(shards, workers):
+    found = find(f"wds/{shards}")
+    found.train.transform = lambda picture: torch.rand(3)
+    batching = Batching(found.train.stream(4), TrainConfig(batch_size=4, workers=workers))
+    whole, rest = (
+        torch.cat([images for images, _ in batching.epoch(1, done=done)]) for done in (0, 1)
+    )
+    assert len(whole.unique()) == 36
+    assert torch.equal(rest, whole[4:])
+
+
+@LEAVES_FILES_OPEN
+def test_shards_are_counted_once_by_all_processes_together(shards):
+    found = with_shades(find(f"wds/{shards}"))
+    whole = [i for images, _ in DataLoader(found.val.whole(), 2) for i in images.tolist()]
+    assert sorted(whole) == list(range(7))
+    parts = [
+        [
+            i
+            for images, _ in Parted(DataLoader(found.val.whole(), 2), Part(rank, 3))
+            for i in images.tolist()
+        ]
+        for rank in range(3)
+    ]
+    assert sorted(i for part in parts for i in part) == list(range(7))
+    assert all(parts)
+
+
+@LEAVES_FILES_OPEN
+@pytest.mark.parametrize(("processes", "shares"), [(2, [4, 3]), (7, [1] * 7), (8, [7] * 8)])
+def test_every_process_counts_something_of_few_shards(shards, processes, shares):
+    found = with_shades(find(f"wds/{shards}"))
+    config = TrainConfig(batch_size=8 * processes)
+    model = VisionTransformer(
+        img_size=16, patch_size=8, embed_dim=8, depth=1, num_heads=1, num_classes=3
+    )
+    parts = [prepare(found, model, config, Part(rank, processes))[1] for rank in range(processes)]
+    assert [sum(len(labels) for _, labels in part) for part in parts] == shares
+
+
+def test_shards_that_are_not_there_or_not_counted_are_refused(shards, tmp_path):
+    with pytest.raises(FileNotFoundError, match="none: no such folder"):
+        Shards(tmp_path / "none", "train")
+    with pytest.raises(ValueError, match="split 'test' could not be opened"):
+        Shards(shards, "test")
+    with pytest.raises(
+        ValueError,
+        match=r"does not say how many pictures it has; write _info.json, or give the number",
+    ):
+        Shards(shards, "val-{0..1}.tar")
+    assert Shards(shards, "val-{0..1}.tar|7").size == 7
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        ValueError,
+        match=r'wds/ needs the package webdataset; install it with pip install "batvit\[data\]"',
+    ):
+        check_reader("wds")
