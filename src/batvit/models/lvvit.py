@@ -19,7 +19,6 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor, nn
 from torch.nn import functional
 
-from batvit.tune.cost_model import features
 
 __all__ = ["ConvStem", "Divide", "LVViT"]
 
