@@ -1,9 +1,10 @@
-"""What runs of ``batvit train`` came to, on the same pictures: accuracy, and its difference from the first run's.
+"""What runs of ``batvit train`` came to, on the same pictures: accuracy, and how it differs.
 
 python benchmarks/fine_tuning.py dense=RUN bat=RUN topk=RUN --data DIR/val --threads 2
 
-The weights are those after the last epoch, so none was chosen by these pictures. Intervals hold 95 % of 10,000 paired
-bootstraps over pictures: they say how far other pictures would change a difference, not how far another seed would.
+Differences are to the first run. The weights are those after the last epoch, so none was chosen by
+these pictures. Intervals hold 95 % of 10,000 paired bootstraps over pictures: they say how far
+other pictures would change a difference, not how far another seed would.
 """
 
 import argparse
@@ -25,7 +26,8 @@ from batvit.storage.files import check_writable, read_json, write_atomic
 
 def load(run: Path, device: str) -> tuple[nn.Module, dict[str, Any]]:
     """The model as it is after the last epoch, and what its log says of speed."""
-    about, weights = read_json(run / "run.json"), run / "last.safetensors"
+    about = read_json(run / "run.json")
+    weights = run / "last.safetensors"
     size = about.get("img_size")
     model = create_model(
         about["model"],
@@ -45,13 +47,13 @@ def load(run: Path, device: str) -> tuple[nn.Module, dict[str, Any]]:
     # that of the epoch which other work on the machine held up least
     speed = max(epoch["samples_per_sec"] for epoch in epochs)
     hours = pictures / speed / 3600
-    told = {
+    metadata = {
         "hours": hours,
         "samples_per_sec": speed,
         "epochs": len(epochs),
         "commit": about["git_commit"],
     }
-    return model.to(device).eval(), told
+    return model.to(device).eval(), metadata
 
 
 @torch.inference_mode()
@@ -102,14 +104,13 @@ def main() -> None:
         args.workers,
     )
     base = hits[next(iter(hits))]
-    print(
-        "| | G MACs | top-1 [95 %] | difference [95 %] | images/s in the fastest epoch | hours at that speed |"
-    )
+    head = "| | G MACs | top-1 [95 %] | difference [95 %] "
+    print(head + "| images/s in the fastest epoch | hours at that speed |")
     print("|---|---|---|---|---|---|")
     rows = {}
-    for name, (model, told) in loaded.items():
+    for name, (model, metadata) in loaded.items():
         cost = batvit.info(model)
-        row = told | {
+        row = metadata | {
             "gmacs": cost.macs / 1e9,
             "share": cost.macs / cost.dense_macs - 1,
             "top1": float(hits[name].mean()),
@@ -118,14 +119,15 @@ def main() -> None:
         row |= {"difference_interval": paired_interval(hits[name] - base)}
         row["difference"] = row["top1"] - float(base.mean())
         rows[name] = row
-        own, other = (
-            "[{:.1f}, {:.1f}]".format(*row["top1_interval"]),
-            "[{:+.1f}, {:+.1f}]".format(*row["difference_interval"]),
-        )
-        print(
-            f"| {name} | {row['gmacs']:.3f} ({100 * row['share']:+.0f} %) | {row['top1']:.1f} {own} | "
-            f"{row['difference']:+.1f} {other} | {row['samples_per_sec']:.0f} | {row['hours']:.2f} |"
-        )
+        cells = [
+            name,
+            f"{row['gmacs']:.3f} ({100 * row['share']:+.0f} %)",
+            "{:.1f} [{:.1f}, {:.1f}]".format(row["top1"], *row["top1_interval"]),
+            "{:+.1f} [{:+.1f}, {:+.1f}]".format(row["difference"], *row["difference_interval"]),
+            f"{row['samples_per_sec']:.0f}",
+            f"{row['hours']:.2f}",
+        ]
+        print("| " + " | ".join(cells) + " |")
     if args.json:
         write_atomic(args.json, json.dumps(rows, indent=2) + "\n")
 

@@ -1,9 +1,10 @@
-"""The same weights in timm and in transformers: the same logits and the same classes, dense and reduced.
+"""The same weights in timm and in transformers: the same logits and classes, dense and reduced.
 
-python benchmarks/libraries.py --checkpoint deit_tiny_patch16_224.safetensors --data nips2017 --class-map class_map.txt
+python benchmarks/libraries.py --checkpoint deit_tiny_patch16_224.safetensors \
+    --data nips2017 --class-map class_map.txt
 
-DeiT's class in transformers always has a distillation token, so its rows stand beside timm's distilled DeiT, for which the
-class token, its position and its head are taken twice.
+DeiT's class in transformers always has a distillation token, so its rows stand beside timm's
+distilled DeiT, for which the class token, its position and its head are taken twice.
 """
 
 import argparse
@@ -148,17 +149,15 @@ def main() -> None:
     for images, labels in track(loader(pictures, dense, batch_size=args.batch_size), "comparing"):
         for name, (ours, theirs) in pairs.items():
             compare(found[name], ours(images), theirs(images).logits, labels)
-    print(
-        "| class of transformers | top-1 | timm's top-1 | same class | largest difference of a logit |\n|---|---|---|---|---|"
-    )
+    print("| class of transformers | top-1 | timm's top-1 | same class | largest difference |")
+    print("|---|---|---|---|---|")
     for name, row in found.items():
         top1 = [
             f"{100 * row[key] / row['pictures']:.1f}"
             for key in ("transformers_right", "timm_right")
         ]
-        print(
-            f"| {name} | {top1[0]} | {top1[1]} | {row['same_top1']} of {row['pictures']} | {row['difference']:.1g} |"
-        )
+        same = f"{row['same_top1']} of {row['pictures']}"
+        print(f"| {name} | {top1[0]} | {top1[1]} | {same} | {row['difference']:.1g} |")
     if args.json:
         write_atomic(args.json, json.dumps(found, indent=2) + "\n")
 

@@ -48,14 +48,12 @@ def main() -> None:
         PRECISIONS[args.precision]
     )
     before, after = (self_times(model, images, args.rounds) for model in (dense, reduced))
-    print(
-        f"| operation (ms, {args.precision}, batch {args.batch_size}) | dense | reduced | ratio |\n|---|---|---|---|"
-    )
+    what = f"operation (ms, {args.precision}, batch {args.batch_size})"
+    print(f"| {what} | dense | reduced | ratio |\n|---|---|---|---|")
     for name in sorted(after, key=after.__getitem__, reverse=True)[: args.rows]:
         ratio = f"{before[name] / after[name]:.2f}" if before.get(name) else ""
-        print(
-            f"| {name.removeprefix('aten::')} | {before.get(name, 0):.1f} | {after[name]:.1f} | {ratio} |"
-        )
+        operation = name.removeprefix("aten::")
+        print(f"| {operation} | {before.get(name, 0):.1f} | {after[name]:.1f} | {ratio} |")
     total = sum(before.values()), sum(after.values())
     print(f"| all | {total[0]:.1f} | {total[1]:.1f} | {total[0] / total[1]:.2f} |")
 

@@ -1,6 +1,7 @@
-"""Time of one training step, dense and reduced in turns: forward, backward and optimizer, on pictures of noise.
+r"""Time of one training step on noise, dense and reduced in turns: forward, backward, optimizer.
 
-python benchmarks/train_step.py deit_tiny_patch16_224 --keep-rate 0.7 --batch-size 64 --precision bf16 --threads 2
+python benchmarks/train_step.py deit_tiny_patch16_224 --keep-rate 0.7 --batch-size 64 \\
+    --precision bf16 --threads 2
 """
 
 import argparse
@@ -58,8 +59,10 @@ def main() -> None:
     slow, fast = (quartiles(each) for each in times)
     ratio = statistics.median(slow) / statistics.median(fast)
     print(
-        f"{args.model}, {args.mode}, keep {args.keep_rate}, batch {args.batch_size}, {args.precision}, {args.device}: "
-        f"dense {slow[1]:.0f} ms ({slow[0]:.0f} .. {slow[2]:.0f}), reduced {fast[1]:.0f} ms ({fast[0]:.0f} .. {fast[2]:.0f}), "
+        f"{args.model}, {args.mode}, keep {args.keep_rate}, batch {args.batch_size}, "
+        f"{args.precision}, {args.device}: "
+        f"dense {slow[1]:.0f} ms ({slow[0]:.0f} .. {slow[2]:.0f}), "
+        f"reduced {fast[1]:.0f} ms ({fast[0]:.0f} .. {fast[2]:.0f}), "
         f"{ratio:.2f} times as fast; MAC ratio {batvit.info(reduced).mac_ratio:.2f}"
     )
 
