@@ -47,7 +47,7 @@ class Cut(Reduce):
             origin=origin,
             bias=bias,
             rope=(),
-            rows=(),
+            merged_rope=(),
         )
 
 

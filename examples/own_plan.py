@@ -27,7 +27,6 @@ batvit.plans.PLANS["mine"] = Plan(
 
 if __name__ == "__main__":
     model = timm.create_model("deit_tiny_patch16_224")
-    batvit.patch(
-        model, batvit.BATConfig(method="mine", keep_rate=0.5, **PLANS["mine"].paper_fields)
-    )
+    config = batvit.BATConfig(method="mine", keep_rate=0.5, **PLANS["mine"].paper_fields)
+    batvit.patch(model, config)
     print(batvit.info(model, name="deit_tiny"))

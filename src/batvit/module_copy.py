@@ -1,4 +1,4 @@
-"""Copies of modules that can be run without anyone hearing it."""
+"""Copies of a module that run without firing the hooks of its user."""
 
 import copy
 from collections.abc import Callable
@@ -27,23 +27,24 @@ def quiet_copy(module: Module, memo: dict[int, object] | None = None) -> Module:
     """
     twin = copy.deepcopy(module, {} if memo is None else memo).eval()
     for part in twin.modules():
-        for hooks in (part._forward_hooks, part._forward_pre_hooks):
-            for key, hook in list(hooks.items()):
-                if not _belongs_to_the_model(hook):
-                    del hooks[key]
+        _remove_user_hooks(part._forward_hooks)
+        _remove_user_hooks(part._forward_pre_hooks)
     return twin
 
 
 def light_copy(module: Module) -> Module:
-    """Return a quiet copy that shares the weights: whatever is done to its blocks, no weight is held twice."""
+    """Return a quiet copy that shares the weights.
+
+    Its blocks may be changed without touching those of the module, and no weight is held twice.
+    """
     memo: dict[int, object] = {}
-    for held in (*module.parameters(), *module.buffers()):
-        memo[id(held)] = held
+    for weight in (*module.parameters(), *module.buffers()):
+        memo[id(weight)] = weight
     return quiet_copy(module, memo)
 
 
 def on_meta(module: nn.Module) -> nn.Module:
-    """Return a quiet copy whose weights have shapes but no values, made without copying the weights."""
+    """Return a quiet copy whose weights have shapes but no values; no weight is copied for it."""
     memo: dict[int, object] = {}
     for buffer in module.buffers():
         memo[id(buffer)] = buffer.to("meta")
@@ -52,8 +53,15 @@ def on_meta(module: nn.Module) -> nn.Module:
     return quiet_copy(module, memo)
 
 
+def _remove_user_hooks(hooks: dict[int, Callable[..., Any]]) -> None:
+    for key, hook in list(hooks.items()):
+        if not _belongs_to_the_model(hook):
+            del hooks[key]
+
+
 def _belongs_to_the_model(hook: object) -> bool:
-    """Whether a library hung the hook on its own model, which may not work without it."""
-    return hasattr(hook, OF_THE_MODEL) or str(getattr(hook, "__module__", "")).startswith(
-        "transformers."
-    )
+    """Whether a library registered the hook on its own model, which may not work without it."""
+    if hasattr(hook, OF_THE_MODEL):
+        return True
+    defined_in = str(getattr(hook, "__module__", ""))
+    return defined_in.startswith("transformers.")

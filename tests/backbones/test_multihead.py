@@ -267,7 +267,7 @@ def test_what_is_projected_once_more_is_a_part_of_the_reduction(name):
 def test_nothing_is_projected_once_more_where_nothing_is_reduced(monkeypatch, name):
     model = batvit.patch(small(name), keep_rate=1.0, blocks=(1,))
     monkeypatch.setattr(
-        "batvit.backbones.multihead.captured", lambda *a, **k: pytest.fail("projected")
+        "batvit.backbones.torch_multihead.captured", lambda *a, **k: pytest.fail("projected")
     )
     run(model, pictures(model))
 

@@ -58,7 +58,7 @@ def test_autocast_shortens_no_sum(name, mode, monkeypatch):
     assert torch.equal(one.size, other.size)
     exact = 1e-5 if one.x.dtype == torch.float32 else 1e-2
     torch.testing.assert_close(one.x, other.x, rtol=exact, atol=exact)
-    for row, expected_row in zip(one.rows, other.rows, strict=True):
+    for row, expected_row in zip(one.merged_rope, other.merged_rope, strict=True):
         torch.testing.assert_close(row, expected_row, rtol=1e-5, atol=1e-5)
     assert all(y.isfinite().all() for y in found)
     assert [y.dtype for y in found] == [y.dtype for y in expected]

@@ -51,11 +51,13 @@ def test_every_block_has_the_rows_that_it_would_merge_itself(name, monkeypatch):
     x = pictures(model)
     found = tree_leaves(model(x))
     # without memory, every block merges the rope that it is given
-    placed = Tokens.placed
+    with_rotary = Tokens.with_rotary
     monkeypatch.setattr(
         Tokens,
-        "placed",
-        lambda self, rope: placed(Tokens(self.x, self.size, self.origin, bias=self.bias), rope),
+        "with_rotary",
+        lambda self, rope: with_rotary(
+            Tokens(self.x, self.size, self.origin, bias=self.bias), rope
+        ),
     )
     for one, other in zip(found, tree_leaves(model(x)), strict=True):
         assert torch.equal(one, other)

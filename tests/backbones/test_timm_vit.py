@@ -19,6 +19,7 @@ from torch import nn
 
 import batvit
 from batvit.backbones import patch as patching
+from batvit.backbones import registry
 from batvit.backbones.registry import anatomy_of
 from batvit.core import Assignment, assign, merge
 from batvit.reduction.site import QueriesKeys, Reduce, reductions
@@ -72,7 +73,7 @@ def test_what_is_not_supported_is_refused_by_name(name, named):
 
 
 def test_a_library_of_an_unknown_version_is_named(monkeypatch):
-    monkeypatch.setattr(patching, "BUILT_IN", {"timm": ("timm_vit", "timm_of_tomorrow")})
+    monkeypatch.setattr(registry, "LIBRARIES", {"timm": ("timm_vit", "timm_of_tomorrow")})
     assert batvit.config_of(batvit.patch(small("deit_tiny_patch16_224"))) is not None
     with pytest.raises(
         TypeError, match=r"timm 1\..* is of a version that batvit does not know: .*timm_of_tomorrow"

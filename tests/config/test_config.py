@@ -64,10 +64,10 @@ def outs(config, *, depth=12, patches=196):
     return tuple(counts.tokens_out for counts in schedule(config, depth=depth, patches=patches))
 
 
-def check_schedule(schedule, patches):
+def check_schedule(sites, patches):
     """What holds at every site, whatever the configuration."""
     tokens = patches
-    for counts in schedule:
+    for counts in sites:
         assert counts.tokens_in == tokens
         assert counts.tokens_out == counts.attentive - counts.pairs + counts.centres
         assert 1 <= counts.tokens_out <= counts.tokens_in
@@ -124,13 +124,13 @@ def test_shares_give_counts_that_hold_for_any_image(keep_rate, patches, centres,
 def test_counts_hold_or_are_refused_by_block(fields, patches):
     config = BATConfig(**fields)
     try:
-        schedule = schedule(config, depth=12, patches=patches)
+        sites = schedule(config, depth=12, patches=patches)
     except ValueError as error:
         refusal = str(error)
     else:
-        assert tuple(counts.block for counts in schedule) == config.blocks
+        assert tuple(counts.block for counts in sites) == config.blocks
         if config.method == "bat":
-            check_schedule(schedule, patches)
+            check_schedule(sites, patches)
         return
     assert any(refusal.startswith(f"block {block}: ") for block in config.blocks)
     # what to do about it comes last
@@ -327,7 +327,7 @@ REFUSED = [
     ({"neighbours": 0}, ValueError, "got 0", "a high one takes all"),
     ({"neighbours": 2.5}, TypeError, "2.5 (float)", "integers"),
     ({"size_aware": 1}, TypeError, "got 1", "True or False"),
-    ({"method": "sinkhorn"}, ValueError, "'sinkhorn'", "bat, topk, evit, random, ats"),
+    ({"method": 3}, TypeError, "got 3 (int)", "the name of a plan"),
     ({"similarity": "values"}, ValueError, "'values'", "tokens, keys"),
     ({"matching": ""}, ValueError, "''", "bipartite, greedy"),
     ({"weight": "sizes"}, ValueError, "'sizes'", "importance, size, importance_size"),
@@ -378,6 +378,13 @@ def test_counts_that_do_not_fit_are_refused(fields, value, remedy):
         schedule(BATConfig(**fields), depth=12, patches=196)
     assert value in str(caught.value)
     assert remedy in str(caught.value)
+
+
+def test_an_unknown_plan_is_refused():
+    with pytest.raises(
+        ValueError, match="method must be one of bat, topk, evit, random, ats, .*, got 'sinkhorn'"
+    ):
+        schedule(BATConfig(method="sinkhorn"), depth=12, patches=196)
 
 
 # the value

@@ -9,6 +9,7 @@ from torch import nn
 
 import batvit
 from batvit.backbones import patch as patching
+from batvit.backbones import registry
 from batvit.reduction.block import Parts
 from batvit.testing.contract import CHECKS
 from batvit.testing.run_contract import check_backbone, randomised
@@ -17,7 +18,7 @@ from batvit.testing.run_contract import check_backbone, randomised
 @pytest.fixture
 def own(monkeypatch, imported):
     """The example, freshly imported, its adapter registered until the test ends."""
-    monkeypatch.setattr(patching, "REGISTERED", [])
+    monkeypatch.setattr(registry, "REGISTERED", [])
     module = imported("examples/own_backbone.py")
     monkeypatch.setitem(sys.modules, "own_backbone", module)
     return module
@@ -35,7 +36,7 @@ def test_the_example_passes(own):
 
 
 def test_what_is_not_registered_is_refused(own, monkeypatch):
-    monkeypatch.setattr(patching, "REGISTERED", [])
+    monkeypatch.setattr(registry, "REGISTERED", [])
     with pytest.raises(
         TypeError, match=r"own_backbone\.MyViT: no adapter knows this class.*batvit\.register"
     ):
@@ -55,7 +56,7 @@ def test_the_later_adapter_wins(own):
 
     other = Other()
     batvit.register(other)
-    assert patching.adapter_of(own.MyViT()) is other
+    assert registry.adapter_of(own.MyViT()) is other
 
 
 @pytest.mark.parametrize(

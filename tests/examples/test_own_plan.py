@@ -101,6 +101,6 @@ def test_it_is_compared_like_any_other(mine):
 
 def test_where_it_takes_tokens_is_one_of_four_ways(mine):
     with pytest.raises(
-        ValueError, match="spread must be one of sites, blocks, rates, list, got 'everywhere'"
+        ValueError, match="site_rule must be one of sites, blocks, rates, list, got 'everywhere'"
     ):
         Plan(mine.decide, drops=False, site_rule="everywhere")

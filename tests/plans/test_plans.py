@@ -90,7 +90,7 @@ def test_a_plan_says_how_its_paper_uses_it(method):
     with pytest.raises(TypeError):
         plan.paper_fields["align"] = 8
     for twin in (copy.deepcopy(plan), pickle.loads(pickle.dumps(plan))):
-        for name in ("published", "spread", "first", "drops", "most"):
+        for name in ("paper_fields", "site_rule", "first_block", "drops", "max_reduction"):
             assert getattr(twin, name) == getattr(plan, name)
 
 

@@ -1,4 +1,4 @@
-"""What batvit needs to know of a model, whatever library it comes from, and the registry of those who know it."""
+"""What batvit needs to know of a model, whatever library it comes from."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from batvit.config.config import BATConfig
+from batvit.config import BATConfig
 from batvit.plans import PLANS
 from batvit.reduction.block import ReducedBlock
 from batvit.reduction.grid import WithGrid
@@ -31,14 +31,17 @@ class Anatomy:
     prefix: int
     """tokens before the patches: class, distillation, registers"""
     class_token: bool
-    """whether the first token is a class token; without one, importance is the attention received"""
+    """whether the first token is a class token; without one, importance is the attention each token
+    receives"""
     reads_patches: bool
-    """whether what follows the blocks reads all patches; then each gets its group's feature back after the last"""
+    """whether what follows the blocks reads all patches; then each gets its group's feature back
+    after the last"""
 
     arguments: dict[str, Any] = field(default_factory=dict)
     """what the tower's forward needs besides images of this size"""
     reads_prefix_only: bool = False
-    """whether what follows the blocks reads prefix tokens and nothing else; then no other need go through the last MLP"""
+    """whether what follows the blocks reads prefix tokens and nothing else; then no other need go
+    through the last MLP"""
     left_out: int = 0
     """patches that do not reach the first block: those that a masked autoencoder hides"""
 
@@ -49,11 +52,14 @@ class Anatomy:
 
     @property
     def channels(self) -> int:
-        """Of an image: what the stem says, or its first convolution takes."""
-        convolutions = (
-            part.in_channels for part in self.stem.modules() if isinstance(part, nn.Conv2d)
-        )
-        return int(getattr(self.stem, "in_chans", 0)) or next(convolutions, 3)
+        """Channels of an image: what the stem says, or its first convolution takes."""
+        channels = int(getattr(self.stem, "in_chans", 0))
+        if channels:
+            return channels
+        for part in self.stem.modules():
+            if isinstance(part, nn.Conv2d):
+                return part.in_channels
+        return 3
 
     @property
     def patches(self) -> int:
@@ -62,23 +68,29 @@ class Anatomy:
 
     @property
     def name(self) -> str:
-        """The library's class of the tower."""
-        kind = type(self.tower)
-        return str((kind.__bases__[-1] if issubclass(kind, WithGrid) else kind).__name__)
+        """The name of the library's class of the tower."""
+        kind: type = type(self.tower)
+        if issubclass(kind, WithGrid):
+            kind = kind.own_class()
+        return str(kind.__name__)
 
     def name_of(self, block: int) -> str:
-        """What the tower calls one of its blocks, counted from 0: ``blocks.3``."""
-        names: list[str] = [
-            name for name, module in self.tower.named_modules() if module is self.blocks[block]
-        ]
-        return names[0]
+        """Return what the tower calls one of its blocks, counted from 0: ``blocks.3``."""
+        for name, module in self.tower.named_modules():
+            if module is self.blocks[block]:
+                return name
+        raise ValueError(f"block {block} is no module of this {self.name}")
 
 
 class Adapter(ABC):
-    """One library's Vision Transformers. A subclass in one file, and :func:`batvit.register`, add another library."""
+    """One library's Vision Transformers.
+
+    A subclass in one file, and :func:`batvit.register`, add another library.
+    """
 
     library: ClassVar[str]
-    """top-level module without which no such model can exist; the adapter is asked only once it is imported"""
+    """top-level module without which no such model can exist; the adapter is asked only once it is
+    imported"""
     families: ClassVar[dict[str, str]]
     """what is supported, each with an example: the name of a model or of its class"""
     blocks: ClassVar[tuple[type[ReducedBlock], ...]]
@@ -90,7 +102,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def anatomy(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Anatomy:
-        """The parts of a model that matches.
+        """Return the parts of a model that matches.
 
         Args:
             model: for which :meth:`matches` holds.
@@ -101,18 +113,23 @@ class Adapter(ABC):
             ValueError: if it takes images of one size only, and not of this.
         """
 
-    def check(self, model: nn.Module, config: BATConfig) -> None:
+    def check(self, model: nn.Module, config: BATConfig) -> None:  # noqa: B027
         """Refuse a configuration that a model cannot run, with ValueError; none as a rule."""
 
-    def patched(self, model: nn.Module, config: BATConfig) -> None:
-        """What else a model needs once its blocks are reduced; nothing as a rule."""
+    def patched(self, model: nn.Module, config: BATConfig) -> None:  # noqa: B027
+        """Do what else a model needs once its blocks are reduced; nothing as a rule."""
 
-    def unpatched(self, model: nn.Module) -> None:
+    def unpatched(self, model: nn.Module) -> None:  # noqa: B027
         """Undo :meth:`patched`. Called for models that are not patched, too."""
 
 
 def last_output_form(anatomy: Anatomy, config: BATConfig) -> str:
-    """How the last block leaves its tokens: what reads patches gets the grid back, unless patches were dropped."""
+    """Return how the last block leaves its tokens; see :meth:`ReducedBlock.run`.
+
+    What reads patches gets the grid back, unless patches were dropped.
+    """
     if config.prefix_only and anatomy.reads_prefix_only:
         return "prefix"
-    return "grid" if anatomy.reads_patches and not PLANS[config.method].drops else "tensor"
+    if anatomy.reads_patches and not PLANS[config.method].drops:
+        return "grid"
+    return "tensor"

@@ -1,4 +1,4 @@
-"""Hearing what an attention module makes while it runs as it is."""
+"""Capture the queries and keys of an attention module that runs as it is."""
 
 from typing import Any
 
@@ -6,14 +6,17 @@ from torch import Tensor, nn
 
 
 class AttentionCapture:
-    """Stands in for an attention module during one call, to hear the queries and keys that it makes.
+    """Stands in for an attention module during one call, and keeps the queries and keys it makes.
 
-    The module's own ``forward`` runs with this object as ``self``; what a subclass defines is captured, everything else is the
-    module's, its hooks included.
+    The module's own ``forward`` runs with this object as ``self``. A subclass overrides what
+    ``forward`` hands them to, and sets ``queries`` and ``keys`` there; all else is the module's,
+    its hooks included.
     """
 
     queries: Tensor
+    """(B, heads, tokens, width)"""
     keys: Tensor
+    """(B, heads, tokens, width)"""
 
     def __init__(self, attention: Any) -> None:
         self.attention = attention
@@ -22,11 +25,11 @@ class AttentionCapture:
         return getattr(self.attention, name)
 
     def forward(self, *args: Any, **arguments: Any) -> Any:
-        """The module's own."""
+        """Run the module's own forward."""
         return type(self.attention).forward(self, *args, **arguments)
 
     def __call__(self, *args: Any, **arguments: Any) -> Any:
-        """As the module is called: with its hooks, if it has any."""
+        """Call it as the module is called: with its hooks, if it has any."""
         attention = self.attention
         if attention._forward_hooks or attention._forward_pre_hooks:
             return nn.Module._call_impl(self, *args, **arguments)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a training loop is told of a reduction, so that it need not know any method.
+"""What a training loop needs of a reduction, so that it need not know any method.
 
 Every reduction that :func:`batvit.patch` puts into a model carries one of these objects, by which
 :func:`batvit.training.reduction.reduction_of` finds it.
@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from batvit.backbones.registry import anatomy_of
-from batvit.config.config import BATConfig
+from batvit.config import BATConfig
 from batvit.reduction.schedule import schedule
 
 
@@ -31,7 +31,10 @@ class DuringTraining:
     unpatch: Callable[[nn.Module], nn.Module]
 
     def set_share(self, model: nn.Module, share: float) -> None:
-        """Put a share of the reduction into a model: at each site it loses that share of the tokens it will lose at 1."""
+        """Put a share of the reduction into a model.
+
+        At each site it loses that share of the tokens that it loses at 1; at 0 it is dense.
+        """
         if share == 0:
             self.unpatch(model)
         elif share == 1:
@@ -67,17 +70,23 @@ class DuringTraining:
 
 
 def _partial(model: nn.Module, config: BATConfig, share: float) -> BATConfig:
-    """The configuration that takes a share of the tokens away which ``config`` takes away."""
+    """Return the configuration that takes away a share of what ``config`` takes away."""
     anatomy = anatomy_of(model)
-    counts = schedule(config, depth=anatomy.depth, patches=anatomy.patches, prefix=anatomy.prefix)
-    tokens = tuple(
-        round(anatomy.patches - share * (anatomy.patches - each.tokens_out)) for each in counts
-    )
-    fewer: dict[str, float] = {}
+    patches = anatomy.patches
+    scheduled = schedule(config, depth=anatomy.depth, patches=patches, prefix=anatomy.prefix)
+    blocks = []
+    tokens = []
+    for counts in scheduled:
+        blocks.append(counts.block)
+        tokens.append(round(patches - share * (patches - counts.tokens_out)))
+    fields: dict[str, Any] = {"blocks": tuple(blocks), "tokens": tuple(tokens)}
     if isinstance(config.pairs, int):
-        # fewer than their share, as counts are rounded; without clusters as many as are lost
-        only_pairs = isinstance(config.centres, int) and config.centres == 0
-        fewer["pairs"] = 0.5 if only_pairs else max(0, int(share * config.pairs) - 1)
+        if isinstance(config.centres, int) and config.centres == 0:
+            # without clusters as many as are lost
+            fields["pairs"] = 0.5
+        else:
+            # fewer than their share, as counts are rounded
+            fields["pairs"] = max(0, int(share * config.pairs) - 1)
     if isinstance(config.centres, int):
-        fewer["centres"] = math.ceil(share * config.centres)
-    return config.with_fields(tokens=tokens, blocks=tuple(each.block for each in counts), **fewer)
+        fields["centres"] = math.ceil(share * config.centres)
+    return config.with_fields(**fields)

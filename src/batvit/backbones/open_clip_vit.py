@@ -1,4 +1,4 @@
-"""open_clip's own Vision Transformers, alone or as the image tower of a model that takes texts too."""
+"""open_clip's own Vision Transformers, alone or as the image tower of a model with texts."""
 
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from batvit.backbones.adapter import Adapter, Anatomy
 from batvit.backbones.torch_multihead import MultiheadBlock
-from batvit.config.config import BATConfig
+from batvit.config import BATConfig
 from batvit.reduction.block import Parts, refuse_mask
 from batvit.reduction.grid import WithGrid
 from batvit.reduction.tokens import Tokens
@@ -29,11 +29,12 @@ class ReducedResidualAttentionBlock(MultiheadBlock, ResidualAttentionBlock):  # 
         attn_mask: Tensor | None = None,
         output_form: str | None = None,
     ) -> Any:
-        """As the block's own."""
+        """Do as the block's own."""
         refuse_mask(attn_mask)
         if k_x is not None or v_x is not None:
             raise ValueError(
-                "a reduced block attends to its own tokens only, got k_x or v_x; batvit.unpatch the model"
+                "a reduced block attends to its own tokens only, got k_x or v_x; "
+                "batvit.unpatch the model"
             )
         return self.run(q_x, output_form=output_form)
 
@@ -45,7 +46,10 @@ class ReducedTransformer(WithGrid, Transformer):  # type: ignore[misc]
 
 
 class OpenClipViT(Adapter):
-    """open_clip's VisionTransformer, and CLIP, CustomTextCLIP and CoCa, whose text towers stay as they are."""
+    """open_clip's VisionTransformer, and CLIP, CustomTextCLIP and CoCa, that hold one.
+
+    Their text towers stay as they are.
+    """
 
     library = "open_clip"
     families: ClassVar[dict[str, str]] = {
@@ -60,17 +64,17 @@ class OpenClipViT(Adapter):
 
     def anatomy(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Anatomy:
         tower = _tower(model)
-        size = tuple(image_size or tower.image_size)
-        if size != tuple(tower.image_size):
+        height, width = tower.image_size
+        if image_size is not None and tuple(image_size) != (height, width):
             raise ValueError(
-                f"this model takes images of {tower.image_size[0]} x {tower.image_size[1]}, got {size[0]} x {size[1]}; "
-                "create it with force_image_size="
+                f"this model takes images of {height} x {width}, "
+                f"got {image_size[0]} x {image_size[1]}; create it with force_image_size="
             )
         return Anatomy(
             tower=tower,
             stem=tower.conv1,
             blocks=tuple(tower.transformer.resblocks),
-            image_size=(size[0], size[1]),
+            image_size=(height, width),
             grid=tuple(tower.grid_size),
             width=tower.transformer.width,
             prefix=1,
@@ -80,35 +84,40 @@ class OpenClipViT(Adapter):
 
     def patched(self, model: nn.Module, config: BATConfig) -> None:
         transformer = _tower(model).transformer
-        transformer.__class__ = (
-            ReducedTransformer if type(transformer) is Transformer else type(transformer)
-        )
+        if type(transformer) is Transformer:
+            transformer.__class__ = ReducedTransformer
 
     def unpatched(self, model: nn.Module) -> None:
         transformer = _tower(model).transformer
-        transformer.__class__ = (
-            Transformer if type(transformer) is ReducedTransformer else type(transformer)
-        )
+        if type(transformer) is ReducedTransformer:
+            transformer.__class__ = Transformer
 
 
 def _tower(model: Any) -> Any:
-    """The part of the model that takes images, if it is open_clip's own Vision Transformer."""
-    tower, where = (
-        (model, "model")
-        if isinstance(model, VisionTransformer | TimmModel)
-        else (model.visual, "model.visual")
-    )
+    """Return the part of the model that takes images.
+
+    Raises:
+        TypeError: if it is not open_clip's own Vision Transformer.
+    """
+    if isinstance(model, VisionTransformer | TimmModel):
+        tower: Any = model
+        name = "model"
+    else:
+        tower = model.visual
+        name = "model.visual"
     if isinstance(tower, TimmModel):
         raise TypeError(
-            f"the image tower is a model of timm in open_clip's TimmModel; patch {where}.trunk"
+            f"the image tower is a model of timm in open_clip's TimmModel; patch {name}.trunk"
         )
     if type(tower) is not VisionTransformer:
         raise TypeError(
-            f"the image tower is open_clip's {type(tower).__name__}, and batvit knows its VisionTransformer"
+            f"the image tower is open_clip's {type(tower).__name__}, "
+            "and batvit knows its VisionTransformer"
         )
     if not tower.transformer.batch_first:
         raise TypeError(
-            "the blocks of this image tower take tokens before images; batvit knows those with batch_first=True"
+            "the blocks of this image tower take tokens before images; "
+            "batvit knows those with batch_first=True"
         )
     return tower
 

@@ -7,13 +7,13 @@ from torch import nn
 from batvit.backbones.adapter import Adapter, Anatomy, last_output_form
 from batvit.backbones.during_training import DuringTraining
 from batvit.backbones.registry import adapter_of, anatomy_of
-from batvit.config.config import BATConfig
+from batvit.config import BATConfig
 from batvit.config.presets import DEFAULT_MODE
 from batvit.module_copy import light_copy
 from batvit.plans import PLANS
 from batvit.plans.plan import Counts
 from batvit.reduction.block import ReducedBlock, become_dense, become_reduced
-from batvit.reduction.schedule import schedule
+from batvit.reduction.schedule import check_method, schedule
 from batvit.reduction.self_check import prove
 from batvit.reduction.site import Reduce, reductions
 
@@ -28,60 +28,40 @@ def patch(
     Weights, state-dict keys and modules stay as they are; a second patch replaces the first.
 
     Args:
-        model: a model of :func:`supported`; patch it before ``torch.compile`` or a parallel wrapper, and after its head
-            is what you want (``reset_classifier``): how it pools decides what the last block gives.
+        model: a model of :func:`batvit.supported`. Patch it before ``torch.compile`` or a parallel
+            wrapper, and after its head is what you want (``reset_classifier``): how it pools
+            decides what the last block gives.
         config: the whole configuration. Or leave it out and give:
         mode: a preset, ``training-free`` (default), ``gradual`` or ``paper``; and any
-        fields: of :class:`BATConfig`, such as ``keep_rate=0.7`` or ``blocks=(3, 6, 9)``, counted from 0.
+        fields: of :class:`BATConfig`, such as ``keep_rate=0.7`` or ``blocks=(3, 6, 9)``, counted
+            from 0.
 
     Returns:
         The same model.
 
     Raises:
         TypeError: if the model is not supported, naming what was found and what is.
-        ValueError: if the configuration does not fit the model. In both cases the model is untouched.
+        ValueError: if the configuration does not fit the model. In both cases the model is
+            untouched.
     """
-    if config is None:
-        config = BATConfig.preset(mode or DEFAULT_MODE, **fields)
-    elif not isinstance(config, BATConfig):
-        raise TypeError(
-            f"config must be a BATConfig, got {type(config).__name__}; use BATConfig.from_dict or .load"
-        )
-    elif mode is not None:
-        raise ValueError(f"give config or mode, not both; got mode={mode!r}")
-    else:
-        config = config.with_fields(**fields)
+    config = _chosen_config(config, mode, fields)
+    check_method(config.method)
     adapter = adapter_of(model)
-    if getattr(model, "_compiled_call_impl", None) is not None:
-        raise TypeError(
-            "this model is compiled in place; call batvit.patch first, then its compile()"
-        )
+    _refuse_compiled(model)
     anatomy = adapter.anatomy(model)
     classes = [_reduced_class(adapter, anatomy, i) for i in range(anatomy.depth)]
-    for counts in schedule(
-        config, depth=anatomy.depth, patches=anatomy.patches, prefix=anatomy.prefix
-    ):
-        if (
-            counts.tokens_in - counts.tokens_out
-            > PLANS[config.method].max_reduction * counts.tokens_in
-        ):
-            raise ValueError(
-                f"block {counts.block}: {config.method} cannot leave {counts.tokens_out} of {counts.tokens_in} tokens in one "
-                f"step, at least {1 - PLANS[config.method].max_reduction:.0%} must stay; raise keep_rate, or reduce in more blocks"
-            )
+    _check_steps(anatomy, config)
     adapter.check(model, config)
-    for i in sorted(
-        {*config.sites(anatomy.depth), *range(anatomy.depth - config.prefix_only, anatomy.depth)}
-    ):
-        prove(anatomy.blocks[i], classes[i], i, anatomy.width)
+    _prove_blocks(anatomy, classes, config)
+    # nothing was refused: from here on the model changes
     unpatch(model)
-    _reduce(anatomy, classes, config)
+    _reduce_blocks(anatomy, classes, config)
     adapter.patched(model, config)
     return model
 
 
 def reduced_copy(model: Model, config: BATConfig) -> Model:
-    """A patched copy that shares the weights; the model itself is left alone."""
+    """Return a patched copy that shares the weights; the model itself is left alone."""
     return patch(light_copy(model), config)
 
 
@@ -96,7 +76,10 @@ def unpatch(model: Model) -> Model:
 
 
 def during_training(config: BATConfig) -> DuringTraining:
-    """Return a reduction as a training loop takes it, ``fit(…, reduce=…)``, for a model that is not patched yet."""
+    """Return a reduction as a training loop takes it, for a model that is not patched yet.
+
+    ``fit(…, reduce=during_training(config))``.
+    """
     return DuringTraining(config, patch, unpatch)
 
 
@@ -108,47 +91,96 @@ def schedule_of(model: nn.Module, image_size: tuple[int, int] | None = None) -> 
         image_size: (height, width) in pixels; the model's own by default.
     """
     anatomy = anatomy_of(model, image_size)
-    sites = reductions(model)
-    return tuple(
-        sites[i].counts(anatomy.patches) for i in sites if anatomy.blocks[i].output_form != "prefix"
-    )
+    scheduled = []
+    for i, site in reductions(model).items():
+        block: Any = anatomy.blocks[i]
+        # where prefix tokens alone go on, a site is not run
+        if block.output_form != "prefix":
+            scheduled.append(site.counts(anatomy.patches))
+    return tuple(scheduled)
+
+
+def _chosen_config(config: BATConfig | None, mode: str | None, fields: dict[str, Any]) -> BATConfig:
+    """Return the configuration that the arguments of :func:`patch` stand for."""
+    if config is None:
+        return BATConfig.preset(mode or DEFAULT_MODE, **fields)
+    if not isinstance(config, BATConfig):
+        raise TypeError(
+            f"config must be a BATConfig, got {type(config).__name__}; "
+            "use BATConfig.from_dict or .load"
+        )
+    if mode is not None:
+        raise ValueError(f"give config or mode, not both; got mode={mode!r}")
+    return config.with_fields(**fields)
+
+
+def _refuse_compiled(model: nn.Module) -> None:
+    if getattr(model, "_compiled_call_impl", None) is not None:
+        raise TypeError(
+            "this model is compiled in place; call batvit.patch first, then its compile()"
+        )
 
 
 def _reduced_class(adapter: Adapter, anatomy: Anatomy, i: int) -> type[ReducedBlock]:
-    """The reduced class for one block, if it is one of those the adapter was written for."""
+    """Return the reduced class for one block, if the adapter was written for this block."""
     block = anatomy.blocks[i]
-    known = {reduced.__bases__[-1]: reduced for reduced in adapter.blocks}
-    reduced = known.get(type(block)) or (type(block) if isinstance(block, ReducedBlock) else None)
+    by_class = {reduced.own_class(): reduced for reduced in adapter.blocks}
+    reduced = type(block) if isinstance(block, ReducedBlock) else by_class.get(type(block))
     if reduced is None:
-        _refuse(anatomy, i, "block", block, tuple(known))
+        _refuse_part(anatomy, i, "block", block, tuple(by_class))
     attention = getattr(block, reduced.parts.attention)
     if "forward" in vars(block) or "forward" in vars(attention):
         raise TypeError(
-            f"another library has put a forward of its own on block {i} of this {type(anatomy.tower).__name__}, as accelerate "
-            "does where it dispatches a model; call batvit.patch first, then dispatch or wrap the model"
+            f"another library has put a forward of its own on block {i} of this "
+            f"{type(anatomy.tower).__name__}, as accelerate does where it dispatches a model; "
+            "call batvit.patch first, then dispatch or wrap the model"
         )
     if type(attention) not in reduced.attentions:
-        _refuse(anatomy, i, "attention", attention, reduced.attentions)
+        _refuse_part(anatomy, i, "attention", attention, reduced.attentions)
     return reduced
 
 
-def _refuse(
-    anatomy: Anatomy, i: int, part: str, found: object, known: tuple[type, ...]
+def _refuse_part(
+    anatomy: Anatomy, i: int, part: str, module: object, known: tuple[type, ...]
 ) -> NoReturn:
     raise TypeError(
-        f"cannot reduce the tokens of this {type(anatomy.tower).__name__}: the {part} of block {i} is "
-        f"{type(found).__module__}.{type(found).__qualname__}, and batvit knows "
-        f"{', '.join(f'{kind.__module__}.{kind.__qualname__}' for kind in known)} (batvit.supported() lists the families)"
+        f"cannot reduce the tokens of this {type(anatomy.tower).__name__}: the {part} of block {i} "
+        f"is {_full_name(type(module))}, and batvit knows {', '.join(map(_full_name, known))} "
+        "(batvit.supported() lists the families)"
     )
 
 
-def _reduce(anatomy: Anatomy, classes: list[type[ReducedBlock]], config: BATConfig) -> None:
+def _full_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _check_steps(anatomy: Anatomy, config: BATConfig) -> None:
+    """Refuse counts that do not fit, and steps that are too large for the plan."""
+    most = PLANS[config.method].max_reduction
+    for counts in schedule(
+        config, depth=anatomy.depth, patches=anatomy.patches, prefix=anatomy.prefix
+    ):
+        if counts.tokens_in - counts.tokens_out > most * counts.tokens_in:
+            raise ValueError(
+                f"block {counts.block}: {config.method} cannot leave {counts.tokens_out} of "
+                f"{counts.tokens_in} tokens in one step, at least {1 - most:.0%} must stay; "
+                "raise keep_rate, or reduce in more blocks"
+            )
+
+
+def _prove_blocks(anatomy: Anatomy, classes: list[type[ReducedBlock]], config: BATConfig) -> None:
+    """Prove of every block that is opened that it still computes what it did."""
+    opened = set(config.sites(anatomy.depth))
+    if config.prefix_only:
+        opened.add(anatomy.depth - 1)
+    for i in sorted(opened):
+        prove(anatomy.blocks[i], classes[i], i, anatomy.width)
+
+
+def _reduce_blocks(anatomy: Anatomy, classes: list[type[ReducedBlock]], config: BATConfig) -> None:
     """Turn the blocks from the first site on into reduced blocks."""
-    depth, sites, last = (
-        anatomy.depth,
-        config.sites(anatomy.depth),
-        last_output_form(anatomy, config),
-    )
+    depth = anatomy.depth
+    sites = config.sites(depth)
     for i in range(sites[0], depth):
         reduce = None
         if i in sites:
@@ -157,10 +189,13 @@ def _reduce(anatomy: Anatomy, classes: list[type[ReducedBlock]], config: BATConf
             )
             # by this a training loop finds it
             reduce.during_training = during_training(config)
+        output_form = "tokens"
+        if i == depth - 1:
+            output_form = last_output_form(anatomy, config)
         become_reduced(
             anatomy.blocks[i],
             classes[i],
             prefix=anatomy.prefix,
-            output_form=last if i == depth - 1 else "tokens",
+            output_form=output_form,
             reduce=reduce,
         )

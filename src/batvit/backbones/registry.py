@@ -1,4 +1,4 @@
-"""Which adapter knows a model: those of the libraries that are imported, and those that were registered."""
+"""Which adapter knows a model: built-in ones of the libraries imported, and registered ones."""
 
 import importlib
 import sys
@@ -19,9 +19,10 @@ REGISTERED: list[Adapter] = []
 
 
 def register(adapter: Adapter) -> None:
-    """Teach :func:`batvit.patch` another library's Vision Transformers; of two adapters for one model the later one wins.
+    """Teach :func:`batvit.patch` another library's Vision Transformers.
 
-    :func:`batvit.testing.check_backbone` says whether the adapter is right.
+    Of two adapters for one model the later one wins. :func:`batvit.testing.check_backbone` says
+    whether an adapter is right.
 
     Raises:
         TypeError: if it is no instance of :class:`Adapter`.
@@ -63,33 +64,47 @@ def adapter_of(model: nn.Module) -> Adapter:
     for name, module in model.named_modules():
         if name and any(adapter.matches(module) for adapter in _adapters()):
             raise TypeError(
-                f"{type(model).__qualname__} holds a model that can be reduced: patch its {name} instead"
+                f"{type(model).__qualname__} holds a model that can be reduced: "
+                f"patch its {name} instead"
             )
     kind = type(model)
-    known = "; ".join(f"of {library}: {', '.join(each)}" for library, each in families().items())
+    supported = [f"of {library}: {', '.join(names)}" for library, names in families().items()]
     raise TypeError(
-        f"cannot reduce the tokens of {kind.__module__}.{kind.__qualname__}: no adapter knows this class; supported are, "
-        f"{known} (batvit.supported() has all libraries and examples, batvit.register adds one){_unknown_versions()}"
+        f"cannot reduce the tokens of {kind.__module__}.{kind.__qualname__}: no adapter knows this "
+        f"class; supported are, {'; '.join(supported)} (batvit.supported() has all libraries and "
+        f"examples, batvit.register adds one){_unknown_versions()}"
     )
 
 
 def families() -> dict[str, dict[str, str]]:
-    """Return the families of the libraries that are imported, by library, each with a model as an example."""
-    found: dict[str, dict[str, str]] = {}
+    """Return the families of the libraries that are imported, by library.
+
+    Each with a model as an example.
+    """
+    by_library: dict[str, dict[str, str]] = {}
     for adapter in _adapters():
-        known = found.setdefault(adapter.library, {})
+        examples = by_library.setdefault(adapter.library, {})
         for family, example in adapter.families.items():
-            known.setdefault(family, example)
-    return found
+            # of two adapters the later one comes first
+            examples.setdefault(family, example)
+    return by_library
 
 
 def _adapters() -> Iterator[Adapter]:
-    yield from (adapter for adapter in REGISTERED if adapter.library in sys.modules)
-    yield from (adapter for _, adapter in _built_in() if isinstance(adapter, Adapter))
+    """Give the adapters of the libraries that are imported, those that were registered first."""
+    for adapter in REGISTERED:
+        if adapter.library in sys.modules:
+            yield adapter
+    for _, built_in in _built_in():
+        if isinstance(built_in, Adapter):
+            yield built_in
 
 
 def _built_in() -> Iterator[tuple[str, Adapter | Exception]]:
-    """The adapters of the libraries that are imported; an error where the library is not as its adapter expects."""
+    """Give the adapters of the libraries that are imported, each with its library.
+
+    An error where the library is not as its adapter expects.
+    """
     for library, files in LIBRARIES.items():
         if library not in sys.modules:
             continue
@@ -101,6 +116,7 @@ def _built_in() -> Iterator[tuple[str, Adapter | Exception]]:
 
 
 def _unknown_versions() -> str:
+    """Return what to add to a refusal about libraries that are not as their adapters expect."""
     text = ""
     for library, error in _built_in():
         if isinstance(error, Exception):

@@ -1,4 +1,7 @@
-"""What timm's Vision Transformers have in common: attention with two norms, a patch embedding, a list of blocks."""
+"""What timm's Vision Transformers have in common.
+
+Attention with two norms, a patch embedding, a list of blocks.
+"""
 
 from typing import Any, ClassVar
 
@@ -8,13 +11,13 @@ from torch import Tensor, nn
 
 from batvit.backbones.adapter import Adapter, Anatomy, last_output_form
 from batvit.backbones.attention_capture import AttentionCapture
-from batvit.config.config import BATConfig
+from batvit.config import BATConfig
 from batvit.reduction.grid import WithGrid
 from batvit.reduction.site import config_of
 
 
 class NormCapture(AttentionCapture):
-    """Hears what comes out of the two norms that every attention of timm has, if only as identities."""
+    """Captures what the two norms give that every attention of timm has, if only as identities."""
 
     def q_norm(self, queries: Tensor) -> Tensor:
         self.queries = self.attention.q_norm(queries)
@@ -26,17 +29,31 @@ class NormCapture(AttentionCapture):
 
 
 def reentrant(block: nn.Module) -> bool:
-    """Whether a block in training runs inside timm's re-entrant checkpointing, where gradients are off at first."""
+    """Whether a block in training runs inside timm's re-entrant checkpointing.
+
+    Gradients are off there at first.
+    """
     return block.training and not torch.is_grad_enabled() and use_reentrant_ckpt()
 
 
 def timm_anatomy(model: Any, image_size: tuple[int, int] | None, *, class_token: bool) -> Anatomy:
-    """What timm's Vision Transformers have in common."""
+    """Return the parts of a model of timm.
+
+    Args:
+        model: with a ``patch_embed`` and ``blocks``.
+        image_size: (height, width) in pixels; the model's own by default.
+        class_token: whether it has one.
+
+    Raises:
+        ValueError: if it takes images of one size only, and not of this.
+    """
     embed = model.patch_embed
-    size = tuple(image_size or embed.img_size)
-    if embed.strict_img_size and size != tuple(embed.img_size):
+    own_size = tuple(embed.img_size)
+    size = own_size if image_size is None else tuple(image_size)
+    if embed.strict_img_size and size != own_size:
         raise ValueError(
-            f"this model takes images of {embed.img_size[0]} x {embed.img_size[1]}, got {size[0]} x {size[1]}; "
+            f"this model takes images of {own_size[0]} x {own_size[1]}, "
+            f"got {size[0]} x {size[1]}; "
             "call its set_input_size, or create it with dynamic_img_size=True"
         )
     return Anatomy(
@@ -57,46 +74,55 @@ class WithHead(WithGrid):
     """One of timm's models with reduced blocks: the last of them gives what the head reads."""
 
     adapter: ClassVar[Adapter]
-    """that knows this class; set by the adapter itself"""
+    """the adapter that knows this class; set by the adapter itself"""
 
     def reset_classifier(self, *args: Any, **arguments: Any) -> None:
-        """As the model's own; another pooling may read other tokens."""
+        """Do as the model's own; another pooling may read other tokens."""
         super().reset_classifier(*args, **arguments)  # type: ignore[misc]
         config = config_of(self)
         if config is not None:
             anatomy = self.adapter.anatomy(self)
-            known: Any = anatomy.blocks[-1]
-            known.output_form = last_output_form(anatomy, config)
+            last: Any = anatomy.blocks[-1]
+            last.output_form = last_output_form(anatomy, config)
 
 
 class TimmAdapter(Adapter):
-    """A class of timm's models, and what it becomes so that its feature maps are whole."""
+    """Classes of timm's models, and what each becomes so that its feature maps are whole."""
 
     library = "timm"
     models: ClassVar[tuple[type[WithHead], ...]]
+    """a reduced class for every class of model"""
 
     def __init__(self) -> None:
-        for kind in self.models:
-            kind.adapter = self
+        for reduced in self.models:
+            reduced.adapter = self
 
     def matches(self, model: nn.Module) -> bool:
-        return type(model) in self.models or type(model) in self._dense()
+        return type(model) in self.models or type(model) in self._by_own_class()
 
     def patched(self, model: nn.Module, config: BATConfig) -> None:
-        model.__class__ = self._dense().get(type(model), type(model))
-        known: Any = model
-        architecture = getattr(known, "pretrained_cfg", {}).get("architecture") or ""
-        if architecture.startswith("bat_") and hasattr(known, "_model_args"):
-            # by these timm makes what it saved once more
-            given = {
-                name: value
-                for name, value in known._model_args.items()
-                if name not in (*config.to_dict(), "mode")
-            }
-            known._model_args = given | {"reduction": config.to_dict()}
+        model.__class__ = self._by_own_class().get(type(model), type(model))
+        _store_in_model_args(model, config)
 
     def unpatched(self, model: nn.Module) -> None:
-        model.__class__ = type(model).__bases__[-1] if type(model) in self.models else type(model)
+        if type(model) in self.models:
+            reduced: Any = model
+            reduced.__class__ = reduced.own_class()
 
-    def _dense(self) -> dict[type, type[WithHead]]:
-        return {reduced.__bases__[-1]: reduced for reduced in self.models}
+    def _by_own_class(self) -> dict[type, type[WithHead]]:
+        return {reduced.own_class(): reduced for reduced in self.models}
+
+
+def _store_in_model_args(model: Any, config: BATConfig) -> None:
+    """Put a reduction among the arguments by which timm makes once more what it saved.
+
+    Of the models whose name in timm's registry says that they are reduced.
+    """
+    architecture = getattr(model, "pretrained_cfg", {}).get("architecture") or ""
+    if not architecture.startswith("bat_") or not hasattr(model, "_model_args"):
+        return
+    model_args = dict(model._model_args)
+    # what was given field by field is in the whole reduction
+    for name in (*config.to_dict(), "mode"):
+        model_args.pop(name, None)
+    model._model_args = model_args | {"reduction": config.to_dict()}

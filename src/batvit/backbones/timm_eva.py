@@ -1,4 +1,7 @@
-"""timm's Vision Transformers with rotary positions: EVA, EVA-02, DINOv3, Perception Encoder, ViT-RoPE."""
+"""timm's Vision Transformers with rotary positions.
+
+EVA, EVA-02, DINOv3, Perception Encoder, ViT-RoPE.
+"""
 
 from typing import Any, ClassVar
 
@@ -38,7 +41,7 @@ class ReducedEvaBlock(ReducedBlock, EvaBlock):
         is_causal: bool = False,
         output_form: str | None = None,
     ) -> Any:
-        """As the block's own."""
+        """Do as the block's own."""
         refuse_mask(attn_mask, is_causal)
         refuse_reentrant(reentrant(self))
         return self.run(x, output_form=output_form, rope=rope)
@@ -46,54 +49,42 @@ class ReducedEvaBlock(ReducedBlock, EvaBlock):
     def rope(self, arguments: dict[str, Any]) -> tuple[Tensor, ...]:
         return () if arguments["rope"] is None else (arguments["rope"],)
 
-    def with_rope(self, arguments: dict[str, Any], rows: tuple[Tensor, ...]) -> dict[str, Any]:
-        return {"rope": rows[0]}
+    def with_rope(self, arguments: dict[str, Any], rope: tuple[Tensor, ...]) -> dict[str, Any]:
+        return {"rope": rope[0]}
 
     def attend(
         self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]
     ) -> tuple[Tensor, QueriesKeys]:
         capture = NormCapture(self.attn)
         attended = capture(x, attn_mask=bias, **arguments)
-        queries, keys = (
-            self._turned(captured, arguments["rope"])
-            for captured in (capture.queries, capture.keys)
-        )
+        queries = self._rotated(capture.queries, arguments["rope"])
+        keys = self._rotated(capture.keys, arguments["rope"])
         # with grouped queries, several heads share a key
-        return attended, QueriesKeys(
-            queries,
-            keys.repeat_interleave(queries.shape[1] // keys.shape[1], dim=1),
-            self.attn.scale,
-        )
+        heads_per_key = queries.shape[1] // keys.shape[1]
+        keys = keys.repeat_interleave(heads_per_key, dim=1)
+        return attended, QueriesKeys(queries, keys, self.attn.scale)
 
     def trial(self, x: Tensor) -> dict[str, Any]:
         patches = x.shape[1] - self.attn.num_prefix_tokens
-        # the width of a head, which not every version tells
-        angles = (
-            torch.arange(patches * round(self.attn.scale**-2), device=x.device)
-            .view(patches, -1)
-            .to(x.dtype)
-        )
+        # not every version says how wide a head is
+        head_width = round(self.attn.scale**-2)
+        angles = torch.arange(patches * head_width, device=x.device).view(patches, -1).to(x.dtype)
         return {"rope": torch.cat([angles.sin(), angles.cos()], dim=-1)}
 
-    def _turned(self, captured: Tensor, rope: Tensor | None) -> Tensor:
-        """Queries or keys after the norm, as the attention turns them."""
+    def _rotated(self, x: Tensor, rope: Tensor | None) -> Tensor:
+        """Return queries or keys after the norm, as the attention turns them."""
         if rope is None:
-            return captured
-        prefix, half = self.attn.num_prefix_tokens, self.attn.rotate_half
-        return torch.cat(
-            [
-                captured[:, :, :prefix],
-                apply_rot_embed_cat(captured[:, :, prefix:], rope, half=half),
-            ],
-            dim=2,
-        )
+            return x
+        prefix = self.attn.num_prefix_tokens
+        patches = apply_rot_embed_cat(x[:, :, prefix:], rope, half=self.attn.rotate_half)
+        return torch.cat([x[:, :, :prefix], patches], dim=2)
 
     def scaled1(self, x: Tensor) -> Tensor:
-        """LayerScale of the attention, if there is one."""
+        """Apply the LayerScale of the attention, if there is one."""
         return x if self.gamma_1 is None else self.gamma_1 * x
 
     def scaled2(self, x: Tensor) -> Tensor:
-        """LayerScale of the MLP, if there is one."""
+        """Apply the LayerScale of the MLP, if there is one."""
         return x if self.gamma_2 is None else self.gamma_2 * x
 
 
@@ -114,8 +105,8 @@ class TimmEva(TimmAdapter):
     models = (ReducedEva,)
 
     def anatomy(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Anatomy:
-        known: Any = model
-        return timm_anatomy(model, image_size, class_token=known.cls_token is not None)
+        eva: Any = model
+        return timm_anatomy(eva, image_size, class_token=eva.cls_token is not None)
 
 
 ADAPTER = TimmEva()

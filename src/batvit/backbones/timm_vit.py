@@ -34,7 +34,7 @@ class ReducedTimmBlock(ReducedBlock, Block):
         is_causal: bool = False,
         output_form: str | None = None,
     ) -> Any:
-        """As the block's own."""
+        """Do as the block's own."""
         refuse_mask(attn_mask, is_causal)
         refuse_reentrant(reentrant(self))
         return self.run(x, output_form=output_form)
@@ -74,8 +74,8 @@ class TimmViT(TimmAdapter):
     models = (ReducedVisionTransformer, ReducedVisionTransformerDistilled)
 
     def anatomy(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Anatomy:
-        known: Any = model
-        return timm_anatomy(model, image_size, class_token=known.has_class_token)
+        vit: Any = model
+        return timm_anatomy(vit, image_size, class_token=vit.has_class_token)
 
 
 ADAPTER = TimmViT()

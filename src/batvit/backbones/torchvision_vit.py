@@ -16,8 +16,12 @@ class ReducedEncoderBlock(MultiheadBlock, EncoderBlock):  # type: ignore[misc]
 
     parts = Parts("ln_1", "self_attention", ("dropout",), "ln_2", "mlp", ())
 
-    def forward(self, input: Tensor | Tokens, output_form: str | None = None) -> Any:
-        """As the block's own."""
+    def forward(
+        self,
+        input: Tensor | Tokens,  # noqa: A002
+        output_form: str | None = None,
+    ) -> Any:
+        """Do as the block's own."""
         return self.run(input, output_form=output_form)
 
 
@@ -32,22 +36,22 @@ class TorchvisionViT(Adapter):
         return type(model) is VisionTransformer
 
     def anatomy(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Anatomy:
-        known: Any = model
-        own = (known.image_size, known.image_size)
-        size = tuple(image_size or own)
-        if size != own:
+        vit: Any = model
+        pixels = vit.image_size
+        if image_size is not None and tuple(image_size) != (pixels, pixels):
             raise ValueError(
-                f"this model takes images of {own[0]} x {own[1]}, got {size[0]} x {size[1]}; create it with "
-                "image_size=, and its positions with torchvision.models.vision_transformer.interpolate_embeddings"
+                f"this model takes images of {pixels} x {pixels}, "
+                f"got {image_size[0]} x {image_size[1]}; create it with image_size=, and its "
+                "positions with torchvision.models.vision_transformer.interpolate_embeddings"
             )
-        side = known.image_size // known.patch_size
+        side = pixels // vit.patch_size
         return Anatomy(
             tower=model,
-            stem=known.conv_proj,
-            blocks=tuple(known.encoder.layers),
-            image_size=own,
+            stem=vit.conv_proj,
+            blocks=tuple(vit.encoder.layers),
+            image_size=(pixels, pixels),
             grid=(side, side),
-            width=known.hidden_dim,
+            width=vit.hidden_dim,
             prefix=1,
             class_token=True,
             reads_patches=False,

@@ -1,4 +1,4 @@
-"""The layers of transformers' Vision Transformers."""
+"""The layers of transformers' Vision Transformers, each in its reduced class."""
 
 from typing import Any
 
@@ -32,37 +32,43 @@ CLIP = Parts("layer_norm1", "self_attn", (), "layer_norm2", "mlp", ())
 class ReducedViTLayer(ReducedLayer, vit.ViTLayer):
     """ViT's layer, reduced."""
 
-    parts, attentions = VIT, (vit.ViTAttention,)
+    parts = VIT
+    attentions = (vit.ViTAttention,)
 
 
 class ReducedDeiTLayer(ReducedLayer, deit.DeiTLayer):
     """DeiT's layer, reduced."""
 
-    parts, attentions = VIT, (deit.DeiTAttention,)
+    parts = VIT
+    attentions = (deit.DeiTAttention,)
 
 
 class ReducedViTMAELayer(ReducedLayer, mae.ViTMAELayer):
     """ViT-MAE's layer, reduced."""
 
-    parts, attentions = VIT, (mae.ViTMAEAttention,)
+    parts = VIT
+    attentions = (mae.ViTMAEAttention,)
 
 
 class ReducedDinov2Layer(ReducedLayer, dinov2.Dinov2Layer):
     """DINOv2's layer, reduced."""
 
-    parts, attentions = DINO, (dinov2.Dinov2Attention,)
+    parts = DINO
+    attentions = (dinov2.Dinov2Attention,)
 
 
 class ReducedDinov2WithRegistersLayer(ReducedLayer, dinov2_registers.Dinov2WithRegistersLayer):
     """The layer of DINOv2 with registers, reduced."""
 
-    parts, attentions = DINO, (dinov2_registers.Dinov2WithRegistersAttention,)
+    parts = DINO
+    attentions = (dinov2_registers.Dinov2WithRegistersAttention,)
 
 
 class ReducedDINOv3ViTLayer(ReducedLayer, dinov3.DINOv3ViTLayer):
     """DINOv3's layer, reduced; every layer is given the cosines and sines of all patches."""
 
-    parts, attentions = DINO, (dinov3.DINOv3ViTAttention,)
+    parts = DINO
+    attentions = (dinov3.DINOv3ViTAttention,)
 
     def forward(
         self,
@@ -78,24 +84,27 @@ class ReducedDINOv3ViTLayer(ReducedLayer, dinov3.DINOv3ViTLayer):
     def rope(self, arguments: dict[str, Any]) -> tuple[Tensor, ...]:
         return tuple(arguments["position_embeddings"])
 
-    def with_rope(self, arguments: dict[str, Any], rows: tuple[Tensor, ...]) -> dict[str, Any]:
-        return arguments | {"position_embeddings": rows}
+    def with_rope(self, arguments: dict[str, Any], rope: tuple[Tensor, ...]) -> dict[str, Any]:
+        return arguments | {"position_embeddings": rope}
 
     def trial(self, x: Tensor) -> dict[str, Any]:
-        table = x.new_ones(x.shape[1] - 1, self.attention.head_dim)
-        return {"attention_mask": None, "position_embeddings": (0.6 * table, 0.8 * table)}
+        # cosine and sine of one angle for all
+        ones = x.new_ones(x.shape[1] - 1, self.attention.head_dim)
+        return {"attention_mask": None, "position_embeddings": (0.6 * ones, 0.8 * ones)}
 
 
 class ReducedCLIPLayer(ReducedLayer, clip.CLIPEncoderLayer):
     """CLIP's layer, reduced."""
 
-    parts, attentions = CLIP, (clip.CLIPAttention,)
+    parts = CLIP
+    attentions = (clip.CLIPAttention,)
 
 
 class ReducedSiglipLayer(ReducedLayer, siglip.SiglipEncoderLayer):
     """SigLIP's layer, reduced."""
 
-    parts, attentions = CLIP, (siglip.SiglipAttention,)
+    parts = CLIP
+    attentions = (siglip.SiglipAttention,)
 
 
 LAYERS = (

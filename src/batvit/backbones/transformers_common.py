@@ -1,4 +1,7 @@
-"""What all layers of transformers have in common: their attention goes through a registered interface."""
+"""What all layers of transformers have in common.
+
+Their attention goes through a registered interface.
+"""
 
 import sys
 from collections.abc import Callable
@@ -16,7 +19,10 @@ from batvit.reduction.tokens import Tokens
 
 
 class InterfaceCapture(AttentionCapture):
-    """Hears what an attention hands to its interface: sdpa, eager, or whatever the model was loaded with."""
+    """Captures what an attention hands to its interface.
+
+    That may be sdpa, eager, or whatever the model was loaded with.
+    """
 
     scale: float
 
@@ -27,6 +33,8 @@ class InterfaceCapture(AttentionCapture):
 
 
 class _CaptureConfig:
+    """Stands in for the configuration of an attention, which names the interface."""
+
     _attn_implementation = "batvit"
 
 
@@ -38,10 +46,12 @@ def _capture(
     mask: Tensor | None,
     **arguments: Any,
 ) -> Any:
-    module.queries, module.keys, module.scale = query, key, arguments["scaling"]
-    own = ALL_ATTENTION_FUNCTIONS.get_interface(
-        module.attention.config._attn_implementation, module.eager
-    )
+    """Keep queries and keys, and hand them on to the interface of the model."""
+    module.queries = query
+    module.keys = key
+    module.scale = arguments["scaling"]
+    kernel = module.attention.config._attn_implementation
+    own = ALL_ATTENTION_FUNCTIONS.get_interface(kernel, module.eager)
     return own(module.attention, query, key, value, mask, **arguments)
 
 
@@ -49,7 +59,7 @@ AttentionInterface.register("batvit", _capture)
 
 
 def refuse_kernel(kernel: str, what: str) -> None:
-    """Refuse what no attention but sdpa and eager can be given: numbers added to its logits.
+    """Refuse to add to the logits of an attention other than sdpa and eager.
 
     Raises:
         ValueError: naming the kernel and what is to be added.
@@ -57,7 +67,8 @@ def refuse_kernel(kernel: str, what: str) -> None:
     if kernel not in ("sdpa", "eager"):
         remedy = ", or patch with size_aware=False" if what == "size_aware" else ""
         raise ValueError(
-            f"{what} adds to the attention logits, which attn_implementation={kernel!r} cannot take; "
+            f"{what} adds to the attention logits, "
+            f"which attn_implementation={kernel!r} cannot take; "
             f'call model.set_attn_implementation("sdpa"){remedy}'
         )
 
@@ -67,41 +78,53 @@ class ReducedLayer(ReducedBlock):
 
     mask = "attention_mask"
     eager: ClassVar[Callable[..., Any]]
+    """the attention that the file of the library's own layer falls back to"""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.eager = staticmethod(sys.modules[cls.__bases__[-1].__module__].eager_attention_forward)
+        file: Any = sys.modules[cls.own_class().__module__]
+        cls.eager = staticmethod(file.eager_attention_forward)
 
     def forward(
         self, hidden_states: Any, attention_mask: Tensor | None = None, **arguments: Any
     ) -> Any:
-        """As the layer's own; every layer is given the mask of all patches, and the first one reads it."""
-        known: Any = self
-        checkpointing = self.training and known.gradient_checkpointing
-        refuse_reentrant(
-            checkpointing
-            and getattr(known._gradient_checkpointing_func, "keywords", {}).get(
-                "use_reentrant", False
-            )
-        )
-        real = (
-            None
-            if attention_mask is None or isinstance(hidden_states, Tokens)
-            else self._real(attention_mask)
-        )
+        """Do as the layer's own.
+
+        Every layer is given the mask of all patches, and the first reduced one reads it.
+        """
+        refuse_reentrant(self._is_reentrant())
+        real = None
+        if attention_mask is not None and not isinstance(hidden_states, Tokens):
+            real = self._real_patches(attention_mask)
         return self.run(hidden_states, real=real, attention_mask=None, **arguments)
 
-    def _real(self, mask: Tensor) -> Tensor:
-        """Of the attention mask (B, 1, tokens, tokens), a truth value or what is added to the logits: who may be seen."""
+    def _is_reentrant(self) -> bool:
+        """Whether the layer runs in re-entrant gradient checkpointing."""
+        layer: Any = self
+        if not (self.training and layer.gradient_checkpointing):
+            return False
+        settings = getattr(layer._gradient_checkpointing_func, "keywords", {})
+        return bool(settings.get("use_reentrant", False))
+
+    def _real_patches(self, mask: Tensor) -> Tensor:
+        """Return which patches are no padding (B, N).
+
+        Args:
+            mask: (B, 1, tokens, tokens), True where a token may be seen, or what is added to the
+                logits.
+
+        Raises:
+            ValueError: if it is no mask of padding, in which all queries see the same.
+        """
         refuse_kernel(self._kernel, "a mask of padding")
         # inside a graph no value can be looked at
-        if not torch.compiler.is_compiling() and not torch.equal(
-            mask, mask[:, :1, -1:].expand_as(mask)
-        ):
-            raise ValueError(
-                f"a reduced model takes masks of padding (B, tokens), got one of pairs of tokens, {tuple(mask.shape)}; "
-                "batvit.unpatch the model"
-            )
+        if not torch.compiler.is_compiling():
+            of_last_query = mask[:, :1, -1:].expand_as(mask)
+            if not torch.equal(mask, of_last_query):
+                raise ValueError(
+                    "a reduced model takes masks of padding (B, tokens), "
+                    f"got one of pairs of tokens, {tuple(mask.shape)}; batvit.unpatch the model"
+                )
         row = mask[:, 0, -1, self.prefix :]
         return row if row.dtype == torch.bool else row == 0
 
@@ -120,7 +143,8 @@ class ReducedLayer(ReducedBlock):
         self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]
     ) -> tuple[Tensor, QueriesKeys]:
         capture = InterfaceCapture(getattr(self, self.parts.attention), type(self).eager)
-        attended, _ = capture(x, **(arguments | {"attention_mask": bias}))
+        arguments = arguments | {"attention_mask": bias}
+        attended, _ = capture(x, **arguments)
         return attended, QueriesKeys(capture.queries, capture.keys, capture.scale)
 
     def trial(self, x: Tensor) -> dict[str, Any]:

@@ -6,17 +6,26 @@ from typing import Any
 from torch import nn
 
 from batvit.backbones.patch import patch
-from batvit.config.config import BATConfig
+from batvit.config import BATConfig
 
-WHERE = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+LOCATION_ARGUMENTS = (
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "revision",
+    "subfolder",
+    "token",
+)
+"""those arguments of ``from_pretrained`` that say where a model is found"""
 
 
 def load(folder: str | Path, **arguments: Any) -> nn.Module:
-    """Load a model of transformers that was patched when ``save_pretrained`` or ``Trainer`` wrote it, and patch it again.
+    """Load a model that ``save_pretrained`` or ``Trainer`` wrote while it was patched.
 
-    The weights are those of the dense model: ``from_pretrained`` loads them as ever. What batvit added is one entry,
-    ``batvit``, of ``config.json``; it stays there until :func:`batvit.unpatch`, so a dense model that ``from_pretrained``
-    made of such a folder, and that is saved again, still tells of it.
+    It is patched again. The weights are those of the dense model: ``from_pretrained`` loads them as
+    ever. What batvit added is one entry, ``batvit``, of ``config.json``; it stays there until
+    :func:`batvit.unpatch`, so a dense model that ``from_pretrained`` made of such a folder, and
+    that is saved again, still tells of it.
 
     Args:
         folder: what ``save_pretrained`` was given, or a name on the hub.
@@ -26,29 +35,22 @@ def load(folder: str | Path, **arguments: Any) -> nn.Module:
         The model, in eval mode, of the class that was saved.
 
     Raises:
-        ValueError: if no BAT configuration was saved there, or one that is not valid; if the class is none of transformers'.
+        ValueError: if no BAT configuration was saved there, or one that is not valid; if the class
+            is none of transformers'.
         OSError: if there is no such model.
     """
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(
-        folder, **{name: arguments[name] for name in WHERE if name in arguments}
-    )
-    parts = [
-        config,
-        *(
-            part
-            for part in vars(config).values()
-            if isinstance(part, transformers.PreTrainedConfig)
-        ),
-    ]
-    found = next((part.batvit for part in parts if getattr(part, "batvit", None) is not None), None)
-    if found is None:
+    location = {name: arguments[name] for name in LOCATION_ARGUMENTS if name in arguments}
+    config = transformers.AutoConfig.from_pretrained(folder, **location)
+    fields = _saved_reduction(config)
+    if fields is None:
         raise ValueError(
-            f"{folder}: its config.json holds no BAT configuration; load it with from_pretrained, then call batvit.patch"
+            f"{folder}: its config.json holds no BAT configuration; "
+            "load it with from_pretrained, then call batvit.patch"
         )
     try:
-        reduction = BATConfig.from_dict(found)
+        reduction = BATConfig.from_dict(fields)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{folder}: the BAT configuration in its config.json is not valid: {error}"
@@ -61,3 +63,19 @@ def load(folder: str | Path, **arguments: Any) -> nn.Module:
         )
     model: nn.Module = kind.from_pretrained(folder, **arguments)
     return patch(model, reduction)
+
+
+def _saved_reduction(config: Any) -> Any:
+    """Return the entry that batvit made in a configuration or one of its parts; None if none."""
+    import transformers
+
+    parts = [config]
+    for part in vars(config).values():
+        # of a model with two towers each has a configuration
+        if isinstance(part, transformers.PreTrainedConfig):
+            parts.append(part)
+    for part in parts:
+        fields = getattr(part, "batvit", None)
+        if fields is not None:
+            return fields
+    return None

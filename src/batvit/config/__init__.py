@@ -2,6 +2,9 @@
 
 - ``config``: :class:`BATConfig`, and what it refuses.
 - ``presets``: ``paper``, ``training-free`` and ``gradual``, and the paper's counts.
+
+A new field goes into ``config``, with its check; the command line offers it by itself. A new preset
+is one entry of ``presets.PRESETS``.
 """
 
 from batvit.config.config import BATConfig

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-# Image tokens after blocks 4, 7, 10 at 14 x 14 patches. No source gives them: they were fitted to the MACs in the
-# authors' training logs, and reproduce each within 0.5 % (docs/algorithm.md).
+# image tokens after blocks 4, 7, 10 at 14 x 14 patches. No source gives them: they were fitted to
+# the MACs in the authors' training logs, and reproduce each within 0.5 % (docs/algorithm.md).
 PAPER_TOKENS: dict[float, tuple[int, ...]] = {
     0.7: (138, 97, 68),
     0.6: (116, 69, 41),
@@ -41,11 +41,17 @@ DEFAULT_KEEP_RATE = 0.7
 
 
 def as_in_paper(keep_rate: Any, blocks: Any) -> Any:
-    """A keep rate of the paper's table as the three rates that give the paper's counts; any other as it is."""
+    """Return a keep rate of the paper's table as the three rates that give the paper's counts.
+
+    Any other keep rate, and any for another number of sites than three, is returned as it is.
+    """
     three_sites = blocks is None or (isinstance(blocks, Sequence) and len(blocks) == 3)
-    if isinstance(keep_rate, float) and keep_rate in PAPER_TOKENS and three_sites:
-        tokens = PAPER_TOKENS[keep_rate]
-        return tuple(
-            after / before for before, after in zip((PAPER_PATCHES, *tokens), tokens, strict=False)
-        )
-    return keep_rate
+    in_table = isinstance(keep_rate, float) and keep_rate in PAPER_TOKENS
+    if not (in_table and three_sites):
+        return keep_rate
+    rates = []
+    before = PAPER_PATCHES
+    for after in PAPER_TOKENS[keep_rate]:
+        rates.append(after / before)
+        before = after
+    return tuple(rates)

@@ -1,6 +1,15 @@
 """The method, in torch alone; its steps are numbered as in docs/algorithm.md.
 
-Read: assignment, decouple, match, cluster, merge, bat, diversity.
+Read in this order:
+
+- ``assignment``: which group each token joins: what every step returns.
+- ``decouple``: steps 1 and 2, the class attention, and who is attentive.
+- ``cluster``: step 3, density peaks among the inattentive.
+- ``match``: step 4, pairs among the attentive.
+- ``merge``: step 5, the only place where features move.
+- ``bat``: steps 2 to 4 put together.
+- ``diversity``: the paper's measure.
+- ``precision``: what is computed in float32, also under autocast.
 """
 
 from batvit.core.assignment import Assignment

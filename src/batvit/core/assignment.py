@@ -11,13 +11,15 @@ from torch import Tensor
 class Assignment:
     """N tokens to M groups, for a batch of B images.
 
-    ``index[b, n]`` is the group of token n of image b, in ``0 .. groups - 1``, or -1 when the token is pruned.
-    ``groups`` (M) is a Python integer: it comes from the configuration, never from the data, so shapes stay fixed. So is
-    ``drops``: whether there may be pruned tokens; False, where it is known that there are none, spares what merges the look at
-    every one.
+    ``index[b, n]`` is the group of token n of image b, in ``0 .. groups - 1``, or -1 when the token
+    is pruned.
+    ``groups`` (M) is a Python integer: it comes from the configuration, never from the data, so
+    shapes stay fixed.
+    ``drops`` says whether there may be pruned tokens. False, where it is known that there are none,
+    lets what merges skip the look at every token.
 
-    Invariant of every plan in this library: the map is *onto* (no group is empty). A plan that merges is also
-    *total* (no token is lost).
+    Invariant of every plan in this library: the map is *onto* (no group is empty). A plan that
+    merges is also *total* (no token is lost).
     """
 
     index: Int64[Tensor, "batch tokens"]
@@ -33,33 +35,40 @@ class Assignment:
             groups: M; by default the largest group number plus one.
 
         Raises:
-            ValueError: if the index is not integral, has another shape, names a group out of range, or leaves a group empty.
+            ValueError: if the index is not integral, has another shape, names a group out of range,
+                or leaves a group empty.
         """
         if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
             raise ValueError(
                 f"index must hold integers, got {index.dtype}; convert it with .long()"
             )
-        index = index.long().unsqueeze(0) if index.dim() == 1 else index.long()
+        index = index.long()
+        if index.dim() == 1:
+            index = index.unsqueeze(0)
         if index.dim() != 2 or index.numel() == 0:
             raise ValueError(
-                f"index must have shape (batch, tokens) with at least one token, got {tuple(index.shape)}"
+                "index must have shape (batch, tokens) with at least one token, "
+                f"got {tuple(index.shape)}"
             )
-        if int(index.max()) < 0:
+        low = int(index.min())
+        high = int(index.max())
+        if high < 0:
             raise ValueError("index prunes every token (all are -1); at least one must stay")
-        groups = int(index.max()) + 1 if groups is None else groups
-        low, high = int(index.min()), int(index.max())
+        if groups is None:
+            groups = high + 1
         if groups < 1 or low < -1 or high >= groups:
             raise ValueError(f"group numbers must lie in -1 .. {groups - 1}, got {low} .. {high}")
         assignment = cls(index, groups, drops=low < 0)
         if not assignment.is_onto:
             raise ValueError(
-                f"every one of the {groups} groups needs a token in every image; at least one is empty"
+                f"every one of the {groups} groups needs a token in every image; "
+                "at least one is empty"
             )
         return assignment
 
     @classmethod
     def identity(cls, batch: int, tokens: int, device: torch.device | None = None) -> "Assignment":
-        """Every token is a group of its own."""
+        """Return the assignment in which every token is a group of its own."""
         return cls(torch.arange(tokens, device=device).expand(batch, tokens), tokens, drops=False)
 
     @classmethod
@@ -67,29 +76,40 @@ class Assignment:
         """Put together the assignments of disjoint subsets that cover all tokens.
 
         Args:
-            order: the positions of the tokens (B, N): those of the first part, then those of the second, and so on.
-            parts: for each subset the assignment of its tokens (n_i to m_i), N = sum n_i; none of them pruned.
+            order: the positions of the tokens (B, N): those of the first part, then those of the
+                second, and so on.
+            parts: for each subset the assignment of its tokens (n_i to m_i), N = sum n_i; none of
+                them pruned.
 
         Returns:
             The assignment of all N tokens; groups are numbered one part after the other.
         """
-        shifted, groups = [], 0
+        shifted = []
+        groups = 0
         for part in parts:
             shifted.append(part.index + groups if groups else part.index)
             groups += part.groups
-        return cls(order.scatter(1, order, torch.cat(shifted, dim=1)), groups, drops=False)
+        index = order.scatter(1, order, torch.cat(shifted, dim=1))
+        return cls(index, groups, drops=False)
 
     def then(self, later: "Assignment") -> "Assignment":
-        """Compose: tokens to groups by ``self``, those groups to fewer groups by ``later``. Pruned stays pruned."""
+        """Compose: tokens to groups by ``self``, those groups to fewer groups by ``later``.
+
+        Pruned stays pruned.
+
+        Raises:
+            ValueError: if ``later`` does not take the groups that ``self`` gives.
+        """
         if (later.batch, later.tokens) != (self.batch, self.groups):
             raise ValueError(
-                f"cannot compose: the first gives a batch of {self.batch} with {self.groups} groups, "
-                f"the second takes {later.batch} with {later.tokens}"
+                f"cannot compose: the first gives a batch of {self.batch} "
+                f"with {self.groups} groups, the second takes {later.batch} with {later.tokens}"
             )
         if not self.drops:
             return Assignment(later.index.gather(1, self.index), later.groups, later.drops)
-        moved = later.index.gather(1, self.index.clamp(min=0))
-        return Assignment(torch.where(self.index < 0, self.index, moved), later.groups, drops=True)
+        index = later.index.gather(1, self.index.clamp(min=0))
+        index = torch.where(self.index < 0, self.index, index)
+        return Assignment(index, later.groups, drops=True)
 
     @property
     def batch(self) -> int:
@@ -109,20 +129,18 @@ class Assignment:
     @property
     def sizes(self) -> Int64[Tensor, "batch groups"]:
         """How many tokens each group holds (B, M)."""
-        return (
-            self.kept.long()
-            .new_zeros(self.batch, self.groups)
-            .scatter_add(1, self.index.clamp(min=0), self.kept.long())
-        )
+        kept = self.kept.long()
+        none = kept.new_zeros(self.batch, self.groups)
+        return none.scatter_add(1, self.index.clamp(min=0), kept)
 
     @property
     def is_total(self) -> bool:
-        """True when no token is lost. Reads the data, so it waits for the device."""
+        """Whether no token is lost. Reads the data, so it waits for the device."""
         return bool(self.kept.all())
 
     @property
     def is_onto(self) -> bool:
-        """True when no group is empty. Reads the data, so it waits for the device."""
+        """Whether no group is empty. Reads the data, so it waits for the device."""
         return bool((self.sizes > 0).all())
 
     def __repr__(self) -> str:

@@ -23,7 +23,8 @@ def assign(
 ) -> Assignment:
     """Decide what becomes of each of the N image tokens.
 
-    No token is lost; groups = attentive - pairs + centres; the attentive groups come first, then the clusters.
+    No token is lost; groups = attentive - pairs + centres; the attentive groups come first, then
+    the clusters.
 
     Args:
         features: (B, N, C), what similarity is measured on.
@@ -31,7 +32,8 @@ def assign(
         attentive, pairs, centres: counts, as :meth:`batvit.BATConfig.schedule` gives them.
         importance_power: multiply the score of a centre with the token's importance to this power.
         matching, neighbours: see :func:`match` and :func:`cluster`.
-        real: False where a token is padding, which has no importance, and so is clustered unless all real ones are attentive.
+        real: False where a token is padding. It has no importance, and so is clustered unless all
+            real tokens are attentive.
     """
     order = decouple(importance)
     features = take(features, order)
@@ -39,19 +41,13 @@ def assign(
     if attentive:
         parts.append(match(features[:, :attentive], pairs, method=matching))
     if centres:
-        inattentive = None if real is None else real.gather(1, order)[:, attentive:]
-        prior = (
-            log_importance(importance, order[:, attentive:], importance_power)
-            if importance_power
-            else None
+        prior = None
+        if importance_power:
+            prior = log_importance(importance, order[:, attentive:], importance_power)
+        if real is not None:
+            real = real.gather(1, order)[:, attentive:]
+        clustered = cluster(
+            features[:, attentive:], centres, neighbours=neighbours, prior=prior, real=real
         )
-        parts.append(
-            cluster(
-                features[:, attentive:],
-                centres,
-                neighbours=neighbours,
-                prior=prior,
-                real=inattentive,
-            )
-        )
+        parts.append(clustered)
     return Assignment.join(order, *parts)

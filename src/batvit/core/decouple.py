@@ -15,9 +15,10 @@ def class_importance(
     scale: float,
     bias: Float[Tensor, "batch 1 1 keys"] | None = None,
 ) -> Float[Tensor, "batch tokens"]:
-    """The attention that the class token pays to each image token, averaged over heads.
+    """Return the attention that the class token pays to each image token, averaged over heads.
 
-    a = softmax(q_cls k^T / sqrt(d)), the entries of the image tokens. Only this one row of the attention is computed.
+    a = softmax(q_cls k^T / sqrt(d)), the entries of the image tokens. Only this one row of the
+    attention is computed.
 
     Args:
         queries: (B, H, 1 or more, d), of which the first, the class token's, is read.
@@ -42,20 +43,23 @@ def received_importance(
     scale: float,
     bias: Float[Tensor, "batch 1 1 queries"] | None = None,
 ) -> Float[Tensor, "batch tokens"]:
-    """The attention each image token receives from all tokens, averaged over heads and queries.
+    """Return the attention that each image token receives, averaged over heads and queries.
 
-    For models without a class token. Arguments and result as in :func:`class_importance`, with the queries of all tokens.
+    For models without a class token. Arguments and result as in :func:`class_importance`, with the
+    queries of all tokens.
     """
     return _softmax((queries * scale) @ keys.transpose(-2, -1), bias).mean(dim=(1, 2))[:, prefix:]
 
 
 def _softmax(logits: Tensor, bias: Tensor | None) -> Tensor:
     # the queries were scaled before the product, which float16 would overflow
-    return (logits if bias is None else logits + bias).softmax(dim=-1, dtype=torch.float32)
+    if bias is not None:
+        logits = logits + bias
+    return logits.softmax(dim=-1, dtype=torch.float32)
 
 
 def decouple(importance: Float[Tensor, "batch tokens"]) -> Int64[Tensor, "batch tokens"]:
-    """The positions of the tokens by falling importance, equal importance by rising position.
+    """Return the positions of the tokens by falling importance, equal ones by rising position.
 
     Those of the attentive tokens come first, as many as there are to be.
     """
@@ -65,20 +69,23 @@ def decouple(importance: Float[Tensor, "batch tokens"]) -> Int64[Tensor, "batch 
 def log_importance(
     importance: Float[Tensor, "batch tokens"], index: Int64[Tensor, "batch chosen"], power: float
 ) -> Float[Tensor, "batch chosen"]:
-    """The logarithm of its power for the tokens at the given positions, in float32; finite, also where it is zero."""
+    """Return the logarithm of importance ** power for the tokens at the given positions.
+
+    In float32; finite, also where the importance is zero.
+    """
     return importance.gather(1, index).float().clamp(min=NO_IMPORTANCE).log() * power
 
 
 def take(
     x: Float[Tensor, "batch tokens channels"], index: Int64[Tensor, "batch chosen"]
 ) -> Float[Tensor, "batch chosen channels"]:
-    """The tokens at the given positions."""
+    """Return the tokens at the given positions."""
     # whole rows of one flat table: several times faster on a CPU than gathering numbers one by one
     rows = index + torch.arange(x.shape[0], device=index.device).unsqueeze(1) * x.shape[1]
     return x.flatten(0, 1).index_select(0, rows.flatten()).view(*index.shape, x.shape[-1])
 
 
 def ranks(order: Int64[Tensor, "batch tokens"]) -> Int64[Tensor, "batch tokens"]:
-    """The place of each token in an order: the inverse permutation."""
+    """Return the place of each token in an order: the inverse permutation."""
     places = torch.arange(order.shape[1], device=order.device).expand_as(order)
     return order.scatter(1, order, places)

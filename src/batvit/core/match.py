@@ -18,9 +18,10 @@ def match(
     Args:
         features: (B, A, C), by falling importance.
         pairs: how many merges, at most A // 2.
-        method: ``bipartite`` lets every second token choose its most similar partner among the others, in one step;
-            several may choose the same partner and make one larger group. ``greedy`` takes the most similar
-            of all remaining pairs, removes both, and repeats: exact pairs, one step a pair.
+        method: ``bipartite`` lets every second token choose its most similar partner among the
+            others, in one step; several may choose the same partner and make one larger group.
+            ``greedy`` takes the most similar of all remaining pairs, removes both, and repeats:
+            exact pairs, one step a pair.
 
     Returns:
         A tokens to ``A - pairs`` groups, total and onto.
@@ -30,29 +31,32 @@ def match(
     """
     if method not in MATCHINGS:
         raise ValueError(f"method must be one of {', '.join(MATCHINGS)}, got {method!r}")
-    if not 0 <= pairs <= features.shape[1] // 2:
-        raise ValueError(
-            f"pairs must lie in 0 .. {features.shape[1] // 2}, half the number of tokens, got {pairs}"
-        )
+    most = features.shape[1] // 2
+    if not 0 <= pairs <= most:
+        raise ValueError(f"pairs must lie in 0 .. {most}, half the number of tokens, got {pairs}")
     return MATCHINGS[method](features, pairs)
 
 
 def cosines(
     a: Float[Tensor, "batch first channels"], b: Float[Tensor, "batch second channels"]
 ) -> Float[Tensor, "batch first second"]:
-    """The cosine of each token of a with each of b; a token without length is like no other.
+    """Return the cosine of each token of a with each of b; a token of no length is like no other.
 
     In float32; of bfloat16 tokens, whose products are rounded, with the digits of bfloat16 alone.
     """
-    wide = torch.promote_types(a.dtype, torch.float32)
-    of_a, of_b = (
-        torch.linalg.vector_norm(x, dim=2, dtype=wide).clamp_(min=NO_LENGTH).float() for x in (a, b)
-    )
-    return products(a, b).div_(of_a.unsqueeze(2)).div_(of_b.unsqueeze(1))
+    similarity = products(a, b)
+    return similarity.div_(_lengths(a).unsqueeze(2)).div_(_lengths(b).unsqueeze(1))
+
+
+def _lengths(x: Float[Tensor, "batch tokens channels"]) -> Float[Tensor, "batch tokens"]:
+    wide = torch.promote_types(x.dtype, torch.float32)
+    lengths: Tensor = torch.linalg.vector_norm(x, dim=2, dtype=wide)
+    return lengths.clamp_(min=NO_LENGTH).float()
 
 
 def _bipartite(features: Float[Tensor, "batch tokens channels"], pairs: int) -> Assignment:
-    batch, tokens, device = *features.shape[:2], features.device
+    batch, tokens, _ = features.shape
+    device = features.device
     if pairs == 0:
         return Assignment.identity(batch, tokens, device)
     # even ranks choose, odd ranks are chosen, and lead the groups 0, 1, 2, ...
@@ -65,26 +69,29 @@ def _bipartite(features: Float[Tensor, "batch tokens channels"], pairs: int) -> 
 def join_partners(
     similarity: Float[Tensor, "batch first second"], pairs: int
 ) -> Int64[Tensor, "batch first"]:
-    """The group of each of the first: that of its most similar of the second, or one after all of those if it stays alone.
+    """Return the group of each of the first.
 
-    The ``pairs`` of highest similarity join; of equal ones that of lower index.
+    Those of highest similarity, ``pairs`` of them, join the most similar of the second; of equals
+    that of lower index. Who stays alone has a group after those of the second.
     """
     best, partner = similarity.max(dim=2)
     alone = best.argsort(dim=1, descending=True, stable=True)[:, pairs:]
-    first, second = similarity.shape[1:]
+    _, first, second = similarity.shape
     further = torch.arange(second, second + first - pairs, device=best.device)
     return partner.scatter_(1, alone, further.expand_as(alone))
 
 
 def _greedy(features: Float[Tensor, "batch tokens channels"], pairs: int) -> Assignment:
-    batch, tokens, device = *features.shape[:2], features.device
+    batch, tokens, _ = features.shape
+    device = features.device
     upper = torch.ones(tokens, tokens, dtype=torch.bool, device=device).triu(diagonal=1)
     similarity = cosines(features, features).masked_fill(~upper, -torch.inf)
     place = torch.arange(tokens, device=device)
     root = place.expand(batch, tokens)
     for _ in range(pairs):
-        flat = similarity.flatten(1).argmax(dim=1, keepdim=True)
-        first, second = flat // tokens, flat % tokens
+        most_similar = similarity.flatten(1).argmax(dim=1, keepdim=True)
+        first = most_similar // tokens
+        second = most_similar % tokens
         root = torch.where(place == second, first, root)
         gone = (place == first) | (place == second)
         similarity = similarity.masked_fill(gone.unsqueeze(1) | gone.unsqueeze(2), -torch.inf)

@@ -18,14 +18,16 @@ def merge(
     *,
     keep_norm: bool = False,
 ) -> Float[Tensor, "batch groups channels"]:
-    """Each group becomes the weighted mean of its members, y_g = sum_i w_i x_i / sum_i w_i.
+    """Return the weighted mean of the members of each group, y_g = sum_i w_i x_i / sum_i w_i.
 
     Args:
         x: (B, N, C), any floating type; sums are taken in float32.
         assignment: N tokens to M groups.
-        weight: (B, N), non-negative; equal weights when None. A group of zero weight is a plain mean, never 0/0.
-        keep_norm: scale y_g to the length sum_i w_i ‖x_i‖ / sum_i w_i. A mean of unlike tokens is shorter than they are, and
-            what later blocks add to it would weigh more. (MLERP of ToFu, WACV 2024, takes the largest length.)
+        weight: (B, N), non-negative; equal weights when None. A group of zero weight is a plain
+            mean, never 0/0.
+        keep_norm: scale y_g to the length sum_i w_i ‖x_i‖ / sum_i w_i. A mean of unlike tokens is
+            shorter than they are, and what later blocks add to it would weigh more. (MLERP of ToFu,
+            WACV 2024, takes the largest length.)
 
     Returns:
         (B, M, C) in the type of ``x``. Gradients flow into ``x`` and ``weight``.
@@ -34,12 +36,11 @@ def merge(
         ValueError: if ``x`` is not of the assignment's batch and number of tokens.
     """
     _check(x, assignment.tokens, assignment)
-    # so little that it counts in a group without weight alone, which so falls back to equal weights
-    weight = (
-        torch.ones_like(x[..., 0], dtype=torch.float32)
-        if weight is None
-        else weight.float().clamp(min=NO_WEIGHT)
-    )
+    if weight is None:
+        weight = torch.ones_like(x[..., 0], dtype=torch.float32)
+    else:
+        # so little that it counts in a group of no weight alone, which falls back to equal weights
+        weight = weight.float().clamp(min=NO_WEIGHT)
     total = sum_by_group(weight, assignment)
     group = assignment.index.clamp(min=0) if assignment.drops else assignment.index
     share = weight / total.gather(1, group)
@@ -54,9 +55,8 @@ def merge(
 
 
 def _norm(x: Float[Tensor, "batch tokens channels"]) -> Float[Tensor, "batch tokens"]:
-    lengths: Tensor = torch.linalg.vector_norm(
-        x, dim=2, dtype=torch.promote_types(x.dtype, torch.float32)
-    )
+    wide = torch.promote_types(x.dtype, torch.float32)
+    lengths: Tensor = torch.linalg.vector_norm(x, dim=2, dtype=wide)
     return lengths.float()
 
 
@@ -66,7 +66,7 @@ def _weighted(
     group: Int64[Tensor, "batch tokens"],
     assignment: Assignment,
 ) -> Float[Tensor, "batch groups channels"]:
-    """The sum of the members of each group, each times its share."""
+    """Return the sum of the members of each group, each times its share."""
     if not by_product(x):
         return sum_by_group(x.float() * share.unsqueeze(-1), assignment).to(x.dtype)
     if assignment.drops:
@@ -82,8 +82,10 @@ def unmerge(
 ) -> Float[Tensor, "batch tokens channels"]:
     """Give every token back the feature of its group (B, N, C); a pruned token gets zeros."""
     _check(y, assignment.groups, assignment)
-    x = take(y, assignment.index.clamp(min=0) if assignment.drops else assignment.index)
-    return torch.where(assignment.kept.unsqueeze(-1), x, 0) if assignment.drops else x
+    if not assignment.drops:
+        return take(y, assignment.index)
+    x = take(y, assignment.index.clamp(min=0))
+    return torch.where(assignment.kept.unsqueeze(-1), x, 0)
 
 
 def sum_by_group(
@@ -91,26 +93,34 @@ def sum_by_group(
 ) -> Float[Tensor, "batch groups *channels"]:
     """Add up the values of the members of each group; what is pruned does not count."""
     _check(values, assignment.tokens, assignment)
-    batch, groups, index = assignment.batch, assignment.groups, assignment.index
+    batch = assignment.batch
+    groups = assignment.groups
+    channels = values.shape[2:]
     if by_product(values):
         with full_precision(values):
             flat = values.unsqueeze(2) if values.dim() == 2 else values.flatten(2)
             total = _members(assignment).to(values.dtype) @ flat
-        return total.view(batch, groups, *values.shape[2:])
-    # one more group takes what is pruned, and is left out
-    extra = groups + int(assignment.drops)
-    place = torch.where(index < 0, groups, index) if assignment.drops else index
+        return total.view(batch, groups, *channels)
+    place = assignment.index
+    rows = groups
+    if assignment.drops:
+        # one more group takes what is pruned, and is left out
+        place = torch.where(place < 0, groups, place)
+        rows = groups + 1
     if values.dim() == 2:
-        return values.new_zeros(batch, extra).scatter_add_(1, place, values)[:, :groups]
-    rows = place + torch.arange(batch, device=index.device).unsqueeze(1) * extra
-    total = values.new_zeros(batch * extra, *values.shape[2:]).index_add_(
-        0, rows.flatten(), values.flatten(0, 1)
-    )
-    return total.view(batch, extra, *values.shape[2:])[:, :groups]
+        return values.new_zeros(batch, rows).scatter_add_(1, place, values)[:, :groups]
+    # the groups of all images are rows of one flat table
+    row = place + torch.arange(batch, device=place.device).unsqueeze(1) * rows
+    table = values.new_zeros(batch * rows, *channels)
+    table.index_add_(0, row.flatten(), values.flatten(0, 1))
+    return table.view(batch, rows, *channels)[:, :groups]
 
 
 def by_product(x: Tensor) -> bool:
-    """Whether to add up by a matrix product: where adds are atomic, they have no fixed order, and are slower."""
+    """Whether to add up by a matrix product.
+
+    Where adds are atomic, they have no fixed order, and are slower.
+    """
     if x.is_meta:
         # where nothing is computed, sums are not counted as products
         return torch.compiler.is_compiling()
@@ -125,5 +135,6 @@ def _members(assignment: Assignment) -> Bool[Tensor, "batch groups tokens"]:
 def _check(x: Tensor, tokens: int, assignment: Assignment) -> None:
     if x.shape[:2] != (assignment.batch, tokens):
         raise ValueError(
-            f"expected a batch of {assignment.batch} with {tokens} tokens each, got {tuple(x.shape[:2])}"
+            f"expected a batch of {assignment.batch} with {tokens} tokens each, "
+            f"got {tuple(x.shape[:2])}"
         )

@@ -38,7 +38,7 @@ def measure(
     """
     anatomy = anatomy_of(model)
     block: Any = anatomy.blocks[anatomy.depth // 2]
-    kind = next(kind for kind in adapter_of(model).blocks if kind.__bases__[-1] is type(block))
+    kind = next(kind for kind in adapter_of(model).blocks if kind.own_class() is type(block))
     dense = anatomy.prefix + anatomy.patches
     scheduled = {anatomy.prefix + counts.tokens_out for counts in schedule_of(reduced)}
     counts = token_counts({dense} | scheduled, least=anatomy.prefix + 1)

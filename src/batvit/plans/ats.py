@@ -1,16 +1,21 @@
-"""Adaptive token sampling (Fayyaz et al., ECCV 2022, section 3.2), with as many tokens for every image.
+"""Adaptive token sampling (Fayyaz et al., ECCV 2022, section 3.2), with as many tokens per image.
 
-The cumulative importance is inverted at evenly spaced levels, so that a part of the image keeps tokens by the importance it
-holds. Published, several levels may meet in one token, and an image then keeps fewer; here the places left go to the most
-important tokens not yet taken, so that shapes stay fixed. The published score is the attention times the norm of the value; a
-site hears no values, so here it is the attention alone. It is added up in the order of the image; the authors' code sorts it
-before, so that levels fall among tokens of like importance. Published in most blocks of a model; :mod:`batvit.budget` takes it
-at three sites, like other plans that drop tokens by importance.
+The cumulative importance is inverted at evenly spaced levels, so that a part of the image keeps
+tokens by the importance it holds. Where this differs from what is published:
+
+- Several levels may meet in one token, and an image then keeps fewer. Here the places left go to
+  the most important tokens not yet taken, so that shapes stay fixed.
+- The published score is the attention times the norm of the value. A site has no values, so here it
+  is the attention alone.
+- It is added up in the order of the image. The authors' code sorts it before, so that levels fall
+  among tokens of like importance.
+- Published in most blocks of a model. :mod:`batvit.budget` takes it at three sites, like other
+  plans that drop tokens by importance.
 """
 
 import torch
 
-from batvit.config.config import BATConfig
+from batvit.config import BATConfig
 from batvit.core import Assignment
 from batvit.plans.plan import Counts, Evidence
 from batvit.plans.topk import keep
@@ -20,8 +25,12 @@ FIRST = 2.0
 
 
 def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
-    """Those that the levels (2k - 1) / 2K meet, for k = 1 .. K = ``tokens_out``, then the most important; each stays alone."""
-    importance, levels = evidence.importance.float(), counts.tokens_out
+    """Keep those that the levels (2k - 1) / 2K meet, then the most important; each stays alone.
+
+    k = 1 .. K = ``tokens_out``.
+    """
+    importance = evidence.importance.float()
+    levels = counts.tokens_out
     cumulative = importance.cumsum(dim=1)
     level = (torch.arange(levels, device=importance.device) + 0.5) / levels * cumulative[:, -1:]
     # the first token at which the sum reaches the level; rounding must not lead past the last

@@ -1,6 +1,6 @@
 """Beyond Attentive Tokens (Long et al., CVPR 2023): see :mod:`batvit.core`."""
 
-from batvit.config.config import BATConfig
+from batvit.config import BATConfig
 from batvit.core import Assignment, assign
 from batvit.plans.plan import Counts, Evidence
 
@@ -21,7 +21,9 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
 
 
 def split(config: BATConfig, block: int, tokens: int, out: int) -> Counts:
-    """Split the tokens that go on into attentive ones, pairs and centres: ``out = attentive - pairs + centres``.
+    """Split the tokens that go on into attentive ones, pairs and centres.
+
+    ``out = attentive - pairs + centres``.
 
     Args:
         config: ``centres`` and ``pairs``, each a share (float) or a count (int).
@@ -32,9 +34,10 @@ def split(config: BATConfig, block: int, tokens: int, out: int) -> Counts:
     Raises:
         ValueError: if the counts do not fit.
     """
-    centres = (
-        config.centres if isinstance(config.centres, int) else max(1, round(config.centres * out))
-    )
+    if isinstance(config.centres, int):
+        centres = config.centres
+    else:
+        centres = max(1, round(config.centres * out))
     if centres > out:
         raise ValueError(
             f"block {block}: {centres} centres do not fit into {out} outgoing tokens; give fewer"
@@ -47,11 +50,13 @@ def split(config: BATConfig, block: int, tokens: int, out: int) -> Counts:
     attentive = out - centres + pairs
     if 2 * pairs > attentive:
         raise ValueError(
-            f"block {block}: {pairs} pairs need {2 * pairs} attentive tokens, there are {attentive}; give fewer pairs"
+            f"block {block}: {pairs} pairs need {2 * pairs} attentive tokens, "
+            f"there are {attentive}; give fewer pairs"
         )
     left = tokens - attentive
     if left < centres or (centres == 0 and left > 0):
         raise ValueError(
-            f"block {block}: {attentive} attentive tokens of {tokens} leave {left} for {centres} centres; change centres or pairs"
+            f"block {block}: {attentive} attentive tokens of {tokens} leave {left} "
+            f"for {centres} centres; change centres or pairs"
         )
     return Counts(block, tokens, attentive, pairs, centres, out)

@@ -1,18 +1,20 @@
-"""DiffRate (Chen et al., ICCV 2023, section 3): in each block prune the least important, then merge the next into the rest.
+"""DiffRate (Chen et al., ICCV 2023, section 3): prune the least important, merge the next.
 
-The class token's attention ranks the tokens. Of those that go the last are lost; the others, more important, each join the most
-similar (cosine) of those that stay. How many, the paper learns for each model and budget: its published counts are
-:data:`SCHEDULES`. For other budgets :func:`shares` has what lies between them; at a step that none of them has, the share of
-merges is their average, about a half. A group is the mean of its members weighted by size, and counts for all of them, as in
-ToMe; the authors' code takes the plain mean, and lessens the size of what is merged by how unlike it is.
+The class token's attention ranks the tokens. Of those that go the last are lost; the others, more
+important, each join the most similar (cosine) of those that stay. How many, the paper learns for
+each model and budget: its published counts are :data:`SCHEDULES`. For other budgets :func:`shares`
+has what lies between them; at a step that none of them has, the share of merges is their average,
+about a half. A group is the mean of its members weighted by size, and counts for all of them, as in
+ToMe; the authors' code takes the plain mean, and lessens the size of what is merged by how unlike
+it is.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from batvit.config.config import BATConfig
+from batvit.config import BATConfig
 from batvit.core import Assignment
 from batvit.core.decouple import decouple, take
 from batvit.core.match import cosines
@@ -93,10 +95,10 @@ SCHEDULES: dict[str, dict[float, tuple[tuple[int, ...], tuple[int, ...]]]] = {
 
 
 def schedule(architecture: str, gmacs: float) -> BATConfig:
-    """A published schedule as a configuration, for the 196 patches and 12 blocks of a DeiT.
+    """Return a published schedule as a configuration, for the 196 patches and 12 blocks of a DeiT.
 
-    Its MACs, counted by :func:`batvit.info`, are within 1.5 % of the published ones; deit_tiny's of 0.6 and 0.7 take 0.66 and
-    0.73 G.
+    Its MACs, counted by :func:`batvit.info`, are within 1.5 % of the published ones; deit_tiny's of
+    0.6 and 0.7 take 0.66 and 0.73 G.
 
     Args:
         architecture: deit_tiny, deit_small or deit_base.
@@ -110,77 +112,109 @@ def schedule(architecture: str, gmacs: float) -> BATConfig:
 
 
 def tokens(architecture: str, gmacs: float) -> tuple[int, ...]:
-    """Image tokens after each block of a published schedule; arguments and errors as of :func:`schedule`."""
-    known = SCHEDULES.get(architecture, {})
-    if gmacs not in known:
-        names = "; ".join(
-            f"{name}: {', '.join(map(str, found))}" for name, found in SCHEDULES.items()
-        )
+    """Return the image tokens after each block of a published schedule.
+
+    Arguments and errors as of :func:`schedule`.
+    """
+    schedules = SCHEDULES.get(architecture, {})
+    if gmacs not in schedules:
+        published = []
+        for name, budgets in SCHEDULES.items():
+            published.append(f"{name}: {', '.join(map(str, budgets))}")
         raise ValueError(
-            f"no published schedule of {architecture!r} at {gmacs} G MACs; there are {names}"
+            f"no published schedule of {architecture!r} at {gmacs} G MACs; "
+            f"there are {'; '.join(published)}"
         )
-    return tuple(after for _, after, _ in _steps(*known[gmacs]))
+    pruned, merged = schedules[gmacs]
+    return tuple(step.after for step in _steps(pruned, merged))
 
 
 def shares(width: int, depth: int, keep: float) -> list[float]:
-    """The share of the image tokens after each block, for any budget.
+    """Return the share of the image tokens after each block, for any budget.
 
     Args:
         width: channels of a token; of the DeiT of nearest width the published schedules are taken.
-        depth: how many blocks the model has; a block takes the share of that at its depth in a DeiT.
-        keep: in (0, 1]. The published schedules stand at equal distances, from the leanest on, and all tokens at 1; between
-            them the shares lie on straight lines, and below the leanest they are a power of its own.
+        depth: how many blocks the model has; a block takes the share of that at its depth in a
+            DeiT.
+        keep: in (0, 1]. The published schedules stand at equal distances, from the leanest on, and
+            all tokens at 1; between them the shares lie on straight lines, and below the leanest
+            they are a power of its own.
     """
     architecture = min(WIDTHS, key=lambda name: abs(math.log(WIDTHS[name] / width)))
-    known = [
-        [count / PATCHES for count in tokens(architecture, gmacs)]
-        for gmacs in sorted(SCHEDULES[architecture])
-    ]
-    known.append([1.0] * len(known[0]))
+    published = []
+    for gmacs in sorted(SCHEDULES[architecture]):
+        published.append([count / PATCHES for count in tokens(architecture, gmacs)])
+    published.append([1.0] * len(published[0]))
     # whole numbers are schedules
-    place = max(keep * len(known) - 1, 0.0)
-    low, power = min(math.floor(place + 1e-9), len(known) - 2), max(1 / (keep * len(known)), 1.0)
-    pairs = zip(known[low], known[low + 1], strict=True)
-    of_deit = [(lean + (place - low) * (rich - lean)) ** power for lean, rich in pairs]
-    return [
-        of_deit[max(round((block + 1) * len(of_deit) / depth), 1) - 1] for block in range(depth)
-    ]
+    place = max(keep * len(published) - 1, 0.0)
+    low = min(math.floor(place + 1e-9), len(published) - 2)
+    power = max(1 / (keep * len(published)), 1.0)
+    of_deit = []
+    for lean, rich in zip(published[low], published[low + 1], strict=True):
+        of_deit.append((lean + (place - low) * (rich - lean)) ** power)
+    of_model = []
+    for block in range(depth):
+        deit_blocks = max(round((block + 1) * len(of_deit) / depth), 1)
+        of_model.append(of_deit[deit_blocks - 1])
+    return of_model
 
 
-def _steps(pruned: tuple[int, ...], merged: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """In each block the tokens before, those after, and the merges; a count above an earlier one takes nothing away."""
-    steps, left = [], PATCHES
+class Step(NamedTuple):
+    """What a published schedule does in one block."""
+
+    before: int
+    """tokens that come in"""
+    after: int
+    """tokens that go on"""
+    merges: int
+    """how many of those that go are merged"""
+
+
+def _steps(pruned: tuple[int, ...], merged: tuple[int, ...]) -> list[Step]:
+    """Return what a schedule does in each block; a count above an earlier one changes nothing."""
+    steps = []
+    before = PATCHES
     for after_pruning, after_merging in zip(pruned, merged, strict=True):
-        before, kept = left, min(left, after_pruning)
-        left = min(kept, after_merging)
-        steps.append((before, left, kept - left))
+        kept = min(before, after_pruning)
+        after = min(kept, after_merging)
+        steps.append(Step(before, after, kept - after))
+        before = after
     return steps
 
 
+def _all_steps() -> list[tuple[int, Step]]:
+    """Return the steps of all schedules, each with its block."""
+    steps: list[tuple[int, Step]] = []
+    for budgets in SCHEDULES.values():
+        for pruned, merged in budgets.values():
+            steps.extend(enumerate(_steps(pruned, merged)))
+    return steps
+
+
+STEPS = _all_steps()
 # where two schedules take the same step with other merges, the later one counts
-STEPS = [
-    (block, *step)
-    for known in SCHEDULES.values()
-    for of in known.values()
-    for block, step in enumerate(_steps(*of))
-]
-MERGES = {(block, before, after): merges for block, before, after, merges in STEPS}
-MERGED_SHARE = sum(merges for *_, merges in STEPS) / sum(
-    before - after for _, before, after, _ in STEPS
+MERGES = {(block, step.before, step.after): step.merges for block, step in STEPS}
+MERGED_SHARE = sum(step.merges for _, step in STEPS) / sum(
+    step.before - step.after for _, step in STEPS
 )
 
 
 def merges_of(counts: Counts) -> int:
-    """How many of the tokens that go are merged, as published for this block, or by the average share; the rest is pruned."""
-    gone = counts.tokens_in - counts.tokens_out
-    return MERGES.get(
-        (counts.block, counts.tokens_in, counts.tokens_out), round(MERGED_SHARE * gone)
-    )
+    """Return how many of the tokens that go are merged; the rest is pruned.
+
+    As published for this block, or by the average share.
+    """
+    published = MERGES.get((counts.block, counts.tokens_in, counts.tokens_out))
+    if published is not None:
+        return published
+    return round(MERGED_SHARE * (counts.tokens_in - counts.tokens_out))
 
 
 def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
-    """The most important ``tokens_out`` stay; of the others the more important join the most similar of these."""
-    batch, kept, merges = evidence.importance.shape[0], counts.tokens_out, merges_of(counts)
+    """Keep the most important ``tokens_out``; of the others the more important join these."""
+    batch = evidence.importance.shape[0]
+    kept = counts.tokens_out
+    merges = merges_of(counts)
     order = decouple(evidence.importance)
     group = torch.arange(counts.tokens_in, device=order.device).repeat(batch, 1)
     group[:, kept:] = -1

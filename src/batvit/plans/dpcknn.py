@@ -1,11 +1,12 @@
-"""Density peaks over all tokens (Zeng et al., "Not All Tokens Are Equal", TCFormer, CVPR 2022, equations 1 to 3).
+"""Density peaks over all tokens (Zeng et al., TCFormer, CVPR 2022, equations 1 to 3).
 
-Like the clustering of BAT, but of every token, and the density over the 5 nearest unless the configuration says otherwise.
-There random noise breaks ties; here the lower position comes first. There a learned score weights the members of a cluster;
-here it is their importance.
+The paper is "Not All Tokens Are Equal". Like the clustering of BAT, but of every token, and the
+density over the 5 nearest unless the configuration says otherwise. There random noise breaks ties;
+here the lower position comes first. There a learned score weights the members of a cluster; here it
+is their importance.
 """
 
-from batvit.config.config import BATConfig
+from batvit.config import BATConfig
 from batvit.core import Assignment, cluster
 from batvit.plans.plan import Counts, Evidence
 
@@ -13,5 +14,5 @@ NEIGHBOURS = 5
 
 
 def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
-    """As many clusters as tokens go on."""
+    """Make as many clusters as tokens go on."""
     return cluster(evidence.features, counts.tokens_out, neighbours=config.neighbours or NEIGHBOURS)

@@ -1,7 +1,8 @@
-"""K-medoids (Marin et al., "Token Pooling in Vision Transformers", WACV 2023, algorithm 2; Haurum et al., ICCVW 2023).
+"""K-medoids (Marin et al., WACV 2023, algorithm 2; Haurum et al., ICCVW 2023).
 
-Begins with the tokens of highest importance; in each of three rounds every token joins its nearest medoid, and of each cluster
-the member that is nearest to all others becomes the medoid. Marin et al. weight the distances by importance; here they
+The paper is "Token Pooling in Vision Transformers". Begins with the tokens of highest importance;
+in each of three rounds every token joins its nearest medoid, and of each cluster the member that is
+nearest to all others becomes the medoid. Marin et al. weight the distances by importance; here they
 are equal, and a cluster goes on as the mean of its members by importance, not as its medoid.
 """
 
@@ -9,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from batvit.config.config import BATConfig
+from batvit.config import BATConfig
 from batvit.core import Assignment
 from batvit.core.cluster import HUGE, join_nearest, squared_distances
 from batvit.core.decouple import decouple
@@ -19,7 +20,7 @@ ROUNDS = 3
 
 
 def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
-    """As many clusters as tokens go on."""
+    """Make as many clusters as tokens go on."""
     squared = squared_distances(evidence.features)
     medoid = decouple(evidence.importance)[:, : counts.tokens_out]
     for _ in range(ROUNDS):
@@ -32,7 +33,7 @@ def _middles(
     cluster: Int64[Tensor, "batch tokens"],
     clusters: int,
 ) -> Int64[Tensor, "batch clusters"]:
-    """Of each cluster the member with the least sum of distances to the members."""
+    """Return of each cluster the member with the least sum of distances to the members."""
     together = cluster.unsqueeze(1) == cluster.unsqueeze(2)
     cost = torch.where(together, squared.sqrt(), 0).sum(dim=2)
     members = cluster.unsqueeze(1) == torch.arange(clusters, device=cluster.device).view(1, -1, 1)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from batvit.checks import check_choice
-from batvit.config.config import BATConfig
+from batvit.config import BATConfig
 from batvit.core import Assignment
 
 SITE_RULES = {
@@ -51,29 +51,34 @@ class Evidence(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """A way to choose. ``decide`` returns an assignment of N tokens to ``counts.tokens_out`` groups."""
+    """A way to choose which tokens stay, and which join which."""
 
     decide: Callable[[Evidence, Counts, BATConfig], Assignment]
+    """returns an assignment of N tokens to ``counts.tokens_out`` groups"""
     drops: bool
     """whether it loses tokens; then there is no grid to give back"""
     max_reduction: float = 1.0
     """the largest share of the tokens that it can do away with at one site"""
     combine: Callable[[Tensor, Evidence, Assignment], Tensor] | None = None
-    """makes the features of the groups (B, M, C) of those of the tokens (B, N, C); their weighted mean by default"""
+    """makes the features of the groups (B, M, C) of those of the tokens (B, N, C); their weighted
+    mean by default"""
     paper_fields: Mapping[str, Any] = field(default_factory=dict)
-    """the fields of BATConfig, besides the counts, with which it is what its paper describes; they cannot be changed"""
+    """the fields of BATConfig, besides the counts, with which it is what its paper describes; they
+    cannot be changed"""
     site_rule: str = "sites"
     """where its paper takes tokens away; one of ``SITE_RULES``"""
     first_block: int = 0
     """the first block from which it does so, where it is in every block"""
     split: Callable[[BATConfig, int, int, int], Counts] | None = None
-    """splits what goes on at a site into attentive tokens, pairs and centres; None where a plan knows no such parts"""
+    """splits what goes on at a site into attentive tokens, pairs and centres
+    (:func:`batvit.plans.bat.split`); None where a plan knows no such parts"""
 
     def __post_init__(self) -> None:
         check_choice("site_rule", self.site_rule, tuple(SITE_RULES))
         object.__setattr__(self, "paper_fields", MappingProxyType(dict(self.paper_fields)))
 
     def __reduce__(self) -> tuple[Any, ...]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         # a read-only view can be neither copied nor pickled
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return partial(Plan, **values | {"paper_fields": dict(self.paper_fields)}), ()
+        values["paper_fields"] = dict(self.paper_fields)
+        return partial(Plan, **values), ()

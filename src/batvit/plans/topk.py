@@ -1,22 +1,22 @@
-"""Keep the tokens the class token looks at, drop the rest: pruning as in EViT (Liang et al., ICLR 2022) without fusion."""
+"""Keep the tokens the class token looks at, drop the rest: EViT (ICLR 2022) without fusion."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from batvit.config.config import BATConfig
+from batvit.config import BATConfig
 from batvit.core import Assignment
 from batvit.core.decouple import decouple
 from batvit.plans.plan import Counts, Evidence
 
 
 def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
-    """The ``tokens_out`` most important tokens stay, each alone."""
+    """Keep the ``tokens_out`` most important tokens, each alone."""
     return keep(evidence.importance, counts.tokens_out)
 
 
 def keep(score: Float[Tensor, "batch tokens"], number: int) -> Assignment:
-    """Those of the highest score stay, each alone; equal scores by rising position."""
+    """Keep the tokens of highest score, each alone; of equal scores the lower positions."""
     top = decouple(score)[:, :number]
     alone = torch.arange(number, device=top.device).expand_as(top)
     nowhere = torch.full_like(score, -1, dtype=torch.long)

@@ -25,26 +25,36 @@ class Parts(NamedTuple):
 
 
 class ReducedBlock(nn.Module):
-    """Takes and returns :class:`Tokens`, and reduces them if it is a site; gives a tensor back where the blocks end.
+    """A block that takes and returns :class:`Tokens`, and reduces them if it is a site.
 
-    A library's adapter derives ``class ReducedX(ReducedBlock, X)`` from its own block class X. ``patch`` turns a block into
-    that class in place, and ``unpatch`` turns it back: no weight is moved or renamed.
+    The last block gives a tensor back. A library's adapter derives ``class ReducedX(ReducedBlock,
+    X)`` from its own block class X. ``patch`` turns a block into that class in place, and
+    ``unpatch`` turns it back: no weight is moved or renamed.
     """
 
     parts: ClassVar[Parts]
     attentions: ClassVar[tuple[type, ...]]
     """the classes of attention that :meth:`attend` knows"""
     mask: ClassVar[str | None]
-    """the argument of the block's forward that is added to the attention logits; None if there is no such argument"""
+    """the argument of the block's forward that is added to the attention logits; None if there is
+    no such argument"""
 
     prefix: int
+    """tokens before the patches"""
     output_form: str
+    """how it leaves its tokens; see :meth:`run`"""
     reduce: Reduce | None
+    """the reduction, if it is a site"""
+
+    @classmethod
+    def own_class(cls) -> type[nn.Module]:
+        """Return the library's own class of the block: the last base of its reduced class."""
+        return cls.__bases__[-1]
 
     def attend(
         self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]
     ) -> tuple[Tensor, QueriesKeys | Callable[[], QueriesKeys] | None]:
-        """Run the block's own attention, untouched, and hear the queries and keys that it makes.
+        """Run the block's own attention, untouched, and capture the queries and keys it makes.
 
         Args:
             x: (B, prefix + M, C), normalised.
@@ -52,21 +62,24 @@ class ReducedBlock(nn.Module):
             arguments: what else the block was called with.
 
         Returns:
-            What the attention gives (B, prefix + M, C), and what was captured, or what a call would make once more; None will do
-            if the block is no site.
+            What the attention gives (B, prefix + M, C), and what was captured, or what a call would
+            make once more; None will do if the block is no site.
         """
         raise NotImplementedError
 
     def rope(self, arguments: dict[str, Any]) -> tuple[Tensor, ...]:
-        """The rotary tables among the arguments of the block, a row a patch; none as a rule."""
+        """Return the rotary tables among the block's arguments, a row a patch; none as a rule."""
         return ()
 
-    def with_rope(self, arguments: dict[str, Any], rows: tuple[Tensor, ...]) -> dict[str, Any]:
-        """The arguments of the block with other rope, a row a token that is left; called only if there are any."""
+    def with_rope(self, arguments: dict[str, Any], rope: tuple[Tensor, ...]) -> dict[str, Any]:
+        """Return the block's arguments with other rotary tables, a row a token that is left.
+
+        Called only if there are any.
+        """
         return arguments
 
     def trial(self, x: Tensor) -> dict[str, Any]:
-        """Arguments with which the block runs on its own, to prove that it is the one known."""
+        """Return arguments with which the block runs on its own, for the self-check."""
         return {}
 
     def run(
@@ -77,70 +90,93 @@ class ReducedBlock(nn.Module):
         real: Tensor | None = None,
         **arguments: Any,
     ) -> Any:
-        """What the block's own forward does, with the tokens' sizes and origins beside them.
+        """Do what the block's own forward does, with the tokens' sizes and origins beside them.
 
         Args:
             x: a tensor (B, prefix + N, C) before the first site, tokens after it.
-            output_form: "tokens", a "tensor" with a token a group, the "grid" with one a patch, or the "prefix" tokens alone; its
-                own way by default.
-            real: (B, N), False where a patch is padding; read with a tensor only, as tokens know it.
+            output_form: "tokens", a "tensor" with a token a group, the "grid" with one a patch, or
+                the "prefix" tokens alone; :attr:`output_form` by default.
+            real: (B, N), False where a patch is padding; read with a tensor only, as tokens know
+                it.
             arguments: of the block's forward.
         """
+        output_form = output_form or self.output_form
         rope = self.rope(arguments)
         if isinstance(x, Tokens):
             tokens = x.with_rotary(rope)
-            arguments = self.with_rope(arguments, tokens.merged_rope) if rope else arguments
+            if rope:
+                arguments = self.with_rope(arguments, tokens.merged_rope)
         else:
             tokens = Tokens.start(x, self.prefix, real)
-        bias, way = tokens.bias, output_form or self.output_form
-        if self.reduce is not None or way == "prefix" or (bias is not None and self.mask is None):
-            tokens = self._opened(tokens, arguments, rope, way)
+        takes_bias = tokens.bias is None or self.mask is not None
+        if self.reduce is None and output_form != "prefix" and takes_bias:
+            tokens = self._run_whole(tokens, arguments)
         else:
-            known = (
-                arguments if bias is None or self.mask is None else arguments | {self.mask: bias}
-            )
-            tokens = replace(tokens, x=super().forward(tokens.x, **known))
-        return tokens if way == "tokens" else tokens.grid() if way == "grid" else tokens.x
+            tokens = self._run_opened(tokens, arguments, rope, output_form)
+        if output_form == "tokens":
+            return tokens
+        if output_form == "grid":
+            return tokens.grid()
+        return tokens.x
 
-    def _opened(
-        self, tokens: Tokens, arguments: dict[str, Any], rope: tuple[Tensor, ...], way: str
+    def _run_whole(self, tokens: Tokens, arguments: dict[str, Any]) -> Tokens:
+        """Run the block's own forward."""
+        if tokens.bias is not None and self.mask is not None:
+            arguments = arguments | {self.mask: tokens.bias}
+        return replace(tokens, x=super().forward(tokens.x, **arguments))
+
+    def _run_opened(
+        self, tokens: Tokens, arguments: dict[str, Any], rope: tuple[Tensor, ...], output_form: str
     ) -> Tokens:
-        # the block's own forward, opened between its two lines; patch proves that it still has just these
+        """Run the block's own forward, opened between its two lines.
+
+        ``patch`` proves that it still has just these (:mod:`batvit.reduction.self_check`).
+        """
         parts = self.parts
-        attended, captured = self.attend(
-            self._through((parts.attention_norm,), tokens.x), tokens.bias, arguments
-        )
-        tokens = replace(tokens, x=tokens.x + self._through(parts.after_attention, attended))
-        if way == "prefix":
+        x = self._through((parts.attention_norm,), tokens.x)
+        x, captured = self.attend(x, tokens.bias, arguments)
+        x = tokens.x + self._through(parts.after_attention, x)
+        tokens = replace(tokens, x=x)
+
+        if output_form == "prefix":
             # a site here would reduce what nobody reads
-            tokens = replace(tokens, x=tokens.x[:, : self.prefix], bias=None)
+            tokens = replace(tokens, x=x[:, : self.prefix], bias=None)
         elif self.reduce is not None and captured is not None:
             tokens = self.reduce(tokens, captured, rope)
-        return replace(
-            tokens,
-            x=tokens.x + self._through((parts.mlp_norm, parts.mlp, *parts.after_mlp), tokens.x),
-        )
+
+        x = self._through((parts.mlp_norm, parts.mlp, *parts.after_mlp), tokens.x)
+        return replace(tokens, x=tokens.x + x)
 
     def _through(self, names: tuple[str, ...], x: Tensor) -> Tensor:
+        """Run modules of the block one after the other."""
         for name in names:
             x = getattr(self, name)(x)
         return x
 
 
 def refuse_mask(mask: Tensor | None, is_causal: bool = False) -> None:
-    """Raise ValueError for a mask that the user gives: the tokens that it is about are merged."""
+    """Refuse a mask of the user's.
+
+    Raises:
+        ValueError: if there is one; the tokens that it is about are merged.
+    """
     if mask is not None or is_causal:
         raise ValueError(
-            "a reduced model takes no attn_mask: the tokens it is about are merged; batvit.unpatch the model"
+            "a reduced model takes no attn_mask: the tokens it is about are merged; "
+            "batvit.unpatch the model"
         )
 
 
 def refuse_reentrant(reentrant: bool) -> None:
-    """Raise ValueError for gradient checkpointing that would lose gradients silently: it sees no tensor in Tokens."""
+    """Refuse gradient checkpointing that would lose gradients silently: it sees none in Tokens.
+
+    Raises:
+        ValueError: naming the remedy.
+    """
     if reentrant:
         raise ValueError(
-            "re-entrant gradient checkpointing loses the gradients of a reduced model; use use_reentrant=False, the default "
-            "(timm.layers.set_reentrant_ckpt(False))"
+            "re-entrant gradient checkpointing loses the gradients of a reduced model; "
+            "use use_reentrant=False, the default (timm.layers.set_reentrant_ckpt(False))"
         )
 
 
@@ -153,13 +189,16 @@ def become_reduced(
     reduce: Reduce | None,
 ) -> None:
     """Turn a block into its reduced class, in place."""
-    known: Any = block
-    known.__class__ = reduced
-    known.prefix, known.output_form, known.reduce = prefix, output_form, reduce
+    changed: Any = block
+    changed.__class__ = reduced
+    changed.prefix = prefix
+    changed.output_form = output_form
+    changed.reduce = reduce
 
 
-def become_dense(block: nn.Module) -> None:
+def become_dense(block: ReducedBlock) -> None:
     """Turn a reduced block back into what it was."""
     for name in ("prefix", "output_form", "reduce"):
         delattr(block, name)
-    block.__class__ = type(block).__bases__[-1]
+    changed: Any = block
+    changed.__class__ = block.own_class()

@@ -12,60 +12,64 @@ from batvit.reduction.tokens import Tokens
 
 
 class WithGrid(nn.Module):
-    """A model whose ``forward_intermediates`` gives maps of the full grid, though its blocks merge tokens.
+    """A model whose ``forward_intermediates`` gives full feature maps, though its blocks merge.
 
-    A library's adapter derives ``class ReducedX(WithGrid, X)`` from the class X that has that method. The method itself
-    runs as it is, on a stand-in for the model whose blocks take and return the grid.
+    A library's adapter derives ``class ReducedX(WithGrid, X)`` from the class X that has that
+    method. The method itself runs as it is, on a stand-in for the model whose blocks take and
+    return the grid.
     """
 
     blocks_name: ClassVar[str] = "blocks"
+    """the attribute of the model that holds its blocks"""
+
+    @classmethod
+    def own_class(cls) -> type[nn.Module]:
+        """Return the library's own class of the model: the last base of its reduced class."""
+        return cls.__bases__[-1]
 
     def forward_intermediates(self, *args: Any, **arguments: Any) -> Any:
-        """As the model's own: every patch has the feature of the group that it is in by then."""
+        """Do as the model's own: every patch has the feature of the group that it is in by then."""
         own: MethodType = super().forward_intermediates  # type: ignore[misc]
-        return own.__func__(_Unmerging(self), *args, **arguments)
+        return own.__func__(_GridBetweenBlocks(self), *args, **arguments)
 
     def prune_intermediate_layers(self, *args: Any, **arguments: Any) -> Any:
-        """As the model's own; the block that is then the last gives the grid."""
+        """Do as the model's own; the block that is then the last gives the grid."""
         own: MethodType = super().prune_intermediate_layers  # type: ignore[misc]
-        found = own(*args, **arguments)
+        result = own(*args, **arguments)
         last = getattr(self, self.blocks_name)[-1]
         if isinstance(last, ReducedBlock):
             last.output_form = "grid"
-        return found
+        return result
 
 
-class _Unmerging:
-    """Stands in for a model during one call: between its blocks, what is merged is given back."""
+class _GridBetweenBlocks:
+    """Stands in for a model during one call: between its blocks, merged tokens are unmerged."""
 
     def __init__(self, model: WithGrid) -> None:
         self._model = model
-        carried: list[Tensor | Tokens | None] = [None] * (
-            len(getattr(model, model.blocks_name)) + 1
-        )
-        blocks = [
-            partial(_unmerged, block, i, carried)
-            for i, block in enumerate(getattr(model, model.blocks_name))
-        ]
-        setattr(self, model.blocks_name, blocks)
+        blocks = getattr(model, model.blocks_name)
+        # what each block is to go on with: the tokens that the grid of its predecessor was made of
+        carried: list[Tokens | None] = [None] * (len(blocks) + 1)
+        with_grid = [partial(_with_grid, block, i, carried) for i, block in enumerate(blocks)]
+        setattr(self, model.blocks_name, with_grid)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
 
-def _unmerged(
+def _with_grid(
     block: nn.Module,
     i: int,
-    carried: list[Tensor | Tokens | None],
+    carried: list[Tokens | None],
     x: Tensor,
     *args: Any,
     **arguments: Any,
 ) -> Tensor:
-    """Run one block on what its predecessor left, and give its result as a grid."""
+    """Run one block on what its predecessor left, and return its result as a grid."""
     before = x if carried[i] is None else carried[i]
     if not isinstance(block, ReducedBlock):
-        first: Tensor = block(before, *args, **arguments)
-        return first
+        output: Tensor = block(before, *args, **arguments)
+        return output
     tokens: Tokens = block(before, *args, output_form="tokens", **arguments)
     carried[i + 1] = tokens
     return tokens.grid()
@@ -73,7 +77,7 @@ def _unmerged(
 
 @of_the_model
 def give_grids(module: nn.Module, args: Any, output: Any) -> Any:
-    """A forward hook: wherever tokens are in an output, every patch gets its group's feature back."""
+    """Unmerge tokens wherever they are in an output, as a forward hook."""
     if isinstance(output, Tokens):
         return output.grid()
     if isinstance(output, dict):

@@ -2,26 +2,20 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from batvit.config.config import BATConfig
-from batvit.core import (
-    Assignment,
-    class_importance,
-    merge,
-    received_importance,
-    sum_by_group,
-)
+from batvit.config import BATConfig
+from batvit.core import Assignment, class_importance, merge, received_importance
 from batvit.plans import PLANS, Evidence
 from batvit.plans.plan import Counts
+from batvit.reduction.schedule import counts_at
 from batvit.reduction.tokens import Tokens
 
-# what travels between modules can be taken apart by those that look for tensors in it: parallel wrappers, for one
+# parallel wrappers and exporters look for tensors in what travels between modules
 torch.export.register_dataclass(Assignment)
 torch.export.register_dataclass(Tokens)
 
@@ -34,44 +28,29 @@ class QueriesKeys(NamedTuple):
     keys: Float[Tensor, "batch heads tokens width"]
     """of all tokens (B, H, prefix + M, d)"""
     scale: float
+    """what their product is multiplied with, 1 / sqrt(d) as a rule"""
 
 
 class Reduce(nn.Module):
-    """The reduction at one site: a module without parameters, so that it can be hooked, timed and counted by name."""
+    """The reduction at one site.
+
+    A module without parameters, so that it can be hooked, timed and counted by name.
+    """
 
     during_training: Any = None
-    """what a training loop is told of this reduction"""
-    _last: tuple[int, Counts] | None = None
+    """what a training loop needs of this reduction; see :mod:`batvit.backbones.during_training`"""
 
     def __init__(
         self, config: BATConfig, block: int, *, depth: int, prefix: int, class_token: bool
     ) -> None:
         super().__init__()
-        self.config, self.block, self.depth = config, block, depth
-        self.prefix, self.class_token = prefix, class_token
+        self.config = config
+        self.block = block
+        self.depth = depth
+        self.prefix = prefix
+        self.class_token = class_token
         self._config_json = json.dumps(config.to_dict())
-
-    def counts(self, patches: int) -> Counts:
-        """The counts at this site for an image of ``patches`` tokens.
-
-        Raises:
-            ValueError: if the configuration does not go with so many.
-        """
-        # to a graph what is remembered would be one more thing to watch
-        last = None if torch.compiler.is_compiling() else self._last
-        if last is not None and last[0] == patches:
-            return last[1]
-        # it loads torch's compiler, for which importing this library need not wait
-        from batvit.reduction.frozen_counts import frozen_counts
-
-        found: Counts | str = frozen_counts(
-            self._config_json, self.block, self.depth, patches, self.prefix
-        )
-        if isinstance(found, str):
-            raise ValueError(found)
-        if not torch.compiler.is_compiling():
-            self._last = patches, found
-        return found
+        self._counts: dict[int, Counts] = {}
 
     def forward(
         self,
@@ -79,7 +58,7 @@ class Reduce(nn.Module):
         captured: QueriesKeys | Callable[[], QueriesKeys],
         rope: tuple[Tensor, ...] = (),
     ) -> Tokens:
-        """Between attention and MLP: M tokens in, fewer out. Prefix tokens pass by.
+        """Take M tokens between attention and MLP, and give fewer. Prefix tokens pass by.
 
         All that a reduction costs is done in here, so that it is timed as a part of it.
 
@@ -91,43 +70,71 @@ class Reduce(nn.Module):
         counts = self.counts(tokens.origin.tokens)
         if counts.tokens_out == tokens.size.shape[1]:
             return tokens
-        captured = captured if isinstance(captured, QueriesKeys) else captured()
-        prefix, image = tokens.x[:, : self.prefix], tokens.x[:, self.prefix :].contiguous()
-        importance = self.importance(tokens, captured)
+        if not isinstance(captured, QueriesKeys):
+            captured = captured()
+        prefix = tokens.x[:, : self.prefix]
+        image = tokens.x[:, self.prefix :].contiguous()
+        evidence = self.evidence(tokens, image, captured)
+        with torch.no_grad():
+            assignment = PLANS[self.config.method].decide(evidence, counts, self.config)
+        groups = self.combine(image, evidence, assignment)
+        reduced = tokens.regrouped(torch.cat([prefix, groups], dim=1), assignment)
+        reduced = reduced.with_size_bias(self.config.size_aware, self.config.size_power)
+        if self.block == self.depth - 1:
+            # no later block reads rotary tables
+            return reduced
+        return reduced.with_rotary(rope)
+
+    def counts(self, patches: int) -> Counts:
+        """Return the counts at this site for an image of ``patches`` tokens.
+
+        Raises:
+            ValueError: if the configuration does not go with so many.
+        """
+        if torch.compiler.is_compiling():
+            return self._counts_in_graph(patches)
+        if patches not in self._counts:
+            self._counts[patches] = counts_at(
+                self.config, self.block, depth=self.depth, patches=patches, prefix=self.prefix
+            )
+        return self._counts[patches]
+
+    def _counts_in_graph(self, patches: int) -> Counts:
+        # it loads torch's compiler, for which importing this library need not wait
+        from batvit.reduction.frozen_counts import frozen_counts
+
+        counts: Counts | str = frozen_counts(
+            self._config_json, self.block, self.depth, patches, self.prefix
+        )
+        if isinstance(counts, str):
+            raise ValueError(counts)
+        return counts
+
+    def evidence(
+        self, tokens: Tokens, image: Float[Tensor, "batch groups channels"], captured: QueriesKeys
+    ) -> Evidence:
+        """Return what the plan decides by.
+
+        Args:
+            tokens: M of them.
+            image: their features without those of prefix tokens (B, M, C).
+            captured: queries and keys of this block.
+        """
         features = image if self.config.similarity == "tokens" else self.keys(captured)
         if tokens.padded:
             # what padding holds must not sway the plan
             features = torch.where(tokens.size.unsqueeze(-1) > 0, features, 0)
-        evidence = Evidence(
-            features, importance, tokens.size, self.depth, self.block, tokens.padded
-        )
-        method = PLANS[self.config.method]
-        with torch.no_grad():
-            plan = method.decide(evidence, counts, self.config)
-        if method.combine is None:
-            image = merge(
-                image, plan, self.weight(importance, tokens.size), keep_norm=self.config.keep_norm
-            )
-        else:
-            image = method.combine(image, evidence, plan)
-        x, size = torch.cat([prefix, image], dim=1), sum_by_group(tokens.size, plan)
-        reduced = replace(
-            tokens,
-            x=x,
-            size=size,
-            origin=tokens.origin.then(plan),
-            bias=None,
-            rope=(),
-            merged_rope=(),
-        )
-        # after the last block nobody reads them
-        read = rope if self.block < self.depth - 1 else ()
-        return reduced.with_size_bias(self.config.size_aware, self.config.size_power).with_rotary(
-            read
+        return Evidence(
+            features,
+            importance=self.importance(tokens, captured),
+            size=tokens.size,
+            depth=self.depth,
+            block=self.block,
+            padded=tokens.padded,
         )
 
     def importance(self, tokens: Tokens, captured: QueriesKeys) -> Float[Tensor, "batch groups"]:
-        """Class attention; the mean attention received where there is no class token."""
+        """Return the class attention; the attention received where there is no class token."""
         measure = class_importance if self.class_token else received_importance
         return measure(
             captured.queries,
@@ -138,29 +145,45 @@ class Reduce(nn.Module):
         )
 
     def keys(self, captured: QueriesKeys) -> Float[Tensor, "batch groups width"]:
-        """The keys of the image tokens, averaged over heads."""
+        """Return the keys of the image tokens, averaged over heads."""
         return captured.keys[:, :, self.prefix :].mean(dim=1)
+
+    def combine(
+        self,
+        image: Float[Tensor, "batch tokens channels"],
+        evidence: Evidence,
+        assignment: Assignment,
+    ) -> Float[Tensor, "batch groups channels"]:
+        """Return the features of the groups: as the plan does it, or their weighted mean."""
+        plan = PLANS[self.config.method]
+        if plan.combine is not None:
+            return plan.combine(image, evidence, assignment)
+        weight = self.weight(evidence.importance, evidence.size)
+        return merge(image, assignment, weight, keep_norm=self.config.keep_norm)
 
     def weight(
         self, importance: Float[Tensor, "batch groups"], size: Float[Tensor, "batch groups"]
     ) -> Float[Tensor, "batch groups"]:
-        """What each member of a group is weighted by."""
+        """Return what each member of a group is weighted by."""
         if self.config.weight == "importance":
             return importance
-        return size if self.config.weight == "size" else importance * size
+        if self.config.weight == "size":
+            return size
+        return importance * size
 
     def extra_repr(self) -> str:
-        """What ``print(model)`` shows of it."""
+        """Return what ``print(model)`` shows of it."""
         return f"block={self.block}, method={self.config.method}"
 
 
 def config_of(model: nn.Module) -> BATConfig | None:
-    """The configuration a model is patched with, or None."""
-    sites = reductions(model)
-    return next(iter(sites.values())).config if sites else None
+    """Return the configuration a model is patched with, or None."""
+    for site in reductions(model).values():
+        return site.config
+    return None
 
 
 def reductions(model: nn.Module) -> dict[int, Reduce]:
-    """The reductions of a patched model by block number, counted from 0."""
+    """Return the reductions of a patched model by block number, counted from 0."""
     sites = [module for module in model.modules() if isinstance(module, Reduce)]
     return {site.block: site for site in sites}
