@@ -13,11 +13,13 @@ import batvit
 from batvit import plans
 from batvit.budget import macs_of
 from batvit.cli import compare as command
-from batvit.cli import main, options
+from batvit.cli import main
+from batvit.compare import steps
 from batvit.compare.results import Row, Study
 from batvit.compare.steps import Clock, _fill_times, time_plans
 from batvit.data.folder import Pictures
 from batvit.plans import Plan
+from batvit.storage import provenance
 from batvit.storage.run_folder import claimed
 
 
@@ -184,7 +186,7 @@ def test_what_was_seen_is_not_decoded_again(given, again, decoded, unclocked):
 
 
 def test_a_plan_that_is_added_is_timed_beside_the_others(given, again, decoded, monkeypatch):
-    before, runs, in_turns = result_of(again), [], batvit.compare.in_turns
+    before, runs, in_turns = result_of(again), [], steps.in_turns
 
     def counted(these, *arguments, **settings):
         runs.append(len(these))
@@ -353,7 +355,7 @@ def test_other_machines_and_settings_are_refused(
     (again / "progress.json").write_text(json.dumps(kept))
     cpu = "another" if name == "cpu" else "this one"
     monkeypatch.setattr(
-        options,
+        provenance,
         "machine",
         lambda device: (
             {name: kept["about"][name] for name in ("gpu", "torch", "threads")} | {"cpu": cpu}

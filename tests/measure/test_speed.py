@@ -68,7 +68,7 @@ class Counting(nn.Module):
 # page faults of a pass that allocates 128 MB, more than glibc would keep
 FAULTS = """
 import resource, torch
-from batvit.timing import keep_freed_memory
+from batvit.measure.clock import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.nn.functional.gelu(torch.ones(2**24)).sum()
