@@ -1,21 +1,20 @@
 """batvit compare: what it writes, how it goes on, and what it refuses."""
 
 import csv
+import inspect
 import json
 import shutil
 
 import pytest
-import timm
 import torch
 from safetensors.torch import load_file, save_file
 
 import batvit
 from batvit import plans
-from batvit.budget import macs_of
+from batvit.budget import contenders, macs_of
 from batvit.cli import compare as command
-from batvit.cli import main, options
-from batvit.compare.results import Row, Study
-from batvit.compare.steps import Clock, _fill_times, time_plans
+from batvit.cli import main
+from batvit.compare import comparison, group_pictures, stopwatch
 from batvit.data.folder import Pictures
 from batvit.plans import Plan
 from batvit.storage.run_folder import claimed
@@ -28,13 +27,14 @@ def compare(given, output, *arguments):
 
 @pytest.fixture(autouse=True, scope="module")
 def _times():
-    """So small a model takes the time that it takes: one try, and whatever comes out is taken. No budget need be met well."""
+    """So small a model takes the time that it takes: one try, and whatever comes out is taken."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("batvit.budget.NEAR", 1e9)
         patched.setattr("batvit.compare.steps.NEAR", 1e9)
         patched.setattr("batvit.budget.ATTEMPTS", 1)
         patched.setattr("batvit.budget.HALVINGS", 5)
-        # all are of one model, whose MACs are counted once for each configuration; a plan may be replaced
+        # all are of one model, whose MACs are counted once for each configuration; a plan may be
+        # replaced
         known = {}
 
         def counted(model, config):
@@ -44,7 +44,7 @@ def _times():
             return known[key]
 
         patched.setattr("batvit.budget.macs_of", counted)
-        patched.setattr("batvit.compare.steps.macs_of", counted)
+        patched.setattr("batvit.compare.stopwatch.macs_of", counted)
         yield
 
 
@@ -77,8 +77,9 @@ def decoded(monkeypatch):
 @pytest.fixture
 def unclocked(monkeypatch):
     """Nothing may be fitted or timed any more."""
-    for name in ("at_macs", "at_time", "in_turns"):
+    for name in ("at_macs", "at_time"):
         monkeypatch.setattr(f"batvit.compare.steps.{name}", None)
+    monkeypatch.setattr("batvit.compare.stopwatch.in_turns", None)
 
 
 def result_of(out):
@@ -144,7 +145,10 @@ def test_who_interrupts_the_fitting_keeps_what_is_fitted(given, tmp_path, monkey
         assert compare(given, out) == 130
     (before,) = json.loads((out / "progress.json").read_text())["rows"]
     assert compare(given, out) == 2
-    assert "already holds a comparison; go on with it by --resume" in capsys.readouterr().err
+    assert (
+        "already holds a comparison (progress.json); go on with it by --resume"
+        in capsys.readouterr().err
+    )
     with monkeypatch.context() as patched:
         patched.setattr("batvit.compare.steps.at_macs", None)
         assert compare(given, out, "--resume") == 0
@@ -159,14 +163,14 @@ def test_who_interrupts_the_pictures_keeps_what_was_seen(
     given, again, decoded, monkeypatch, request
 ):
     (again / "outcomes.safetensors").unlink()
-    whole, batches = result_of(again), command.loader
+    whole, batches = result_of(again), comparison.loader
 
     def interrupted(*arguments, **settings):
         yield next(iter(batches(*arguments, **settings)))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(command, "loader", interrupted)
+        patched.setattr(comparison, "loader", interrupted)
         assert compare(given, again, "--plans", "bat,random", "--resume") == 130
     assert len(decoded) == 5
     request.getfixturevalue("unclocked")
@@ -184,15 +188,16 @@ def test_what_was_seen_is_not_decoded_again(given, again, decoded, unclocked):
 
 
 def test_a_plan_that_is_added_is_timed_beside_the_others(given, again, decoded, monkeypatch):
-    before, runs, in_turns = result_of(again), [], batvit.compare.in_turns
+    before, runs, in_turns = result_of(again), [], stopwatch.in_turns
 
     def counted(these, *arguments, **settings):
         runs.append(len(these))
         return in_turns(these, *arguments, **settings)
 
-    monkeypatch.setattr("batvit.compare.steps.in_turns", counted)
+    monkeypatch.setattr(stopwatch, "in_turns", counted)
     assert compare(given, again, "--plans", "topk", "--resume") == 0
-    # fitted beside the dense model, then four in one run: in batches and alone, at equal MACs and at equal time
+    # fitted beside the dense model, then four in one run: in batches and alone, at equal MACs and
+    # at equal time
     assert runs == [2, 4, 4, 4, 4]
     assert plans_of(again) == both("bat", "random", "topk")
     assert len(decoded) == 12
@@ -216,13 +221,6 @@ def test_what_other_weights_at_the_same_path_made_of_the_pictures_is_not_taken(
     assert compare(mine, out, "--resume") == 0
     assert len(decoded) == 12
     assert result_of(out)["rows"][0]["kl"] != before
-
-
-def test_what_another_comparison_left_is_removed(again):
-    (again / "progress.json").unlink()
-    assert (again / "outcomes.safetensors").exists()
-    Study.open(again, {}, resume=False)
-    assert not (again / "outcomes.safetensors").exists()
 
 
 def test_a_picture_that_is_cut_short_can_be_skipped_afterwards(given, tmp_path, capsys, request):
@@ -267,7 +265,7 @@ def test_plans_that_fail_in_any_way_are_named_and_tried_again(given, tmp_path, m
     with monkeypatch.context() as patched:
         for name, plan in broken.items():
             patched.setitem(plans.PLANS, name, plan)
-        patched.setattr(command, "draw", lambda *arguments: {}["no such"])
+        patched.setattr(group_pictures, "draw", lambda *arguments: {}["no such"])
         assert compare(given, out, "--plans", "random,topk,dpcknn,kmedoids", "--drawn", "1") == 0
     reasons = {
         "topk": "this plan breaks",
@@ -289,7 +287,7 @@ def test_plans_that_fail_in_any_way_are_named_and_tried_again(given, tmp_path, m
 
 
 def test_a_plan_that_fails_before_an_interrupt_leaves_no_gap(given, again, monkeypatch):
-    batches, seen = command.loader, []
+    batches, seen = comparison.loader, []
     (again / "outcomes.safetensors").unlink()
 
     def interrupted(*arguments, **settings):
@@ -303,7 +301,7 @@ def test_a_plan_that_fails_before_an_interrupt_leaves_no_gap(given, again, monke
         plans.PLANS, "random", breaks(ValueError("too much"), lambda evidence: len(seen) == 2)
     )
     with monkeypatch.context() as patched:
-        patched.setattr(command, "loader", interrupted)
+        patched.setattr(comparison, "loader", interrupted)
         assert compare(given, again, "--plans", "bat,random", "--resume") == 130
     assert compare(given, again, "--plans", "bat,random", "--resume") == 0
     assert plans_of(again) == both("bat")
@@ -337,7 +335,7 @@ def test_a_dense_model_that_is_not_finite_is_found_at_once(given, tmp_path, caps
 
 
 def test_what_another_commit_measured_is_not_taken(given, again, monkeypatch, capsys):
-    monkeypatch.setattr("batvit.cli.compare.git_commit", lambda: "another")
+    monkeypatch.setattr("batvit.compare.comparison.git_commit", lambda: "another")
     assert compare(given, again, "--resume") == 2
     assert ", and cannot go on with another" in capsys.readouterr().err
 
@@ -353,7 +351,7 @@ def test_other_machines_and_settings_are_refused(
     (again / "progress.json").write_text(json.dumps(kept))
     cpu = "another" if name == "cpu" else "this one"
     monkeypatch.setattr(
-        options,
+        comparison,
         "machine",
         lambda device: (
             {name: kept["about"][name] for name in ("gpu", "torch", "threads")} | {"cpu": cpu}
@@ -361,121 +359,6 @@ def test_other_machines_and_settings_are_refused(
     )
     assert compare(given, again, "--resume", *(() if name == "cpu" else ("--precision", now))) == 2
     assert f"begun with {name} = {begun}, and cannot go on with {now}" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"rows": None}, "it has no list of rows"),
-        ({"beside": {}}, "it has no list of beside"),
-        ({"rows": [3]}, "in rows: 3"),
-        ({"rows": [{"unknown": 1}]}, "in rows: {'unknown': 1}"),
-        ({"rows": [{}]}, "in rows: plan = None"),
-        ({"plan": ["x"]}, r"in rows: plan = \['x'\]"),
-        ({"target": 10**400}, "in rows: target = 1000"),
-        ({"target": None}, "in rows: target = None"),
-        ({"at": ["macs"]}, r"in rows: at = \['macs'\]"),
-        ({"mac_share": None}, "in rows: mac_share = None"),
-        ({"kl": float("nan")}, "in rows: kl = nan"),
-        ({"tokens": ["3"]}, r"in rows: tokens = \['3'\]"),
-        ({"off_target": 1}, "in rows: off_target = 1"),
-        ({"config": 3}, "in rows: config = 3"),
-        ({"config": {"no": 1}}, "no"),
-        ("[]", "it has no list of rows"),
-        ("{", "not a JSON file"),
-    ],
-)
-def test_a_damaged_file_is_named_with_the_remedy(again, change, said):
-    path = again / "progress.json"
-    kept = json.loads(path.read_text())
-    if isinstance(change, dict):
-        (kept if change.keys() <= kept.keys() else kept["rows"][0]).update(change)
-    path.write_text(change if isinstance(change, str) else json.dumps(kept))
-    with pytest.raises(
-        ValueError,
-        match=rf"progress\.json: not what a comparison leaves \(.*{said}.*remove it to begin anew",
-    ):
-        Study.open(again, kept["about"], resume=True)
-
-
-def test_without_the_dense_models_times_a_target_is_timed_again(again):
-    path = again / "progress.json"
-    kept = json.loads(path.read_text())
-    assert Study.open(again, kept["about"], resume=True).untimed() == []
-    kept["beside"].pop()
-    kept["failed"] = [{}]
-    path.write_text(json.dumps(kept))
-    assert Study.open(again, kept["about"], resume=True).untimed() == [(0.8, "time")]
-
-
-def test_the_dense_row_is_the_middle_of_all_its_times(tmp_path):
-    times = [(9.0, 1.0), (5.0, 4.0), (7.0, 2.0)]
-    study = Study(
-        tmp_path,
-        {},
-        beside=[
-            Row("dense", 0.1 * i, "time", step_time=s, latency_ms=m)
-            for i, (s, m) in enumerate(times)
-        ],
-    )
-    for _ in range(2):
-        assert (study.dense.step_time, study.dense.latency_ms, study.dense.target) == (
-            7.0,
-            2.0,
-            None,
-        )
-    assert [(row.step_time, row.latency_ms) for row in study.beside] == times
-
-
-def test_the_speed_is_the_median_of_the_ratios_of_single_rounds():
-    row = Row("bat", 0.5, "time", mac_share=0.5)
-    _fill_times(row, ([10.0, 20.0, 30.0], [10.0, 5.0, 30.0]), ([1.0, 3.0], [1.0, 1.0]), 4)
-    assert (row.speedup, row.step_time, row.samples_per_sec) == (1.0, 10.0, 400.0)
-    assert (row.realised_share, row.latency_speedup, row.latency_ms) == (0.5, 2.0, 1.0)
-
-
-def test_a_share_is_one_of_the_dense_models_time(monkeypatch):
-    monkeypatch.setattr(
-        "batvit.compare.steps.in_turns", lambda *a, **k: [[10.0, 20.0, 30.0], [5.0, 10.0, 15.0]]
-    )
-    model = timm.create_model(
-        "deit_tiny_patch16_224", depth=4, embed_dim=48, num_classes=3, img_size=32
-    )
-    clock = Clock(model, torch.zeros(1, 3, 32, 32), 1)
-    assert clock.share(batvit.BATConfig(tokens=(2,), blocks=(1,))) == 0.5
-
-
-class Told(Clock):
-    """A clock that finds what it is told."""
-
-    def time(self, rows):
-        for row, speedup in zip(rows, (1.9, 2.0, 2.3, 1.7), strict=True):
-            row.speedup, row.step_time, row.latency_ms = speedup, 1.0, 1.0
-        return Row("dense", *rows[0].group, step_time=2.0, speedup=1.0, latency_ms=1.0), {}
-
-
-def test_what_is_measured_off_target_is_marked_and_kept(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("batvit.compare.steps.NEAR", 0.075)
-    study = Study(
-        tmp_path, {}, rows=[Row(plan, 0.5, at) for at in ("macs", "time") for plan in "abcd"]
-    )
-    time_plans(study, Told(torch.nn.Identity(), torch.zeros(1, 3, 2, 2), 1))
-    assert [row.off_target for row in study.rows] == [False] * 4 + [False, False, True, True]
-    for row in (*study.rows, *study.beside):
-        row.__dict__.update(
-            dict.fromkeys(("top1", "difference", "difference_low", "difference_high"), 1.0)
-        )
-        row.__dict__.update(dict.fromkeys(("agreement", "kl", "gmacs"), 1.0))
-    command._show(study)
-    printed = capsys.readouterr().out
-    assert [line.split()[0] for line in printed.splitlines() if " [+1.0, +1.0] " in line] == [
-        *"abcd",
-        "a",
-        "b",
-        "c*",
-        "d*",
-    ]
-    assert printed.endswith("* off target, not to be ranked: c takes 0.435, d takes 0.588\n")
 
 
 @pytest.mark.parametrize(
@@ -501,8 +384,12 @@ def test_a_folder_that_another_writes_into_is_left_alone(given, tmp_path, capsys
     out = tmp_path / "out"
     with claimed(out):
         assert compare(given, out) == 2
-    assert (
-        "another run is writing into it; wait for it, or name another folder"
-        in capsys.readouterr().err
-    )
+    err = capsys.readouterr().err
+    assert err.startswith(f"batvit compare: {out}: another run is writing into it; wait for it")
     assert [path.name for path in out.iterdir()] == [".lock"]
+
+
+def test_the_help_names_all_plans_and_the_default_targets():
+    assert contenders() == command.PLANS
+    defaults = inspect.signature(comparison.run).parameters
+    assert defaults["targets"].default == command.TARGETS

@@ -19,8 +19,9 @@ from batvit import tune as searches
 from batvit.backbones.patch import reduced_copy
 from batvit.backbones.registry import anatomy_of
 from batvit.cli import main
+from batvit.measure.clock import quartiles
 from batvit.measure.macs import count_macs
-from batvit.measure.speed import Comparison, Timing
+from batvit.measure.speed import SpeedComparison, Timing
 from batvit.storage.run_folder import claimed
 from batvit.tune.cost_model import Sample, counted
 from batvit.tune.finalists import Measured
@@ -63,8 +64,9 @@ def slower(monkeypatch, fitted):
 
     def compare(dense, reduced, images, *, rounds):
         macs = [count_macs(model, tuple(images.shape[1:]))[""] for model in (dense, reduced)]
-        timings = (Timing(1, time, 0.0, 1.0, None) for time in (1.0, share(dense, reduced)))
-        return Comparison(*timings, *macs, 1, rounds, (1.0, 1.0), None)
+        taken = share(dense, reduced)
+        timings = (Timing(1, time, 0.0, 1.0, None) for time in (1.0, taken))
+        return SpeedComparison(*timings, *macs, 1, rounds, quartiles([1 / taken]))
 
     def timed(dense, configs, images, *, rounds=7, part=0):
         return (
@@ -117,7 +119,7 @@ def test_a_preset_that_takes_more_time_than_asked_for_is_not_written(
     preset = batvit.BATConfig.preset("paper", keep_rate=1.0, blocks=(0,))
 
     def beside(dense, final, measure, *, timed):
-        taken = replace(final.measured, reduced=replace(final.measured.reduced, step_time=share))
+        taken = replace(final.measured, speedups=quartiles([1 / share]))
         return "MACs", Measured(preset, taken, share), []
 
     monkeypatch.setattr("batvit.cli.tune.preset_beside", beside)

@@ -1,170 +1,9 @@
-"""The plots of a benchmark and of runs: what is in them, and that they are the same each time."""
+"""Accuracy over speed: what is in the plot, and that it is the same each time."""
 
 import pytest
 
 from batvit.compare.plot import plot_pareto
-from batvit.measure.plot import plot_speedup
-from batvit.measure.speed import Comparison, Timing
 from batvit.storage.figures import CURVE_COLOURS, save
-from batvit.training.logs import Curve, CurvePoint
-from batvit.training.plot import plot_curves
-
-
-def comparison(batch, speedup, compiled=None):
-    other = None if compiled is None else one_mode(batch, compiled, compile_mode="default")
-    return one_mode(batch, speedup, when_compiled=other)
-
-
-def one_mode(batch, speedup, **settings):
-    timings = Timing(batch, 10 * speedup, 0.1, 1.0, 1.0), Timing(batch, 10.0, 0.1, 1.0, 1.0)
-    quartiles = (speedup - 0.1, speedup + 0.2)
-    return Comparison(
-        *timings,
-        3000,
-        2000,
-        10,
-        rounds=3,
-        speedup_quartiles=quartiles,
-        reduction_share=0.1,
-        **settings,
-    )
-
-
-def test_a_line_a_mode_with_its_spread_between_two_dashed_lines():
-    figure = plot_speedup([comparison(16, 1.4, 1.3), comparison(1, 1.1, 0.9)])
-    (axes,) = figure.axes
-    lines = {line.get_label(): line for line in axes.lines}
-    assert list(lines) == ["eager", "compiled", "MACs", "dense"]
-    assert list(lines["eager"].get_xdata()) == [1, 16]
-    assert list(lines["eager"].get_ydata()) == pytest.approx([1.1, 1.4])
-    assert list(lines["compiled"].get_ydata()) == pytest.approx([0.9, 1.3])
-    assert [set(lines[name].get_ydata()) for name in ("MACs", "dense")] == [{1.5}, {1}]
-    assert {lines[name].get_linestyle() for name in ("MACs", "dense")} == {"--"}
-    ends = [
-        end for bars in axes.collections for segment in bars.get_segments() for end in segment[:, 1]
-    ]
-    assert ends == pytest.approx([1.0, 1.3, 1.3, 1.6, 0.8, 1.1, 1.2, 1.5])
-    assert axes.get_xscale() == "log"
-    assert axes.xaxis.get_transform().base == 2
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "16"]
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == list(lines)
-
-
-def test_one_batch_size_without_compiling_is_drawn_too():
-    (axes,) = plot_speedup([comparison(8, 1.2)]).axes
-    assert [line.get_label() for line in axes.lines] == ["eager", "MACs", "dense"]
-
-
-@pytest.mark.parametrize(
-    ("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")]
-)
-def test_it_is_the_same_bytes_each_time(tmp_path, suffix, start):
-    contents = set()
-    for i in range(2):
-        path = save(
-            plot_speedup([comparison(1, 1.1, 0.9), comparison(2, 1.4, 1.3)]),
-            tmp_path / f"{i}{suffix}",
-        )
-        contents.add(path.read_bytes())
-    assert len(contents) == 1
-    assert contents.pop().startswith(start)
-
-
-def test_nothing_found_is_refused():
-    with pytest.raises(ValueError, match="found is empty"):
-        plot_speedup([])
-
-
-# curves
-
-
-def curve(name, *values, first=1):
-    """From pairs of training loss and top-1."""
-    return Curve(
-        name,
-        tuple(
-            CurvePoint(first + i, loss, None, top1, None, None)
-            for i, (loss, top1) in enumerate(values)
-        ),
-    )
-
-
-def drawn(axes):
-    return [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
-
-
-def legend_of(figure):
-    (legend,) = figure.legends
-    return [text.get_text() for text in legend.get_texts()]
-
-
-def test_loss_and_accuracy_are_side_by_side_with_the_best_in_the_legend():
-    figure = plot_curves(
-        [
-            curve("bat-0.6", (3.0, 60.0), (2.0, 71.24), (1.0, 70.0)),
-            curve("dense", (2.5, 65.0), first=5),
-        ]
-    )
-    left, right = figure.axes
-    assert drawn(left) == [([1, 2, 3], [3.0, 2.0, 1.0]), ([5], [2.5])]
-    assert drawn(right) == [([1, 2, 3], [60.0, 71.24, 70.0]), ([5], [65.0])]
-    assert (left.get_xlabel(), left.get_ylabel()) == ("epoch", "training loss")
-    assert (right.get_xlabel(), right.get_ylabel()) == ("epoch", "top-1 (%)")
-    assert legend_of(figure) == ["bat-0.6 (71.2)", "dense (65.0)"]
-    assert [[line.get_color() for line in axes.lines] for axes in figure.axes] == [
-        list(CURVE_COLOURS[:2])
-    ] * 2
-    assert [handle.get_color() for handle in figure.legends[0].legend_handles] == list(
-        CURVE_COLOURS[:2]
-    )
-    figure.draw_without_rendering()
-    for axes in figure.axes:
-        assert all(tick == round(tick) for tick in axes.get_xticks())
-
-
-def test_what_a_run_has_not_is_left_out():
-    figure = plot_curves(
-        [curve("none", (3.0, None)), curve("some", (None, 50.0), (2.0, None), (None, 40.0))]
-    )
-    left, right = figure.axes
-    assert drawn(left) == [([1], [3.0]), ([2], [2.0])]
-    assert drawn(right) == [([], []), ([1, 3], [50.0, 40.0])]
-    assert legend_of(figure) == ["none", "some (50.0)"]
-
-
-def test_no_two_of_many_runs_are_alike():
-    figure = plot_curves([curve(str(i), (1.0, 1.0)) for i in range(56)])
-    for axes in figure.axes:
-        assert len({(line.get_color(), line.get_marker()) for line in axes.lines}) == 56
-    assert len(legend_of(figure)) == 56
-
-
-@pytest.mark.parametrize(
-    "name", ["_hidden", "a $x^ b$", r"$\nonsense{$", "", "two\nlines", "long" * 40]
-)
-def test_a_name_is_shown_as_it_is(tmp_path, name):
-    figure = plot_curves([curve(name, (1.0, 1.0)), curve("other", (1.0, 1.0))])
-    assert legend_of(figure) == [f"{name} (1.0)", "other (1.0)"]
-    shown = save(figure, tmp_path / "a.svg").read_text()
-    assert "nonsense" not in name or r"<!-- $\nonsense{$ (1.0) -->" in shown
-
-
-def test_curves_are_the_same_bytes_each_time(tmp_path):
-    for suffix in (".png", ".svg", ".pdf"):
-        paths = [
-            save(plot_curves([curve("a", (2.0, 1.0), (1.0, 3.0))]), tmp_path / f"{i}{suffix}")
-            for i in range(2)
-        ]
-        assert paths[0].read_bytes() == paths[1].read_bytes()
-
-
-def test_no_curve_is_refused():
-    with pytest.raises(ValueError, match="curves is empty; give what read_curve returns"):
-        plot_curves([])
-
-
-# accuracy over cost
 
 DENSE = {
     "plan": "dense",
@@ -195,6 +34,11 @@ def points_of(figure):
 def front_of(figure):
     (line,) = [line for line in figure.axes[0].lines if line.get_drawstyle() == "steps-pre"]
     return line.get_xydata().tolist()
+
+
+def legend_of(figure):
+    (legend,) = figure.legends
+    return [text.get_text() for text in legend.get_texts()]
 
 
 def test_a_plan_has_a_colour_filled_at_equal_macs_and_hollow_at_equal_time():

@@ -61,7 +61,7 @@ def result(*rows, **fields):
 
 
 class Page(HTMLParser):
-    """Checks that tags are closed in order; keeps all tags with their attributes, and the texts of the cells of each row."""
+    """Checks that tags are closed in order; keeps all tags, and the texts of each row's cells."""
 
     def __init__(self, text):
         super().__init__()
@@ -182,9 +182,9 @@ def test_the_summary_says_who_loses_least_and_how_sure_that_is():
         )
     )
     assert (
-        "At 50 % of the dense model's MACs, bat loses least: \u22121.0 [\u22121.5, \u22120.5], 1.80 times as "
-        "fast; then tome: \u22121.2 [\u22121.7, \u22120.7], 1.70 times as fast. Its interval overlaps with tome: "
-        "these pictures may not tell them apart."
+        "At 50 % of the dense model's MACs, bat loses least: \u22121.0 [\u22121.5, \u22120.5], "
+        "1.80 times as fast; then tome: \u22121.2 [\u22121.7, \u22120.7], 1.70 times as fast. "
+        "Its interval overlaps with tome: these pictures may not tell them apart."
     ) in near
     assert "95 % intervals in brackets" in near
     far = summary(
@@ -223,7 +223,10 @@ def test_who_is_off_target_is_shown_last_and_not_ranked():
 
 def test_without_labels_the_dense_models_class_counts():
     found = without(*LABELLED)
-    said = "bat gives the dense model's class most often: 94.0 %, KL 1.100, {0}; then tome: 92.0 %, KL 3.100, {0}."
+    said = (
+        "bat gives the dense model's class most often: 94.0 %, KL 1.100, {0}; "
+        "then tome: 92.0 %, KL 3.100, {0}."
+    )
     assert said.format("1.80 times as fast") in summary(found)
     assert "interval" not in summary(found)
     assert page(found).rows[0][:3] == ["plan", "same class %", "KL"]
@@ -326,8 +329,8 @@ def test_tokens_and_configuration_can_be_opened():
         pictures=[],
     )
     assert (
-        "<summary>bat: 98, 49 tokens after the blocks 3, 6</summary><pre>{\n &quot;keep_rate&quot;: 0.7\n}</pre>"
-        in text
+        "<summary>bat: 98, 49 tokens after the blocks 3, 6</summary>"
+        "<pre>{\n &quot;keep_rate&quot;: 0.7\n}</pre>" in text
     )
     assert Page(text).rows[2][-1] == "49"
 

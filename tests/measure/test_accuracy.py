@@ -5,7 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from batvit.measure.accuracy import best_classes, evaluate, paired_interval
+from batvit.measure.accuracy import (
+    Evaluation,
+    Totals,
+    best_classes,
+    evaluate,
+    hits,
+    paired_interval,
+)
 
 
 class Table(nn.Module):
@@ -150,6 +157,27 @@ def test_the_best_five_are_in_order_and_of_equal_ones_the_lower_is_first():
     assert best_classes(torch.tensor([[1.0, 3, 3, 0, 2, 3, 1]])).tolist() == [[1, 2, 5, 4, 0]]
     assert best_classes(torch.zeros(1, 1000)).tolist() == [[0, 1, 2, 3, 4]]
     assert best_classes(torch.tensor([[0.0, 1.0]])).tolist() == [[1, 0]]
+
+
+def test_hits_by_hand():
+    logits = torch.tensor([[3.0, 1, 0], [0, 1, 3], [1, 2, 0]])
+    found = hits(logits, torch.tensor([0, 0, 1]), torch.tensor([0, 2, 2]))
+    assert found.top1.tolist() == [True, True, False]
+    assert found.top5.tolist() == [True] * 3
+    assert found.agreeing.tolist() == [True, False, True]
+
+
+def test_totals_of_parts_add_up_to_those_of_all():
+    generator = torch.Generator().manual_seed(0)
+    model, labels = Table(torch.randn(7, 9, generator=generator).tolist()), [3, 1, 8, 0, 3, 2, 5]
+    every = batches(labels, 2)
+    whole = evaluate({"a": model}, every)["a"]
+    first, second = (evaluate({"a": model}, part)["a"] for part in (every[:2], every[2:]))
+    both = Evaluation.from_totals(first.totals() + second.totals())
+    assert both.samples == 7
+    for name in ("top1", "top5", "agreement", "loss"):
+        assert getattr(both, name) == pytest.approx(getattr(whole, name))
+    assert Evaluation.from_totals(Totals(4.0, 1.0, 2.0, 3.0, 8.0)) == Evaluation(4, 25, 50, 75, 2)
 
 
 def by_hand(differences, repeats):

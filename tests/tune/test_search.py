@@ -16,7 +16,8 @@ from batvit import tune
 from batvit.backbones.registry import anatomy_of
 from batvit.budget import OutOfReachError, macs_of
 from batvit.config.config import BATConfig
-from batvit.measure.speed import Comparison, Timing
+from batvit.measure.clock import quartiles
+from batvit.measure.speed import SpeedComparison, Timing
 from batvit.module_copy import light_copy
 from batvit.reduction.schedule import schedule
 from batvit.reduction.site import config_of
@@ -588,7 +589,7 @@ def test_the_front_has_more_than_the_budget_that_all_trials_spend(search, monkey
 def measured(share, macs=50):
     """A comparison in which that share of the time is taken."""
     timings = (Timing(1, time, 0.0, 1.0, None) for time in (1.0, share))
-    return Comparison(*timings, 100, macs, 1, 1, (1.0, 1.0), None)
+    return SpeedComparison(*timings, 100, macs, 1, 1, quartiles([1 / share]))
 
 
 @pytest.mark.parametrize(("off", "times"), [(1.01, 1), (1.1, 2), (0.9, 2)])

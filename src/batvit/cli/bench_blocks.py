@@ -1,5 +1,6 @@
-"""What fewer tokens are worth to one block: it is timed at the numbers of tokens of a schedule, and at round ones."""
+"""``batvit bench --per-block``: the table of one block at several numbers of tokens."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.table import Table
@@ -7,13 +8,14 @@ from rich.table import Table
 from batvit.cli import console
 
 
-def table(rows: list[dict[str, Any]]) -> Table:
-    """What :func:`measure` found, to be read."""
+def table(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """Make a table of flat block timings of one batch size."""
     result = console.table("tokens", "", "ms (iqr)", "us/token", "speed-up", "MAC ratio")
     for row in rows:
+        names = [name for name in ("dense", "scheduled") if row[name]]
         result.add_row(
             str(row["tokens"]),
-            ", ".join(name for name in ("dense", "scheduled") if row[name]),
+            ", ".join(names),
             f"{row['step_time']:.3f} ({row['step_time_iqr']:.3f})",
             f"{row['us_per_token']:.2f}",
             f"{row['speedup']:.2f}",

@@ -22,7 +22,7 @@ from batvit.inspection.drawing import draw_many, from_tensor
 from batvit.inspection.tracing import trace
 from batvit.measure.accuracy import Evaluation, evaluate
 from batvit.measure.macs import count_parameters
-from batvit.measure.speed import Comparison, benchmark
+from batvit.measure.speed import SpeedComparison, benchmark
 from batvit.reduction.site import config_of
 from batvit.storage.figures import save
 from batvit.storage.files import check_folder
@@ -54,7 +54,7 @@ class Row:
 
     name: str
     accuracy: Evaluation
-    speed: Comparison | None
+    speed: SpeedComparison | None
 
 
 class Data(NamedTuple):

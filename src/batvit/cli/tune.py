@@ -19,7 +19,8 @@ from batvit.budget import macs_of
 from batvit.cli import console, load_models, options
 from batvit.config.config import BATConfig
 from batvit.data.loading import data_config, loader
-from batvit.measure.speed import Comparison, as_csv, benchmark
+from batvit.measure.speed import SpeedComparison, benchmark
+from batvit.measure.tables import as_csv
 from batvit.storage import provenance
 from batvit.storage.files import check_folder, read_json, write_atomic
 from batvit.storage.provenance import git_commit
@@ -325,7 +326,7 @@ def _verify(
     """What was found, measured, and the preset beside it, on the pictures held out."""
 
     @cache
-    def measure(config: BATConfig) -> Comparison:
+    def measure(config: BATConfig) -> SpeedComparison:
         return benchmark(search.dense, reduced_copy(search.dense, config), images, rounds=ROUNDS)
 
     clock = args.target_macs is None

@@ -1,140 +1,79 @@
-"""What a comparison says, in words: its numbers as text, who ranks before whom, and which plan keeps most."""
+"""Which plan keeps most: the order of the rows of each group, and what the intervals leave open."""
 
 import math
-from collections.abc import Mapping, Sequence
-from html import escape
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from batvit.compare.results import COSTS
-
-Fields = Mapping[str, Any]
-
-VERDICTS = {"difference": "loses least", "agreement": "gives the dense model's class most often"}
-UNKNOWN, MINUS, NAMED, LARGEST = "\N{EN DASH}", "\N{MINUS SIGN}", 4, 1e300
+from batvit.compare.columns import Fields, number
 
 
-class Column(NamedTuple):
-    """A number of every row: its heading, its field, how it is written, and whether more is better (None: neither)."""
+@dataclass(frozen=True)
+class Lead:
+    """Which plan keeps most in a group, and which ones the intervals do not set apart from it.
 
-    title: str
-    name: str
-    text: str
-    more: bool | None
+    An interval is that of a difference to the dense model, not of one to another plan.
+    """
 
-
-DIFFERENCE = Column("difference [95 %]", "difference", "{:+z.1f}", True)
-
-
-def number(row: Fields, name: str) -> float | None:
-    """A finite number, or nothing."""
-    value = row.get(name)
-    return float(value) if isinstance(value, int | float) and -LARGEST <= value <= LARGEST else None
-
-
-def shown(row: Fields, column: Column) -> str:
-    """As it is written in a table, with a minus that is one; nothing if it is missing."""
-    value = number(row, column.name)
-    if value is None or (column.name == "difference" and row["plan"] == "dense"):
-        return UNKNOWN
-    text = column.text.format(value)
-    if column.name == "difference":
-        low, high = (number(row, name) for name in ("difference_low", "difference_high"))
-        text += "" if low is None or high is None else f" [{low:+z.1f}, {high:+z.1f}]"
-    spread = number(row, "step_time_iqr") if column.name == "step_time" else None
-    return (text if spread is None else f"{text} ({spread:.1f})").replace("-", MINUS)
+    first: Fields | None
+    """the row that keeps most; None if of no row on target the accuracy is known"""
+    second: Fields | None
+    overlapping: tuple[str, ...]
+    """plans whose intervals overlap with that of the first, the nearest first"""
+    no_certain_loss: bool
+    """whether the interval of the first holds 0"""
+    some_off_target: bool
+    """whether there are rows that are not ranked"""
 
 
-def share(target: Any) -> str:
-    """A target in percent; as it is, if it is no number."""
-    return (
-        str(target) if (part := number({"part": target}, "part")) is None else f"{100 * part:.4g} %"
-    )
-
-
-def measure(result: Mapping[str, Any]) -> str:
-    """By which field plans are ranked."""
-    return (
-        "difference"
-        if any(number(row, "difference") is not None for row in result["rows"])
-        else "agreement"
-    )
-
-
-def ranked(result: Mapping[str, Any], target: Any, at: Any) -> list[Fields]:
-    """Those that keep most first, then those of whom that is not known, then those off target."""
-    name = measure(result)
-    rows = [row for row in result["rows"] if (row["target"], row["at"]) == (target, at)]
-    rows.sort(
-        key=lambda row: -math.inf if (value := number(row, name)) is None else value, reverse=True
-    )
-    return sorted(rows, key=is_off)
-
-
-def is_off(row: Fields) -> bool:
-    """Whether its share of the time is not near the target."""
-    return bool(row.get("off_target"))
+def ranked_by(result: Mapping[str, Any]) -> str:
+    """Return the field that rows are ranked by: the difference of top-1, or else the agreement."""
+    labelled = any(number(row, "difference") is not None for row in result["rows"])
+    return "difference" if labelled else "agreement"
 
 
 def groups(result: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-    """The targets, each with the cost that it is a share of."""
+    """Return the targets, each with the cost that it is a share of."""
     return list(dict.fromkeys((row["target"], row["at"]) for row in result["rows"]))
 
 
-def summary(result: Mapping[str, Any]) -> str:
-    """A sentence or two for each target and cost, and how many there are not."""
-    text = "All plans reduce the same model and saw the same pictures."
-    if measure(result) == "difference":
-        text += " Differences are to the dense model's top-1, in points, with their 95 % intervals in brackets."
-    if missing := len(result.get("failed", ())):
-        text += f" Goals that were not reached: {missing}; the reasons stand below the tables."
-    items = "".join(f"<li>{_verdict(result, *group)}</li>" for group in groups(result))
-    return f"<p>{text}</p>" + (f"<ul>{items}</ul>" if items else "<p>Nothing was measured.</p>")
+def ranked(result: Mapping[str, Any], target: Any, at: Any) -> list[Fields]:
+    """Return the rows of a group: first those that keep most.
+
+    Then those of which that is not known, and last those off target.
+    """
+    name = ranked_by(result)
+
+    def place(row: Fields) -> tuple[bool, float]:
+        value = number(row, name)
+        return is_off(row), math.inf if value is None else -value
+
+    rows = [row for row in result["rows"] if (row["target"], row["at"]) == (target, at)]
+    return sorted(rows, key=place)
 
 
-def _verdict(result: Mapping[str, Any], target: Any, at: Any) -> str:
-    """Which plan that is on target keeps most, and whom the intervals do not set apart from it."""
-    name, every = measure(result), ranked(result, target, at)
-    rows = [row for row in every if number(row, name) is not None and not is_off(row)]
-    where = f"At {escape(share(target))} of the dense model's {escape(COSTS.get(at, str(at)))}"
+def is_off(row: Fields) -> bool:
+    """Return whether a row's share of the time is not near the target."""
+    return bool(row.get("off_target"))
+
+
+def lead(result: Mapping[str, Any], target: Any, at: Any) -> Lead:
+    """Return which plan of a group keeps most."""
+    name = ranked_by(result)
+    in_group = ranked(result, target, at)
+    rows = [row for row in in_group if number(row, name) is not None and not is_off(row)]
+    some_off_target = any(is_off(row) for row in in_group)
     if not rows:
-        return (
-            f"{where}, no plan is near."
-            if any(map(is_off, every))
-            else f"{where}, no accuracy is known."
-        )
-    plans = [f"<strong>{escape(str(row['plan']))}</strong>" for row in rows[:2]]
-    said, what = [_kept(row, name) for row in rows[:2]], VERDICTS[name]
-    text = f"{where}, {plans[0]} {what}: {said[0]}" + (
-        f"; then {plans[1]}: {said[1]}." if rows[1:] else "."
-    )
-    return text + _doubt(rows[0], rows[1:])
-
-
-def _kept(row: Fields, name: str) -> str:
-    """What a plan keeps, and at what speed."""
-    kl, speed = number(row, "kl"), number(row, "speedup")
-    text = (
-        shown(row, DIFFERENCE)
-        if name == "difference"
-        else f"{row[name]:.1f} %" + ("" if kl is None else f", KL {kl:.3f}")
-    )
-    return text if speed is None else f"{text}, {speed:.2f} times as fast"
-
-
-def _doubt(first: Fields, others: Sequence[Fields]) -> str:
-    """What the intervals leave open: each is that of a difference to the dense model, not of one to another plan."""
-    low, high = (number(first, name) for name in ("difference_low", "difference_high"))
-    if low is None or high is None:
-        return ""
-    text = " Its interval holds 0: these pictures show no certain loss." if low <= 0 <= high else ""
-    near = [
-        str(row["plan"])
-        for row in others
-        if (top := number(row, "difference_high")) is not None and top >= low
-    ]
-    if not near:
-        return text
-    names = ", ".join(near[:NAMED]) + (
-        f" and {len(near) - NAMED} more" if len(near) > NAMED else ""
-    )
-    return f"{text} Its interval overlaps with {escape(names)}: these pictures may not tell them apart."
+        return Lead(None, None, (), False, some_off_target)
+    low = number(rows[0], "difference_low")
+    high = number(rows[0], "difference_high")
+    overlapping = []
+    no_certain_loss = False
+    if low is not None and high is not None:
+        no_certain_loss = low <= 0 <= high
+        for row in rows[1:]:
+            top = number(row, "difference_high")
+            if top is not None and top >= low:
+                overlapping.append(str(row["plan"]))
+    second = rows[1] if len(rows) > 1 else None
+    return Lead(rows[0], second, tuple(overlapping), no_certain_loss, some_off_target)

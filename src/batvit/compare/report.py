@@ -5,146 +5,221 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
+from pathlib import Path
 from string import Template
 from typing import Any
 
-from batvit.compare.plot import is_bat
-from batvit.compare.ranking import (
+from batvit.compare import ranking
+from batvit.compare.columns import (
+    COLUMNS,
     DIFFERENCE,
     UNKNOWN,
     Column,
     Fields,
-    groups,
-    is_off,
-    measure,
+    cell,
+    finite,
     number,
-    ranked,
-    share,
-    shown,
-    summary,
+    percent,
 )
-from batvit.compare.results import COSTS
+from batvit.compare.rows import COSTS, DENSE, is_bat
 
-COLUMNS = (
-    Column("top-1 %", "top1", "{:.1f}", True),
-    DIFFERENCE,
-    Column("top-5 %", "top5", "{:.1f}", True),
-    Column("same class %", "agreement", "{:.1f}", True),
-    Column("KL", "kl", "{:.3f}", False),
-    Column("G MACs", "gmacs", "{:.3f}", None),
-    Column("MACs left", "mac_share", "{:.1%}", None),
-    Column("speed-up", "speedup", "{:.2f}", True),
-    Column("realised", "realised_share", "{:.2f}", True),
-    Column("images/s", "samples_per_sec", "{:.1f}", True),
-    Column("ms/batch (IQR)", "step_time", "{:.1f}", False),
-    Column("ms alone", "latency_ms", "{:.1f}", False),
-    Column("peak MB", "peak_memory_mb", "{:.0f}", False),
-)
-ABOUT = ("model", "data", "samples", "precision", "device", "batch_size", "rounds", "command")
+METADATA = ("model", "data", "samples", "precision", "device", "batch_size", "rounds", "command")
+VERBS = {"difference": "loses least", "agreement": "gives the dense model's class most often"}
+# so many plans are named in a sentence
+NAMED = 4
 PLOT = (
-    '<figure class="plot"><div class="scroll" role="region" aria-label="plot" tabindex="0"><img alt="accuracy over measured '
-    'speed-up, a point for each row of the tables" src="{}"></div><figcaption>Right and up is better. Bars, where labels are '
-    "known: 95 % intervals. The upright axis is finer near the dense model.</figcaption></figure>"
+    '<figure class="plot"><div class="scroll" role="region" aria-label="plot" tabindex="0">'
+    '<img alt="accuracy over measured speed-up, a point for each row of the tables" src="{}"></div>'
+    "<figcaption>Right and up is better. Bars, where labels are known: 95 % intervals. The upright "
+    "axis is finer near the dense model.</figcaption></figure>"
+)
+PICTURE = (
+    '<figure><label><input type="checkbox" aria-label="enlarge {title}">'
+    '<img alt="{title}" src="{source}"></label><figcaption>{title}</figcaption></figure>'
+)
+TABLE = (
+    '<h3 id="{name}">{title}</h3>'
+    '<div class="scroll" role="region" aria-labelledby="{name}" tabindex="0">'
+    '<table aria-labelledby="{name}"><thead><tr><th scope="col" data-less>plan</th>{head}'
+    '<th scope="col" data-less>tokens left</th></tr></thead>'
+    '<tbody class="dense">{dense}</tbody><tbody>{lines}</tbody></table></div>{configurations}'
 )
 
 
 def html(
     result: Mapping[str, Any], *, plot: bytes | None, pictures: Sequence[tuple[str, bytes]]
 ) -> str:
-    """The whole page. Every text in the result is escaped, no other script runs, and no address leads out of the file.
+    """Write the whole page.
 
-    Numbers may be missing anywhere; a column that nobody has is left out. Plans are ordered by what they keep: of top-1, or of
-    the dense model's class where no difference of top-1 is known.
+    Every text in the result is escaped, no script but the page's own runs, and no address leads out
+    of the file. Numbers may be missing anywhere; a column that nobody has is left out. Plans are
+    ordered by what they keep: of top-1, or of the dense model's class where no difference of top-1
+    is known.
 
     Args:
-        result: what :func:`batvit.study.as_result` gives.
+        result: what :meth:`batvit.compare.Comparison.to_dict` gives.
         plot: a PNG of accuracy over time.
         pictures: title and PNG of each picture of groups.
     """
-    text = (files("batvit.compare") / "report.html").read_text(encoding="utf-8")
-    script = text.partition("<script>")[2].partition("</script>")[0]
+    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    script = template.partition("<script>")[2].partition("</script>")[0]
     targets = list(dict.fromkeys(row["target"] for row in result["rows"]))
-    page = Template(text).substitute(
+    tables = [_target(result, target, i) for i, target in enumerate(targets)]
+    page = Template(template).substitute(
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        **{name: escape(str(result.get(name, ""))) for name in ABOUT},
+        **{name: escape(str(result.get(name, ""))) for name in METADATA},
         img_size=escape(" x ".join(map(str, result.get("img_size", ())))),
-        summary=summary(result),
+        summary=_summary(result),
         plot="" if plot is None else PLOT.format(_data(plot)),
-        tables="".join(_target(result, target, i) for i, target in enumerate(targets)),
+        tables="".join(tables),
         failed=_failed(result.get("failed", ())),
         pictures=_pictures(pictures),
-        environment="".join(
-            f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>"
-            for name, value in result.get("environment", {}).items()
-            if value is not None
-        ),
+        environment=_environment(result.get("environment", {})),
     )
     # a path may hold what is no character
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
+def _summary(result: Mapping[str, Any]) -> str:
+    """A sentence or two for each group, and how many goals were not reached."""
+    text = "All plans reduce the same model and saw the same pictures."
+    if ranking.ranked_by(result) == "difference":
+        text += (
+            " Differences are to the dense model's top-1, in points, with their 95 % intervals in "
+            "brackets."
+        )
+    missing = len(result.get("failed", ()))
+    if missing:
+        text += f" Goals that were not reached: {missing}; the reasons stand below the tables."
+    groups = ranking.groups(result)
+    if not groups:
+        return f"<p>{text}</p><p>Nothing was measured.</p>"
+    items = [f"<li>{_lead(result, target, at)}</li>" for target, at in groups]
+    return f"<p>{text}</p><ul>{''.join(items)}</ul>"
+
+
+def _lead(result: Mapping[str, Any], target: Any, at: Any) -> str:
+    """Which plan keeps most in a group, and how sure that is."""
+    lead = ranking.lead(result, target, at)
+    where = f"At {escape(percent(target))} of the dense model's {escape(_cost(at))}"
+    if lead.first is None:
+        missing = "no plan is near" if lead.some_off_target else "no accuracy is known"
+        return f"{where}, {missing}."
+    ranked_by = ranking.ranked_by(result)
+    text = f"{where}, {_plan(lead.first)} {VERBS[ranked_by]}: {_kept(lead.first, ranked_by)}"
+    if lead.second is not None:
+        text += f"; then {_plan(lead.second)}: {_kept(lead.second, ranked_by)}"
+    text += "."
+    if lead.no_certain_loss:
+        text += " Its interval holds 0: these pictures show no certain loss."
+    if lead.overlapping:
+        names = ", ".join(lead.overlapping[:NAMED])
+        more = len(lead.overlapping) - NAMED
+        if more > 0:
+            names += f" and {more} more"
+        text += (
+            f" Its interval overlaps with {escape(names)}: these pictures may not tell them apart."
+        )
+    return text
+
+
+def _plan(row: Fields) -> str:
+    return f"<strong>{escape(str(row['plan']))}</strong>"
+
+
+def _kept(row: Fields, ranked_by: str) -> str:
+    """What a plan keeps, and at what speed."""
+    if ranked_by == "difference":
+        text = cell(row, DIFFERENCE)
+    else:
+        text = f"{row['agreement']:.1f} %"
+        kl = number(row, "kl")
+        if kl is not None:
+            text += f", KL {kl:.3f}"
+    speedup = number(row, "speedup")
+    return text if speedup is None else f"{text}, {speedup:.2f} times as fast"
+
+
 def _target(result: Mapping[str, Any], target: Any, i: int) -> str:
     """The tables of one target."""
-    tables = [
-        _table(result, target, at, f"t{i}-{k}")
-        for k, (its, at) in enumerate(groups(result))
-        if its == target
-    ]
-    return f"<section><h2>{escape(share(target))} of the dense model's cost</h2>{''.join(tables)}</section>"
+    tables = []
+    for k, (of_target, at) in enumerate(ranking.groups(result)):
+        if of_target == target:
+            tables.append(_table(result, target, at, f"t{i}-{k}"))
+    title = f"{escape(percent(target))} of the dense model's cost"
+    return f"<section><h2>{title}</h2>{''.join(tables)}</section>"
 
 
 def _table(result: Mapping[str, Any], target: Any, at: Any, name: str) -> str:
-    rows, sorts = ranked(result, target, at), measure(result)
-    every = [result["dense"], *result["rows"]]
-    columns = [
-        column for column in COLUMNS if any(number(row, column.name) is not None for row in every)
-    ]
-    best = {
-        column.name: _best([row for row in rows if not is_off(row)], column) for column in columns
-    }
-    head = "".join(
-        f'<th scope="col"{" data-less" * (column.more is False)}'
-        f"{' aria-sort=descending' * (column.name == sorts)}>{escape(column.title)}</th>"
-        for column in columns
+    rows = ranking.ranked(result, target, at)
+    ranked_by = ranking.ranked_by(result)
+    columns = _known_columns([result["dense"], *result["rows"]])
+    on_target = [row for row in rows if not ranking.is_off(row)]
+    best = {column.name: _best(on_target, column) for column in columns}
+    head = [_head(column, sorted_by=column.name == ranked_by) for column in columns]
+    lines = [_line(row, columns, best) for row in rows]
+    return TABLE.format(
+        name=name,
+        title=f"Equal {escape(_cost(at))}: {escape(percent(target))}",
+        head="".join(head),
+        dense=_line(result["dense"], columns, best),
+        lines="".join(lines),
+        configurations=_configurations(rows),
     )
-    dense, *lines = (_line(row, columns, best) for row in (result["dense"], *rows))
-    return (
-        f'<h3 id="{name}">Equal {escape(COSTS.get(at, str(at)))}: {escape(share(target))}</h3>'
-        f'<div class="scroll" role="region" aria-labelledby="{name}" tabindex="0"><table aria-labelledby="{name}"><thead><tr>'
-        f'<th scope="col" data-less>plan</th>{head}<th scope="col" data-less>tokens left</th></tr></thead>'
-        f'<tbody class="dense">{dense}</tbody><tbody>{"".join(lines)}</tbody></table></div>{_configurations(rows)}'
-    )
+
+
+def _known_columns(rows: Sequence[Fields]) -> list[Column]:
+    """The columns that some row has a number for."""
+    columns = []
+    for column in COLUMNS:
+        if any(number(row, column.name) is not None for row in rows):
+            columns.append(column)
+    return columns
+
+
+def _head(column: Column, *, sorted_by: bool) -> str:
+    less = " data-less" if column.more is False else ""
+    order = " aria-sort=descending" if sorted_by else ""
+    return f'<th scope="col"{less}{order}>{escape(column.title)}</th>'
 
 
 def _best(rows: Sequence[Fields], column: Column) -> str:
-    """How the best value is written, so that those that look the same are all bold; nothing if all do."""
-    known = [value for row in rows if (value := number(row, column.name)) is not None]
-    if column.more is None or len({column.text.format(value) for value in known}) < max(
-        1, min(2, len(rows))
-    ):
+    """How the best value is written, so that all that look like it are bold; "" for none."""
+    if column.more is None:
         return ""
-    return column.text.format(max(known) if column.more else min(known))
+    values = []
+    for row in rows:
+        value = number(row, column.name)
+        if value is not None:
+            values.append(value)
+    # where all of several rows look the same, none is the best
+    different = {column.text.format(value) for value in values}
+    if not different or (len(different) == 1 and len(rows) > 1):
+        return ""
+    return column.text.format(max(values) if column.more else min(values))
 
 
 def _line(row: Fields, columns: Sequence[Column], best: Mapping[str, str]) -> str:
-    plan, off, cells = str(row["plan"]), is_off(row), []
+    plan = str(row["plan"])
+    off_target = ranking.is_off(row)
+    cells = []
     for column in columns:
-        value, text = number(row, column.name), escape(shown(row, column))
-        if (
-            value is not None
-            and plan != "dense"
-            and not off
-            and best[column.name] == column.text.format(value)
-        ):
+        value = number(row, column.name)
+        text = escape(cell(row, column))
+        can_be_best = value is not None and plan != DENSE and not off_target
+        if can_be_best and best[column.name] == column.text.format(value):
             text = f"<strong>{text}</strong>"
         cells.append(_cell(value, text))
-    left = number({"left": row["tokens"][-1]} if row.get("tokens") else {}, "left")
+    tokens = row.get("tokens")
+    left = finite(tokens[-1]) if tokens else None
     cells.append(_cell(left, UNKNOWN if left is None else f"{left:.0f}"))
     kind = ' class="bat"' if is_bat(plan) else ""
-    taken = f"{100 / speed:.3g} %" if (speed := number(row, "speedup")) else UNKNOWN
-    beside = f'<br><span class="faint">off target: {taken}</span>' if off else ""
-    return f'<tr{kind}><th scope="row">{escape(plan)}{beside}</th>{"".join(cells)}</tr>'
+    remark = ""
+    if off_target:
+        speedup = number(row, "speedup")
+        taken = f"{100 / speedup:.3g} %" if speedup else UNKNOWN
+        remark = f'<br><span class="faint">off target: {taken}</span>'
+    return f'<tr{kind}><th scope="row">{escape(plan)}{remark}</th>{"".join(cells)}</tr>'
 
 
 def _cell(value: float | None, text: str) -> str:
@@ -155,23 +230,26 @@ def _configurations(rows: Sequence[Fields]) -> str:
     """To open: the tokens after each site of every plan, and its configuration."""
     items = []
     for row in rows:
-        tokens, blocks = (
-            ", ".join(map(str, row.get(name) or ["none"])) for name in ("tokens", "blocks")
-        )
+        tokens = ", ".join(map(str, row.get("tokens") or ["none"]))
+        blocks = ", ".join(map(str, row.get("blocks") or ["none"]))
+        title = escape(f"{row['plan']}: {tokens} tokens after the blocks {blocks}")
         config = json.dumps(row.get("config"), indent=1, ensure_ascii=False, default=str)
-        what = escape(f"{row['plan']}: {tokens} tokens after the blocks {blocks}")
-        items.append(f"<details><summary>{what}</summary><pre>{escape(config)}</pre></details>")
-    return f'<details class="more"><summary>Tokens and configurations</summary>{"".join(items)}</details>'
+        items.append(f"<details><summary>{title}</summary><pre>{escape(config)}</pre></details>")
+    return (
+        '<details class="more"><summary>Tokens and configurations</summary>'
+        f"{''.join(items)}</details>"
+    )
 
 
 def _failed(failed: Sequence[Mapping[str, Any]]) -> str:
     if not failed:
         return ""
     lines = []
-    for one in failed:
-        plan, target, at, reason = map(one.get, ("plan", "target", "at", "reason"))
-        where = escape(f"{share(target)} of the {COSTS.get(str(at), str(at))}: {reason}")
-        lines.append(f"<li><strong>{escape(str(plan))}</strong> at {where}</li>")
+    for failure in failed:
+        plan = escape(str(failure.get("plan")))
+        where = f"{percent(failure.get('target'))} of the {_cost(failure.get('at'))}"
+        text = escape(f"{where}: {failure.get('reason')}")
+        lines.append(f"<li><strong>{plan}</strong> at {text}</li>")
     return f"<section><h2>Not reached</h2><ul>{''.join(lines)}</ul></section>"
 
 
@@ -179,12 +257,26 @@ def _pictures(pictures: Sequence[tuple[str, bytes]]) -> str:
     """Side by side; each can be enlarged, without any script."""
     if not pictures:
         return ""
-    figures = "".join(
-        f'<figure><label><input type="checkbox" aria-label="enlarge {escape(title)}"><img alt="{escape(title)}" '
-        f'src="{_data(png)}"></label><figcaption>{escape(title)}</figcaption></figure>'
-        for title, png in pictures
+    figures = []
+    for title, png in pictures:
+        figures.append(PICTURE.format(title=escape(title), source=_data(png)))
+    return (
+        '<section class="pictures"><h2>What became of each patch</h2>'
+        f'<div class="grid">{"".join(figures)}</div></section>'
     )
-    return f'<section class="pictures"><h2>What became of each patch</h2><div class="grid">{figures}</div></section>'
+
+
+def _environment(environment: Mapping[str, Any]) -> str:
+    entries = []
+    for name, value in environment.items():
+        if value is not None:
+            entries.append(f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>")
+    return "".join(entries)
+
+
+def _cost(at: Any) -> str:
+    """What a target is a share of; as it is, if it is neither of the two."""
+    return COSTS.get(str(at), str(at))
 
 
 def _data(png: bytes) -> str:

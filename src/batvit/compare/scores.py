@@ -1,38 +1,56 @@
-"""What each model made of each picture, beside the dense model: kept in order, so that a pass can be left and taken up."""
+"""Per-image scores of every model, saved so that an interrupted pass can resume."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from batvit.data.loading import placed
-from batvit.measure.accuracy import best_classes
+from batvit.compare.failures import collect_errors
+from batvit.compare.rows import DENSE
+from batvit.measure.accuracy import best_classes, hits
+from batvit.measure.logits import finite_logits
 from batvit.storage.files import write_atomic
 
-DENSE = "dense"
-KINDS = ("top1", "top5", "same", "kl")
-Key = TypeVar("Key")
+SCORES_FILE = "outcomes.safetensors"
+
+
+class ImageScores(NamedTuple):
+    """One model's scores, one for each picture (S,), float32; NaN where it was not run yet."""
+
+    top1: Tensor
+    """1 where the most likely class is right, else 0"""
+    top5: Tensor
+    """1 where one of the five most likely classes is right, else 0"""
+    agreement: Tensor
+    """1 where the most likely class is the dense model's, else 0"""
+    kl: Tensor
+    """divergence of the dense model's distribution to its own, in nats"""
+
+    @property
+    def done(self) -> int:
+        """How many pictures, from the first on, the model was run on."""
+        missing = torch.stack(self).isnan().any(dim=0)
+        return int(missing.int().argmax()) if missing.any() else len(missing)
 
 
 @dataclass
-class Outcomes:
-    """For each model and picture: right, among the first five, of the dense model's class, and the divergence from it."""
+class Scores:
+    """The scores of the dense model, named "dense", and of others beside it."""
 
-    values: dict[str, Tensor]
-    """model to (4, S), in the order of ``KINDS``; NaN for what was not seen yet"""
+    by_model: dict[str, ImageScores]
     digests: Mapping[str, str]
     """model to what tells it, and what it is shown, from all others"""
-    failed: dict[str, Exception] = field(default_factory=dict)
+    errors: dict[str, Exception] = field(default_factory=dict)
+    """what a model failed with"""
 
     @classmethod
-    def load(cls, path: Path, digests: Mapping[str, str], samples: int) -> "Outcomes":
-        """What was kept of these very models and pictures; of others, nothing.
+    def load(cls, path: Path, digests: Mapping[str, str], samples: int) -> "Scores":
+        """Read what was saved of these very models and pictures; of others, nothing.
 
         Args:
             path: of the file; it need not be there.
@@ -43,35 +61,28 @@ class Outcomes:
             ValueError: if the file cannot be read.
         """
         try:
-            kept = safetensors.torch.load(path.read_bytes()) if path.is_file() else {}
+            saved = safetensors.torch.load(path.read_bytes()) if path.is_file() else {}
         except Exception as error:
             raise ValueError(
                 f"{path}: cannot be read ({error}); remove it, and the pictures are looked at again"
             ) from error
-        values = {name: torch.full((len(KINDS), samples), torch.nan) for name in digests}
-        for name, unseen in values.items():
-            held = kept.get(_column(name, digests[name]))
-            if held is not None and (held.shape, held.dtype) == (unseen.shape, unseen.dtype):
-                values[name] = held
-        return cls(values, digests)
+        by_model = {}
+        for name, digest in digests.items():
+            scores = saved.get(_column(name, digest))
+            shape = (len(ImageScores._fields), samples)
+            if scores is None or scores.shape != shape or scores.dtype != torch.float32:
+                scores = torch.full(shape, torch.nan)
+            by_model[name] = ImageScores(*scores)
+        return cls(by_model, digests)
 
     def save(self, path: Path) -> None:
-        """Keep what was seen so far, whole or not at all."""
-        columns = {
-            _column(name, self.digests[name]): column for name, column in self.values.items()
-        }
+        """Write what is known so far, whole or not at all."""
+        columns = {}
+        for name, scores in self.by_model.items():
+            columns[_column(name, self.digests[name])] = torch.stack(scores)
         write_atomic(path, safetensors.torch.save(columns))
 
-    def of(self, name: str) -> dict[str, Tensor]:
-        """The outcomes of one model by kind, (S,) each."""
-        return dict(zip(KINDS, self.values[name], strict=True))
-
-    def seen(self, name: str) -> int:
-        """How many pictures, from the first on, a model has seen."""
-        unseen = self.values[name].isnan().any(dim=0)
-        return int(unseen.int().argmax()) if unseen.any() else len(unseen)
-
-    def watch(
+    def update(
         self,
         dense: nn.Module,
         models: Mapping[str, nn.Module],
@@ -79,7 +90,7 @@ class Outcomes:
         *,
         start: int = 0,
     ) -> Iterator[int]:
-        """Run every model on the batches it has not seen yet; gives the number of pictures seen after each.
+        """Run every model on the batches that it was not run on yet.
 
         A model that fails, in whatever way, is left out from then on.
 
@@ -89,60 +100,67 @@ class Outcomes:
             batches: pictures (B, 3, H, W) and labels (B,), always in the same order.
             start: how many pictures come before the first batch.
 
+        Yields:
+            After each batch, how many pictures are done.
+
         Raises:
             ValueError: if the dense model's logits are not finite.
         """
-        before = {name: self.seen(name) for name in (DENSE, *models)}
+        done = {name: self.by_model[name].done for name in (DENSE, *models)}
         for images, labels in batches:
-            place = slice(start, start := start + len(labels))
-            due = [name for name in models if before[name] < start and name not in self.failed]
-            if due or before[DENSE] < start:
-                with torch.inference_mode():
-                    truth = finite_logits(dense, images)
-                    self.values[DENSE][:, place] = _judge(truth, truth, labels)
-                    for name in due:
-                        with collect_errors(self.failed, name):
-                            self.values[name][:, place] = _judge(
-                                finite_logits(models[name], images, name), truth, labels
-                            )
-            yield start
+            end = start + len(labels)
+            due = [name for name in models if done[name] < end and name not in self.errors]
+            if due or done[DENSE] < end:
+                self._score(
+                    dense,
+                    {name: models[name] for name in due},
+                    images,
+                    labels.cpu(),
+                    slice(start, end),
+                )
+            start = end
+            yield end
+
+    def _score(
+        self,
+        dense: nn.Module,
+        models: Mapping[str, nn.Module],
+        images: Tensor,
+        labels: Tensor,
+        place: slice,
+    ) -> None:
+        """Score one batch, whose pictures have this place among all."""
+        reference = finite_logits(dense, images, name="the dense model")
+        self._set(DENSE, place, score_logits(reference, reference, labels))
+        for name, model in models.items():
+            with collect_errors(self.errors, name):
+                logits = finite_logits(model, images, name=name)
+                self._set(name, place, score_logits(logits, reference, labels))
+
+    def _set(self, name: str, place: slice, scores: ImageScores) -> None:
+        for known, new in zip(self.by_model[name], scores, strict=True):
+            known[place] = new
 
 
-@contextmanager
-def collect_errors(failed: dict[Key, Exception], key: Key) -> Iterator[None]:
-    """Keep what one of many fails with, so that the others go on."""
-    try:
-        yield
-    except Exception as error:
-        # its traceback would hold what was computed
-        failed[key] = error.with_traceback(None)
+def score_logits(logits: Tensor, reference: Tensor, labels: Tensor) -> ImageScores:
+    """Return the scores of a batch.
 
-
-def finite_logits(model: nn.Module, images: Tensor, name: str = "the dense model") -> Tensor:
-    """Logits (B, classes) in fp32 on the CPU.
+    Args:
+        logits: of a model (B, classes), float32, on the CPU.
+        reference: logits of the dense model, alike.
+        labels: (B,), on the CPU.
 
     Raises:
-        ValueError: if they are not finite.
+        ValueError: if the divergence is not finite.
     """
-    logits: Tensor = model.eval()(placed(images, model)).float().cpu()
-    if not logits.isfinite().all():
-        raise ValueError(
-            f"{name}: logits are not finite; run it in fp32 or bf16, or check its weights"
-        )
-    return logits
+    right = hits(logits, best_classes(reference)[:, 0], labels)
+    own = functional.log_softmax(logits, dim=1)
+    dense = functional.log_softmax(reference, dim=1)
+    kl = functional.kl_div(own, dense, log_target=True, reduction="none").sum(dim=1)
+    if not kl.isfinite().all():
+        raise ValueError("the divergence from the dense model is not finite")
+    return ImageScores(right.top1.float(), right.top5.float(), right.agreeing.float(), kl)
 
 
 def _column(name: str, digest: str) -> str:
     return f"{name} {digest}"
-
-
-def _judge(found: Tensor, truth: Tensor, labels: Tensor) -> Tensor:
-    """(4, B): the kinds of outcome, for logits (B, classes) of a model and of the dense one."""
-    best = best_classes(found)
-    hits = best == labels.cpu().unsqueeze(1)
-    same = best[:, 0] == best_classes(truth)[:, 0]
-    own, its = (functional.log_softmax(logits, dim=1) for logits in (found, truth))
-    kl = functional.kl_div(own, its, log_target=True, reduction="none").sum(dim=1)
-    if not kl.isfinite().all():
-        raise ValueError("the divergence from the dense model is not finite")
-    return torch.stack((hits[:, 0].float(), hits.any(dim=1).float(), same.float(), kl))

@@ -1,17 +1,38 @@
 """Accuracy of any classifiers, on the same pictures in one pass."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from batvit.data.loading import placed
+from batvit.measure.logits import finite_logits
 
-# of the bootstraps: up to so many different values are counted, and so many pictures are drawn at once
-FEW_VALUES, AT_ONCE = 32, 2**22
+# of the bootstraps: up to so many different values are counted, and so many are drawn at once
+FEW_VALUES = 32
+AT_ONCE = 2**22
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over some pictures; those of parts of the pictures add up to those of all."""
+
+    samples: float = 0.0
+    """how many pictures"""
+    top1: float = 0.0
+    """on how many the most likely class is right"""
+    top5: float = 0.0
+    """on how many one of the five most likely classes is right"""
+    agreeing: float = 0.0
+    """on how many the most likely class is the first model's"""
+    loss: float = 0.0
+    """sum of cross-entropies"""
+
+    def __add__(self, other: "Totals") -> "Totals":
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Totals(*(mine + theirs for mine, theirs in pairs))
 
 
 @dataclass(frozen=True)
@@ -37,24 +58,37 @@ class Evaluation:
         return 100 - self.top5
 
     @classmethod
-    def from_sums(
-        cls, samples: int, top1: float, top5: float, agreeing: float, loss: float
-    ) -> "Evaluation":
-        """Of so many pictures: how many were right, how many among the first five, how many agreed, and the sum of losses."""
+    def from_totals(cls, totals: Totals) -> "Evaluation":
+        """Return means and percentages for sums over one picture or more."""
         return cls(
-            samples,
-            100 * top1 / samples,
-            100 * top5 / samples,
-            100 * agreeing / samples,
-            loss / samples,
+            samples=int(totals.samples),
+            top1=100 * totals.top1 / totals.samples,
+            top5=100 * totals.top5 / totals.samples,
+            agreement=100 * totals.agreeing / totals.samples,
+            loss=totals.loss / totals.samples,
         )
 
-    def sums(self) -> tuple[float, float, float, float]:
-        """What :meth:`from_sums` takes after the number of pictures; those of parts can be added up."""
-        top1, top5, agreeing = (
-            round(share * self.samples / 100) for share in (self.top1, self.top5, self.agreement)
+    def totals(self) -> Totals:
+        """Return the sums that :meth:`from_totals` takes."""
+        return Totals(
+            samples=float(self.samples),
+            top1=float(round(self.top1 * self.samples / 100)),
+            top5=float(round(self.top5 * self.samples / 100)),
+            agreeing=float(round(self.agreement * self.samples / 100)),
+            loss=self.loss * self.samples,
         )
-        return float(top1), float(top5), float(agreeing), self.loss * self.samples
+
+
+@dataclass(frozen=True)
+class Hits:
+    """What is right in a batch, a bool for each picture (B,)."""
+
+    top1: Tensor
+    """whether the most likely class is right"""
+    top5: Tensor
+    """whether one of the five most likely classes is right"""
+    agreeing: Tensor
+    """whether the most likely class is that of the model compared with"""
 
 
 @torch.inference_mode()
@@ -64,89 +98,104 @@ def evaluate(
     """Run every model on every batch.
 
     Args:
-        models: name to classifier, each on its device and in its precision; put into eval mode for the run.
+        models: name to classifier, each on its device and in its precision; put into eval mode for
+            the run. All are compared with the first.
         batches: pictures (B, 3, H, W) and labels (B,); wrap it to show progress.
 
     Raises:
-        ValueError: if there is no model or no picture, or a model returns something that is not one row of finite logits
-            a picture.
+        ValueError: if there is no model or no picture, or a model returns something that is not one
+            row of finite logits a picture, or a label is no class of a model.
     """
     if not models:
         raise ValueError("there is no model to evaluate")
-    samples, sums = 0, {name: [0.0, 0.0, 0.0, 0.0] for name in models}
-    training = [
-        (module, module.training) for model in models.values() for module in model.modules()
-    ]
+    totals = {name: Totals() for name in models}
+    training = []
+    for model in models.values():
+        for module in model.modules():
+            training.append((module, module.training))
     try:
         for images, labels in batches:
-            samples += len(labels)
-            first: Tensor | None = None
+            reference: Tensor | None = None
             for name, model in models.items():
-                logits = _checked(name, model.eval()(placed(images, model)), len(labels))
-                best = best_classes(logits)
-                hits = best == labels.cpu().unsqueeze(1)
-                first = best[:, 0] if first is None else first
-                for i, found in enumerate(
-                    (hits[:, 0], hits, best[:, 0] == first, _losses(name, logits, labels))
-                ):
-                    sums[name][i] += float(found.sum(dtype=torch.float64))
+                logits = finite_logits(model, images, name=name)
+                if reference is None:
+                    reference = best_classes(logits)[:, 0]
+                totals[name] += _batch_totals(name, logits, reference, labels.cpu())
     finally:
         for module, mode in training:
             module.training = mode
-    if not samples:
+    if not all(sums.samples for sums in totals.values()):
         raise ValueError("there is no picture to evaluate on")
-    return {name: Evaluation.from_sums(samples, *of_model) for name, of_model in sums.items()}
+    return {name: Evaluation.from_totals(sums) for name, sums in totals.items()}
 
 
 def best_classes(logits: Tensor) -> Tensor:
-    """The five most likely classes (B, 5), or all if there are fewer, the best first; of equal ones the lower first."""
+    """Return the five most likely classes (B, 5), or all if there are fewer, the best first.
+
+    Of equal logits the lower class comes first.
+    """
     return logits.sort(dim=1, descending=True, stable=True).indices[:, :5]
 
 
-def paired_interval(differences: Tensor, *, repeats: int = 10_000) -> tuple[float, float]:
-    """Where the mean of a difference lies in 95 % of the bootstraps over pictures, always the same ones.
+def hits(logits: Tensor, reference: Tensor, labels: Tensor) -> Hits:
+    """Return what a model gets right.
 
-    It says how far other pictures would change the mean, not how far another training would.
+    Args:
+        logits: of the model (B, classes), on the CPU.
+        reference: most likely classes of the model that it is compared with (B,), on the CPU.
+        labels: (B,), on the CPU.
+    """
+    best = best_classes(logits)
+    right = best == labels.unsqueeze(1)
+    return Hits(right[:, 0], right.any(dim=1), best[:, 0] == reference)
+
+
+def paired_interval(differences: Tensor, *, repeats: int = 10_000) -> tuple[float, float]:
+    """Return where the mean of a paired difference lies in 95 % of the bootstraps over pictures.
+
+    The bootstraps are always the same ones. The interval says how far other pictures would change
+    the mean, not how far another training would.
 
     Args:
         differences: (S,), one a picture, of two models on the same pictures.
         repeats: how many bootstraps.
     """
-    every, draw = differences.double().cpu().numpy(), np.random.default_rng(0)
-    number, (values, counts) = len(every), np.unique(every, return_counts=True)
+    samples = differences.double().cpu().numpy()
+    generator = np.random.default_rng(0)
+    number = len(samples)
+    values, counts = np.unique(samples, return_counts=True)
     if len(values) <= FEW_VALUES:
         # how often each value is drawn
-        means = draw.multinomial(number, counts / number, size=repeats) @ values / number
+        draws = generator.multinomial(number, counts / number, size=repeats)
+        means = draws @ values / number
     else:
         step = max(1, AT_ONCE // number)
-        sizes = [(min(step, repeats - done), number) for done in range(0, repeats, step)]
-        means = np.concatenate(
-            [every[draw.integers(number, size=size)].mean(axis=1) for size in sizes]
-        )
+        parts = []
+        for done in range(0, repeats, step):
+            size = (min(step, repeats - done), number)
+            parts.append(samples[generator.integers(number, size=size)].mean(axis=1))
+        means = np.concatenate(parts)
     low, high = np.percentile(means, (2.5, 97.5))
     return float(low), float(high)
 
 
-def _losses(name: str, logits: Tensor, labels: Tensor) -> Tensor:
-    if not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
-        found = f"{int(labels.min())} .. {int(labels.max())}"
-        raise ValueError(
-            f"{name}: labels {found} do not fit {logits.shape[1]} classes; labels count from 0"
-        )
-    return functional.cross_entropy(logits, labels.cpu(), reduction="none")
+def _batch_totals(name: str, logits: Tensor, reference: Tensor, labels: Tensor) -> Totals:
+    _check_labels(name, labels, logits.shape[1])
+    right = hits(logits, reference, labels)
+    losses = functional.cross_entropy(logits, labels, reduction="none")
+    return Totals(
+        samples=float(len(labels)),
+        top1=float(right.top1.sum()),
+        top5=float(right.top5.sum()),
+        agreeing=float(right.agreeing.sum()),
+        loss=float(losses.sum(dtype=torch.float64)),
+    )
 
 
-def _checked(name: str, logits: object, batch: int) -> Tensor:
-    if (
-        not isinstance(logits, Tensor)
-        or logits.dim() != 2
-        or len(logits) != batch
-        or not logits.shape[1]
-    ):
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"{name}: expected logits ({batch}, classes), got {shape}")
-    if not logits.isfinite().all():
+def _check_labels(name: str, labels: Tensor, classes: int) -> None:
+    low = int(labels.min())
+    high = int(labels.max())
+    if not 0 <= low <= high < classes:
         raise ValueError(
-            f"{name}: logits are not finite; run it in fp32 or bf16, or check its weights"
+            f"{name}: labels {low} .. {high} do not fit {classes} classes; labels count from 0"
         )
-    return logits.float().cpu()

@@ -1,4 +1,8 @@
-"""The clock and the memory of any module: what is compared in batvit.benchmark is measured here."""
+"""Time and memory of any module: interleaved rounds, the definition of a speed-up, peak memory.
+
+Whatever is timed here first calls :func:`keep_freed_memory`, which changes how the whole process
+allocates memory on Linux.
+"""
 
 import ctypes
 import statistics
@@ -6,97 +10,158 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from functools import cache
-from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 # glibc's M_TRIM_THRESHOLD and M_TOP_PAD, in bytes, and M_MMAP_MAX: nothing lies outside of the heap
-MALLOC = {-1: 2**31 - 1, -2: 2**26, -4: 0}
+MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 2**26, -4: 0}
+
+
+class Quartiles(NamedTuple):
+    """The middle half of some values, and the value in the middle."""
+
+    low: float
+    median: float
+    high: float
+
+    @property
+    def range(self) -> float:
+        """Distance of the quartiles."""
+        return self.high - self.low
+
+
+def quartiles(values: Sequence[float]) -> Quartiles:
+    """Return the lower quartile, the median and the upper quartile; one value is all three."""
+    if len(values) == 1:
+        return Quartiles(values[0], values[0], values[0])
+    return Quartiles(*statistics.quantiles(values, n=4, method="inclusive"))
+
+
+def speedup(dense: Sequence[float], reduced: Sequence[float]) -> Quartiles:
+    """Return the speed-up of a reduced model, and its spread: the one definition in this library.
+
+    In each round both were timed one after the other, so the ratio of a round holds though the
+    machine becomes slower or faster from round to round. The median of these ratios is the
+    speed-up, their quartiles are its spread.
+
+    Args:
+        dense: time of the dense model in each round.
+        reduced: time of the reduced model in the same rounds.
+
+    >>> speedup([10.0, 20.0, 30.0], [5.0, 10.0, 10.0]).median
+    2.0
+    """
+    ratios = []
+    for dense_time, reduced_time in zip(dense, reduced, strict=True):
+        ratios.append(dense_time / reduced_time)
+    return quartiles(ratios)
 
 
 def in_turns(
     runs: Sequence[Callable[[], Any]], x: Tensor, *, rounds: int, warmup: int
 ) -> list[list[float]]:
-    """Milliseconds of every round, for each of the runs: first each warms up, then all take turns.
+    """Time several runs in turns: first each warms up, then in every round each runs once.
+
+    Calls :func:`keep_freed_memory`, for the whole process and for good.
 
     Args:
         runs: what is timed; what they return is thrown away.
         x: any tensor on the device that they run on.
         rounds: measurements of each.
         warmup: unmeasured runs of each before.
+
+    Returns:
+        Milliseconds of every round, for each of the runs.
     """
     keep_freed_memory()
     for run in runs:
         for _ in range(warmup):
-            _begin(x)
+            _begin_step(x)
             run()
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(rounds):
         for run, measured in zip(runs, times, strict=True):
-            _begin(x)
+            _begin_step(x)
             start = _now(x)
             run()
             measured.append(1e3 * (_now(x) - start))
     return times
 
 
-@cache
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed for what is allocated next, instead of handing it back to the system.
+    """Let glibc keep what is freed for what is allocated next, instead of giving it back.
 
-    Page faults would come and go from run to run, up to a third of the time on a CPU, and more of them for a dense model, whose
-    activations are larger: speed-ups would look better than they are. With another C library nothing is done.
+    It holds for the whole process from now on, and cannot be taken back; to call it again changes
+    nothing. With another C library nothing is done.
+
+    Without it page faults come and go from run to run, up to a third of the time on a CPU. A dense
+    model has more of them, as its activations are larger, so speed-ups would look better than they
+    are.
     """
-    tune = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if tune is not None:
-        for option, value in MALLOC.items():
-            tune(option, value)
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return
+    for option, value in MALLOC_OPTIONS.items():
+        mallopt(option, value)
 
 
 @torch.inference_mode()
 def time_share(model: nn.Module, images: Tensor, parts: Iterable[str], *, rounds: int = 5) -> float:
-    """Share of the forward time spent inside the named modules: median over rounds, after one warm-up.
+    """Measure the share of the forward time spent inside the named modules.
 
-    The modules must not lie in one another, or time would count twice.
+    The median over rounds, after one warm-up.
+
+    Calls :func:`keep_freed_memory`, for the whole process and for good. The modules must not lie in
+    one another, or time would count twice.
+
+    Raises:
+        AttributeError: naming a part that the model does not have.
     """
     keep_freed_memory()
-    inside = [0.0]
-    shares = []
+    inside = 0.0
 
     def enter(module: nn.Module, args: Any) -> None:
-        inside[0] -= _now(images)
+        nonlocal inside
+        inside -= _now(images)
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
-        inside[0] += _now(images)
+        nonlocal inside
+        inside += _now(images)
 
+    shares = []
     with ExitStack() as hooks:
         for name in parts:
             part = model.get_submodule(name)
             hooks.callback(part.register_forward_pre_hook(enter).remove)
             hooks.callback(part.register_forward_hook(leave).remove)
         for _ in range(rounds + 1):
-            inside[0] = 0.0
+            inside = 0.0
             start = _now(images)
             model(images)
-            shares.append(inside[0] / (_now(images) - start))
+            shares.append(inside / (_now(images) - start))
     return statistics.median(shares[1:])
 
 
 def peak_memory(model: nn.Module, x: Tensor, **arguments: Any) -> float:
-    """The most that torch holds at once in one forward pass, beyond what was there before, in 1e6 bytes; 0 if that is not seen.
+    """Measure the most that torch holds at once in one forward pass, beyond what was there before.
 
-    What a module allocates elsewhere, in numpy or in another engine, is not seen, nor on a processor what an operation frees
-    before it ends, nor anything on devices that are neither a processor nor a GPU of CUDA. On a GPU the module runs twice: what
-    its libraries allocate in their first run, and keep, does not count.
+    Not seen are: what a module allocates elsewhere, as in numpy or in another engine; on a CPU what
+    an operation frees before it ends; and anything on devices that are neither a CPU nor a CUDA
+    GPU. On a GPU the module runs twice, because what its libraries allocate in their first run, and
+    keep, does not count.
 
     Args:
         model: any module, with parameters or without.
         x: its input.
         arguments: what else its forward needs, by name.
+
+    Returns:
+        Units of 1e6 bytes; 0 if nothing is seen.
     """
     if x.is_cuda:
         model(x, **arguments)
@@ -108,7 +173,8 @@ def peak_memory(model: nn.Module, x: Tensor, **arguments: Any) -> float:
         return 0.0
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         model(x, **arguments)
-    held = peak = 0
+    held = 0
+    peak = 0
     for event in sorted(record.events() or (), key=lambda event: event.time_range.start):
         held += event.self_cpu_memory_usage
         peak = max(peak, held)
@@ -118,37 +184,35 @@ def peak_memory(model: nn.Module, x: Tensor, **arguments: Any) -> float:
 def compiled_alone(
     model: nn.Module, x: Tensor, arguments: dict[str, Any], mode: str, *, fullgraph: bool = False
 ) -> Callable[[], Any]:
-    """One call of a module, compiled for this input and no other; refused, with ``fullgraph``, where it is not one graph.
+    """Compile one call of a module, for this input and no other.
 
-    torch keeps what it compiled by code object, looks through all of it at every call, and gives up past a limit. Each call
-    therefore gets a code object of its own.
+    Args:
+        model: any module.
+        x: its input.
+        arguments: what else its forward needs, by name.
+        mode: of ``torch.compile``.
+        fullgraph: refuse, in the first run, a call that is not one graph.
     """
 
     def run() -> Any:
         return model(x, **arguments)
 
-    code = run.__code__.replace(co_name=f"run_{'_'.join(map(str, x.shape))}")
-    own = FunctionType(code, run.__globals__, code.co_name, None, run.__closure__)
-    compiled: Callable[[], Any] = torch.compile(own, dynamic=False, mode=mode, fullgraph=fullgraph)
+    # torch keeps what it compiled by code object, looks through all of it at every call, and gives
+    # up past a limit: each call gets a code object of its own
+    shape = "_".join(str(size) for size in x.shape)
+    run.__code__ = run.__code__.replace(co_name=f"run_{shape}")
+    compiled: Callable[[], Any] = torch.compile(run, dynamic=False, mode=mode, fullgraph=fullgraph)
     return compiled
 
 
-def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """The lower quartile, the median and the upper quartile; of one value, three times the value."""
-    if len(values) == 1:
-        return values[0], values[0], values[0]
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, median, high
-
-
-def _begin(x: Tensor) -> None:
-    """Tell CUDA graphs, which reuse the memory of their outputs, that the last run's are no longer needed."""
+def _begin_step(x: Tensor) -> None:
+    """Tell CUDA graphs that the last run's outputs, whose memory they reuse, are not needed."""
     if x.is_cuda:
         torch.compiler.cudagraph_mark_step_begin()
 
 
 def _now(x: Tensor) -> float:
-    """Seconds, once the device of a tensor has done all that was asked of it."""
+    """Return seconds, once the device of a tensor has done all that was asked of it."""
     if x.device.type != "cpu":
         torch.accelerator.synchronize(x.device)
     return time.perf_counter()

@@ -1,4 +1,4 @@
-"""The logits of a classifier, checked: the one place where accuracy, comparison and search run a model."""
+"""The logits of a classifier, checked: the one place that runs a model for accuracy or search."""
 
 import torch
 from torch import Tensor, nn

@@ -10,10 +10,11 @@ from batvit.module_copy import on_meta
 
 
 def count_macs(model: nn.Module, input_size: tuple[int, ...], **arguments: Any) -> dict[str, int]:
-    """MACs of one forward pass, for the whole model and for every module in it that has any.
+    """Count the MACs of one forward pass, for the whole model and for every module that has any.
 
-    Matrix products, convolutions and attention count; softmax, norms, sorting, gathering and adding do not. Runs on the
-    meta device: no weight is read, nothing is computed, and attention counts whatever kernel the machine would pick.
+    Matrix products, convolutions and attention count; softmax, norms, sorting, gathering and adding
+    do not. Runs on the meta device: no weight is read, nothing is computed, and attention counts
+    whatever kernel the machine would pick.
 
     Args:
         model: any module whose forward takes one tensor.
@@ -30,17 +31,16 @@ def count_macs(model: nn.Module, input_size: tuple[int, ...], **arguments: Any) 
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         shadow(torch.empty(1, *input_size, dtype=dtype, device="meta"), **arguments)
+    # the counter names each module after the class of the whole model
     root = type(model).__name__
-    flops = {
-        name: sum(operations.values())
-        for name, operations in counter.get_flop_counts().items()
-        if name != "Global"
-    }
-    return {"": 0} | {
-        name.removeprefix(root).removeprefix("."): total // 2 for name, total in flops.items()
-    }
+    macs = {"": 0}
+    for name, operations in counter.get_flop_counts().items():
+        if name != "Global":
+            name_in_model = name.removeprefix(root).removeprefix(".")
+            macs[name_in_model] = sum(operations.values()) // 2
+    return macs
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of parameters."""
+    """Return the number of parameters."""
     return sum(parameter.numel() for parameter in model.parameters())

@@ -13,7 +13,8 @@ def pareto_front(
 
     Of items that are equal in both, the first one counts.
 
-    >>> pareto_front([(1.0, 3.0), (2.0, 4.0), (3.0, 1.0)], cost=lambda item: item[0], loss=lambda item: item[1])
+    >>> points = [(1.0, 3.0), (2.0, 4.0), (3.0, 1.0)]
+    >>> pareto_front(points, cost=lambda point: point[0], loss=lambda point: point[1])
     [(1.0, 3.0), (3.0, 1.0)]
     """
     front: list[Item] = []

@@ -2,49 +2,43 @@
 
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from batvit.measure.speed import Comparison
+from batvit.measure.speed import SpeedComparison
 from batvit.storage.figures import CURVE_COLOURS, CURVE_MARKERS
 
 
-def plot_speedup(found: Sequence[Comparison]) -> Figure:
-    """Speed-up over batch size, a line a mode, with the quartiles of its rounds as bars.
+def plot_speedup(comparisons: Sequence[SpeedComparison]) -> Figure:
+    """Draw the speed-up over the batch size, a line a mode, with the quartiles as bars.
 
     Dashed lines show what the MACs promise, and the dense model.
 
     Args:
-        found: a comparison for each batch size, in any order, all of the same two models.
+        comparisons: one for each batch size, in any order, all of the same two models.
 
     Raises:
         ValueError: if there is no comparison.
     """
-    if not found:
-        raise ValueError("found is empty; give a comparison for each batch size")
+    if not comparisons:
+        raise ValueError("comparisons is empty; give one for each batch size")
     figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    ordered = sorted(found, key=lambda one: one.dense.batch_size)
+    ordered = sorted(comparisons, key=lambda comparison: comparison.dense.batch_size)
     # one mode may be there at some batch sizes only
-    modes = {each.mode: None for one in ordered for each in one.modes}
-    for mode, colour, marker in zip(modes, CURVE_COLOURS, CURVE_MARKERS, strict=False):
-        line = [each for one in ordered for each in one.modes if each.mode == mode]
-        batches = [each.dense.batch_size for each in line]
-        lows, highs = zip(*(each.speedup_quartiles for each in line), strict=True)
-        axes.vlines(batches, lows, highs, colors=colour, linewidth=5, alpha=0.3)
-        axes.plot(
-            batches,
-            [each.speedup for each in line],
-            color=colour,
-            marker=marker,
-            markersize=5,
-            linewidth=1.8,
-            label=mode,
-        )
-    axes.axhline(found[0].mac_ratio, color="black", linestyle="--", linewidth=1.2, label="MACs")
+    by_mode: dict[str, list[SpeedComparison]] = {}
+    for comparison in ordered:
+        for in_mode in comparison.modes:
+            by_mode.setdefault(in_mode.mode, []).append(in_mode)
+    styles = zip(CURVE_COLOURS, CURVE_MARKERS, strict=False)
+    for (mode, line), (colour, marker) in zip(by_mode.items(), styles, strict=False):
+        _draw_mode(axes, mode, line, colour, marker)
+    mac_ratio = comparisons[0].mac_ratio
+    axes.axhline(mac_ratio, color="black", linestyle="--", linewidth=1.2, label="MACs")
     axes.axhline(1, color="grey", linestyle="--", linewidth=1.2, label="dense")
     axes.set_xscale("log", base=2)
-    batches = sorted({one.dense.batch_size for one in found})
+    batches = sorted({comparison.dense.batch_size for comparison in comparisons})
     axes.set_xticks(batches, labels=[str(batch) for batch in batches])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set(xlabel="batch size", ylabel="speed-up over dense")
@@ -52,3 +46,21 @@ def plot_speedup(found: Sequence[Comparison]) -> Figure:
     # beside the axes it hides no line
     figure.legend(loc="outside upper center", ncols=4)
     return figure
+
+
+def _draw_mode(
+    axes: Axes, mode: str, line: Sequence[SpeedComparison], colour: str, marker: str
+) -> None:
+    batches = [comparison.dense.batch_size for comparison in line]
+    lows = [comparison.speedups.low for comparison in line]
+    highs = [comparison.speedups.high for comparison in line]
+    axes.vlines(batches, lows, highs, colors=colour, linewidth=5, alpha=0.3)
+    axes.plot(
+        batches,
+        [comparison.speedup for comparison in line],
+        color=colour,
+        marker=marker,
+        markersize=5,
+        linewidth=1.8,
+        label=mode,
+    )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import astuple
 from itertools import chain
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from batvit.data.loading import placed
-from batvit.measure.accuracy import Evaluation, evaluate
+from batvit.measure.accuracy import Evaluation, Totals, evaluate
 from batvit.training.batches import Batching, seed_all, seed_of
 from batvit.training.config import TrainConfig
 from batvit.training.keep_rate_warmup import shares
@@ -154,11 +155,10 @@ class Learner:
             mine = evaluate({"model": self.result}, val)["model"]
         if self.accelerator.num_processes == 1:
             return mine
-        counts = torch.tensor(
-            [mine.samples, *mine.sums()], dtype=torch.float64, device=self.accelerator.device
+        totals = torch.tensor(
+            astuple(mine.totals()), dtype=torch.float64, device=self.accelerator.device
         )
-        samples, *sums = self.accelerator.reduce(counts, "sum").tolist()
-        return Evaluation.from_sums(int(samples), *sums)
+        return Evaluation.from_totals(Totals(*self.accelerator.reduce(totals, "sum").tolist()))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The weights to keep, gathered from all processes."""

@@ -17,7 +17,7 @@ from batvit.backbones.patch import reduced_copy
 from batvit.backbones.registry import anatomy_of
 from batvit.budget import macs_of
 from batvit.config.config import BATConfig
-from batvit.measure.clock import in_turns, quartiles
+from batvit.measure.clock import in_turns, speedup
 from batvit.reduction.schedule import schedule
 from batvit.storage.files import read_json, write_atomic
 
@@ -188,9 +188,5 @@ def timed(
     times = in_turns(
         [partial(model.eval(), images) for model in models], images, rounds=rounds, warmup=1
     )
-    # each round on its own, as the machine may slow down from round to round
-    ratios = [
-        quartiles([own / base for own, base in zip(found, times[0], strict=True)])[1]
-        for found in times[1:]
-    ]
+    ratios = [1 / speedup(times[0], found).median for found in times[1:]]
     return [Sample(config, ratio, part) for config, ratio in zip(configs, ratios, strict=True)]

@@ -9,7 +9,7 @@ from torch import nn
 from batvit.backbones.adapter import Anatomy
 from batvit.budget import Family, OutOfReachError, at_macs, at_time
 from batvit.config.config import BATConfig
-from batvit.measure.speed import Comparison
+from batvit.measure.speed import SpeedComparison
 from batvit.tune.objective import Score
 from batvit.tune.search import Goal, Search, best_of
 from batvit.tune.space import Candidate, Cost
@@ -19,7 +19,7 @@ CORRECTIONS, CLOSE = 2, 0.02
 MISSED = 0.05
 FINALISTS = 3
 
-Measure = Callable[[BATConfig], Comparison]
+Measure = Callable[[BATConfig], SpeedComparison]
 """times a configuration beside the dense model"""
 
 
@@ -28,7 +28,7 @@ class Measured:
     """A configuration as it was measured beside the dense model, and what had been predicted."""
 
     config: BATConfig
-    measured: Comparison
+    measured: SpeedComparison
     predicted: float
     """share of the dense model's time, by the cost as it was known before"""
 

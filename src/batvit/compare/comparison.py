@@ -1,0 +1,226 @@
+"""A whole comparison: every plan at the same MACs and the same time, on the same pictures."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from batvit.budget import contenders
+from batvit.compare.group_pictures import draw_groups
+from batvit.compare.report import html
+from batvit.compare.results import Results
+from batvit.compare.steps import fit_plans, score_plans, time_plans
+from batvit.compare.stopwatch import Clock
+from batvit.compare.summary import Comparison, write_tables
+from batvit.data.folder import Pictures
+from batvit.data.loading import data_config, loader
+from batvit.measure.speed import noise
+from batvit.storage.files import check_folder, write_atomic
+from batvit.storage.provenance import git_commit, machine, stamp, versions
+from batvit.storage.run_folder import claimed
+
+PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a comparison is doing."""
+
+    text: str
+    done: int | None = None
+    """pictures done so far, while the pictures are looked at"""
+    total: int | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is compared, and how; checked when it is made."""
+
+    plans: tuple[str, ...]
+    targets: tuple[float, ...]
+    batch_size: int
+    workers: int
+    rounds: int
+
+    def __post_init__(self) -> None:
+        if not self.plans:
+            raise ValueError(f"plans is empty; give some of {', '.join(contenders())}")
+        for plan in self.plans:
+            if plan not in contenders():
+                raise ValueError(f"unknown plan {plan!r}; there are {', '.join(contenders())}")
+        if not self.targets:
+            raise ValueError("targets is empty; give shares of the dense model's cost, in (0, 1)")
+        for target in self.targets:
+            if not 0 < target < 1:
+                raise ValueError(
+                    f"targets are shares of the dense model's cost, in (0, 1), got {target}"
+                )
+        for name, least in (("batch_size", 1), ("workers", 0), ("rounds", 1)):
+            value = getattr(self, name)
+            if value < least:
+                raise ValueError(f"{name} must be {least} or more, got {value}")
+
+
+def run(
+    dense: nn.Module,
+    pictures: Pictures,
+    folder: str | Path,
+    *,
+    plans: Sequence[str] | None = None,
+    targets: Sequence[float] = (0.65, 0.5),
+    batch_size: int = 32,
+    workers: int = 0,
+    rounds: int = 15,
+    drawn: int = 2,
+    resume: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+    command: str = "",
+    progress: Callable[[Stage], None] = lambda stage: None,
+) -> Comparison:
+    """Compare reductions: every plan at the same MACs and at the same measured time.
+
+    All plans of a target and the dense model are timed in one run, in turns, and all see the same
+    pictures in one pass. What is found is kept in the folder after every step. On Linux this
+    changes how the whole process allocates memory, for good: see
+    :func:`batvit.measure.clock.keep_freed_memory`.
+
+    Args:
+        dense: a supported model without a reduction, on its device and in its precision.
+        pictures: labelled, from :func:`batvit.data.folder.image_folder`.
+        folder: a new one, or one to go on in; its parent exists.
+        plans: names of :func:`batvit.budget.contenders`; all by default.
+        targets: shares of the dense model's MACs, and of its time, in (0, 1).
+        batch_size: pictures a batch, for times and for accuracy.
+        workers: processes that decode pictures; 0 decodes in this one.
+        rounds: measurements of each model.
+        drawn: how many pictures the report shows the groups of.
+        resume: go on with the comparison in the folder. Plans and targets may be added; with other
+            pictures or weights, the pictures alone are looked at again.
+        metadata: plain values that must be the same when a comparison is resumed, and stand in its
+            result, such as ``model`` and ``data``. The batch size, the rounds, the image size, the
+            commit and the machine are added to them.
+        command: how it was started, for the report.
+        progress: called with what is done next, and after each batch of pictures.
+
+    Raises:
+        ValueError: before anything is computed or written, if an argument is wrong, or the folder
+            was begun with something else; later, if the dense model's logits are not finite, or no
+            plan meets a target.
+        FileExistsError: if the folder holds a comparison that is not to be resumed, or another run
+            is writing into it.
+        OSError: if the folder cannot be written.
+    """
+    settings = Settings(
+        plans=contenders() if plans is None else tuple(dict.fromkeys(plans)),
+        targets=tuple(sorted(set(targets), reverse=True)),
+        batch_size=batch_size,
+        workers=workers,
+        rounds=rounds,
+    )
+    if drawn < 0:
+        raise ValueError(f"drawn must be 0 or more, got {drawn}")
+    if not pictures.samples:
+        raise ValueError("pictures is empty; give at least one")
+    folder = check_folder(folder)
+    metadata = _metadata(dense, pictures, settings, metadata or {})
+    with claimed(folder):
+        results = Results.open(folder, metadata, resume=resume)
+        _fit_and_time(results, dense, settings, progress)
+        _score(results, dense, pictures, settings, progress)
+        comparison = _comparison(results, samples=len(pictures), command=command)
+        write_tables(comparison)
+        pngs, notes = draw_groups(dense, pictures, comparison.rows, number=drawn)
+        page = html(comparison.to_dict(), plot=comparison.plot.read_bytes(), pictures=pngs)
+        write_atomic(comparison.report, page)
+    return replace(comparison, notes=tuple(notes))
+
+
+def _fit_and_time(
+    results: Results, dense: nn.Module, settings: Settings, progress: Callable[[Stage], None]
+) -> None:
+    """Fit every plan to every target, and time all of them in turns."""
+
+    def say(text: str) -> None:
+        progress(Stage(text))
+
+    clock = Clock(dense, noise(dense, settings.batch_size), settings.rounds)
+    fit_plans(results, clock, plans=settings.plans, targets=settings.targets, progress=say)
+    time_plans(results, clock, progress=say)
+    results.check_any()
+
+
+def _score(
+    results: Results,
+    dense: nn.Module,
+    pictures: Pictures,
+    settings: Settings,
+    progress: Callable[[Stage], None],
+) -> None:
+    """Show all models the pictures."""
+
+    def batches(start: int) -> DataLoader[tuple[Tensor, Tensor]]:
+        left = replace(pictures, samples=pictures.samples[start:])
+        return loader(left, dense, batch_size=settings.batch_size, workers=settings.workers)
+
+    def count(done: int) -> None:
+        progress(Stage("pictures", done, len(pictures)))
+
+    count(0)
+    samples = [[str(path), label, *stamp(path)] for path, label in pictures.samples]
+    weights = _weights_digest(dense)
+    score_plans(results, dense, batches, samples=samples, weights=weights, progress=count)
+    results.check_any()
+
+
+def _metadata(
+    dense: nn.Module, pictures: Pictures, settings: Settings, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what must be the same when a comparison is resumed."""
+    weight = next(dense.parameters())
+    first_picture, _ = pictures.samples[0]
+    metadata = dict(given)
+    metadata.setdefault("model", type(dense).__name__)
+    metadata.setdefault("data", str(first_picture.parent.parent))
+    metadata.setdefault("precision", PRECISIONS.get(weight.dtype, str(weight.dtype)))
+    metadata.setdefault("device", str(weight.device))
+    return metadata | {
+        "batch_size": settings.batch_size,
+        "rounds": settings.rounds,
+        "img_size": list(data_config(dense)["input_size"][1:]),
+        "commit": git_commit(),
+        **machine(str(weight.device)),
+    }
+
+
+def _comparison(results: Results, *, samples: int, command: str) -> Comparison:
+    """Return the results, with how they came about."""
+    installed = versions()
+    environment: dict[str, Any] = {}
+    for name in ("cpu", "gpu", "torch", "threads", "commit"):
+        environment[name] = results.metadata[name]
+    for name in ("python", "timm", "batvit"):
+        environment[name] = installed[name]
+    environment["date"] = datetime.now(UTC).date().isoformat()
+    origin = {"samples": samples, "command": command, "environment": environment}
+    return Comparison(
+        folder=results.folder,
+        metadata=results.metadata | origin,
+        dense=results.dense,
+        rows=tuple(results.rows),
+        failures=tuple(results.failures),
+    )
+
+
+def _weights_digest(model: nn.Module) -> str:
+    """Return a text that is another one for all other weights."""
+    hashed = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        hashed.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        hashed.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    return hashed.hexdigest()

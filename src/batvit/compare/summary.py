@@ -1,0 +1,122 @@
+"""A finished comparison: its rows, its files, and its tables as plain text."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batvit.compare.plot import plot_pareto
+from batvit.compare.results import Failure
+from batvit.compare.rows import DENSE, Group, Row
+from batvit.measure.tables import as_csv, as_text
+from batvit.storage.figures import save
+from batvit.storage.files import write_atomic
+
+REPORT = "report.html"
+TABLE = "table.csv"
+RESULT = "result.json"
+PLOT = "pareto.png"
+HEAD = ("", "top-1", "difference [95 %]", "same", "KL", "GMACs", "speed", "ms alone")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found. Printed, it is a plain table for each target and cost."""
+
+    folder: Path
+    """where the files are"""
+    metadata: Mapping[str, Any]
+    """the model, the pictures, the settings and the machine"""
+    dense: Row
+    rows: tuple[Row, ...]
+    """of all plans at all targets"""
+    failures: tuple[Failure, ...]
+    """plans that do not meet a target, or failed"""
+    notes: tuple[str, ...] = ()
+    """what the report lacks"""
+
+    @property
+    def report(self) -> Path:
+        """Everything, in one HTML file that needs nothing else."""
+        return self.folder / REPORT
+
+    @property
+    def table(self) -> Path:
+        """The rows as CSV."""
+        return self.folder / TABLE
+
+    @property
+    def result(self) -> Path:
+        """What :meth:`to_dict` gives, as JSON."""
+        return self.folder / RESULT
+
+    @property
+    def plot(self) -> Path:
+        """Accuracy over measured speed, as PNG."""
+        return self.folder / PLOT
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values: metadata, the dense model's row, those of the plans, failures."""
+        return {
+            **self.metadata,
+            DENSE: self.dense.to_dict(),
+            "rows": [row.to_dict() for row in self.rows],
+            "failed": [failure.to_dict() for failure in self.failures],
+        }
+
+    def __str__(self) -> str:
+        groups = dict.fromkeys(row.key.group for row in self.rows)
+        parts = [self._group_text(group) for group in groups]
+        parts += [str(failure) for failure in self.failures]
+        return "\n".join(parts)
+
+    def _group_text(self, group: Group) -> str:
+        """The table of a group, narrow enough for a terminal."""
+        rows = [row for row in self.rows if row.key.group == group]
+        lines = [
+            f"at {group} of the dense model",
+            as_text(HEAD, [_cells(row) for row in (self.dense, *rows)]),
+        ]
+        off_target = []
+        for row in rows:
+            if row.timing is not None and row.timing.off_target:
+                off_target.append(f"{row.plan} takes {1 / row.timing.speedup:.3f}")
+        if off_target:
+            lines.append(f"* off target, not to be ranked: {', '.join(off_target)}")
+        return "\n".join(lines)
+
+
+def write_tables(comparison: Comparison) -> None:
+    """Write the rows as JSON, as CSV and as a plot."""
+    result = comparison.to_dict()
+    save(plot_pareto(result["rows"], result[DENSE]), comparison.plot)
+    lines = []
+    for row in (result[DENSE], *result["rows"]):
+        lists = {name: json.dumps(row[name]) for name in ("config", "blocks", "tokens")}
+        lines.append(row | lists)
+    write_atomic(comparison.table, as_csv(lines))
+    write_atomic(comparison.result, json.dumps(result, indent=2) + "\n")
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    """Write a row of a table; all rows of a comparison were timed, and saw the pictures."""
+    assert row.timing is not None
+    assert row.accuracy is not None
+    accuracy = row.accuracy
+    interval = ""
+    if row.plan != DENSE:
+        interval = (
+            f"{accuracy.difference:+.1f} "
+            f"[{accuracy.difference_low:+.1f}, {accuracy.difference_high:+.1f}]"
+        )
+    return (
+        f"{row.plan}*" if row.timing.off_target else row.plan,
+        f"{accuracy.top1:.1f}",
+        interval,
+        f"{accuracy.agreement:.1f}",
+        f"{accuracy.kl:.3f}",
+        f"{row.gmacs:.3f}",
+        f"{row.timing.speedup:.2f}",
+        f"{row.timing.latency_ms:.1f}",
+    )

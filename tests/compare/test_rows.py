@@ -1,0 +1,139 @@
+"""Rows: flat as files have them, typed inside, and read strictly."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from batvit.compare.rows import FIELDS, Group, Key, Row, RowAccuracy, RowTiming, is_bat
+from batvit.config import BATConfig
+
+ACCURACY = RowAccuracy(
+    top1=80.0,
+    top5=95.0,
+    difference=-1.0,
+    difference_low=-1.5,
+    difference_high=-0.5,
+    agreement=94.0,
+    kl=0.1,
+)
+
+
+def timing(**fields):
+    known = RowTiming(
+        step_time=10.0,
+        step_time_iqr=0.5,
+        samples_per_sec=100.0,
+        speedup=2.0,
+        off_target=False,
+        realised_share=1.0,
+        peak_memory_mb=None,
+        latency_ms=1.0,
+        latency_speedup=1.5,
+    )
+    return replace(known, **fields)
+
+
+def row(plan="bat", target=0.5, at="macs", **fields):
+    config = None if plan == "dense" else BATConfig(keep_rate=0.5)
+    return Row(plan, Group(target, at), config, (3, 6), (98, 49), 0.6, 0.5, **fields)
+
+
+def through_json(values):
+    return json.loads(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        row(),
+        row(timing=timing()),
+        row(timing=timing(peak_memory_mb=3.5, off_target=True), accuracy=ACCURACY),
+        row("dense", at="time", timing=timing()),
+    ],
+)
+def test_a_row_is_flat_in_a_file_and_reads_back(known):
+    values = known.to_dict()
+    assert tuple(values) == FIELDS
+    assert Row.from_dict(through_json(values)) == known
+
+
+def test_the_fields_are_those_of_the_files():
+    assert FIELDS == (
+        "plan",
+        "target",
+        "at",
+        "config",
+        "blocks",
+        "tokens",
+        "gmacs",
+        "mac_share",
+        "step_time",
+        "step_time_iqr",
+        "samples_per_sec",
+        "speedup",
+        "off_target",
+        "realised_share",
+        "peak_memory_mb",
+        "latency_ms",
+        "latency_speedup",
+        "top1",
+        "top5",
+        "difference",
+        "difference_low",
+        "difference_high",
+        "agreement",
+        "kl",
+    )
+
+
+def test_what_is_not_known_yet_is_none():
+    values = row().to_dict()
+    assert (values["config"]["keep_rate"], values["tokens"]) == (0.5, [98, 49])
+    assert (values["step_time"], values["off_target"], values["top1"]) == (None, False, None)
+    dense = replace(row("dense"), group=None).to_dict()
+    assert (dense["target"], dense["at"], dense["config"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (3, "^3$"),
+        ({"unknown": 1}, "^{'agreement': 94.0"),
+        ({"plan": ["x"]}, r"plan = \['x'\]"),
+        ({"target": 10**400}, "target = 1000"),
+        ({"target": None}, "target = None"),
+        ({"target": 1.0}, "target = 1.0"),
+        ({"target": True}, "target = True"),
+        ({"at": ["macs"]}, r"at = \['macs'\]"),
+        ({"mac_share": None}, "mac_share = None"),
+        ({"kl": float("nan")}, "kl = nan"),
+        ({"kl": None}, "kl = None"),
+        ({"speedup": None}, "speedup = None"),
+        ({"tokens": ["3"]}, r"tokens = \['3'\]"),
+        ({"off_target": 1}, "off_target = 1"),
+        ({"config": 3}, "config = 3"),
+        ({"config": None}, "config = None"),
+        ({"config": {"no": 1}}, "no"),
+    ],
+)
+def test_every_value_is_checked(change, said):
+    values = row(timing=timing(), accuracy=ACCURACY).to_dict()
+    values = values | change if isinstance(change, dict) else change
+    with pytest.raises((TypeError, ValueError), match=said):
+        Row.from_dict(values)
+
+
+def test_keys_and_groups_say_what_they_are():
+    assert str(Group(0.65, "time")) == "0.65 of the measured time"
+    assert str(Key("tome", Group(0.5, "macs"))) == "tome at 0.5 of the MACs"
+    assert row().key == Key("bat", Group(0.5, "macs"))
+
+
+def test_bat_is_told_from_the_others():
+    assert [is_bat(plan) for plan in ("bat", "bat_gradual", "batch", "tome")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
