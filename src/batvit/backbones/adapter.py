@@ -72,13 +72,13 @@ class Anatomy:
         kind: type = type(self.tower)
         if issubclass(kind, WithGrid):
             kind = kind.own_class()
-        return str(kind.__name__)
+        return kind.__name__
 
     def name_of(self, block: int) -> str:
         """Return what the tower calls one of its blocks, counted from 0: ``blocks.3``."""
         for name, module in self.tower.named_modules():
             if module is self.blocks[block]:
-                return name
+                return str(name)
         raise ValueError(f"block {block} is no module of this {self.name}")
 
 

@@ -9,8 +9,8 @@ from batvit.plans.plan import Counts
 from batvit.reduction.schedule import counts_at
 
 
-# a graph takes plain values alone for constant arguments, so the configuration comes as JSON: up to
-# torch 2.9 an object is refused, and the numbers in a tuple become symbols once they change
+# the configuration comes as JSON, as one string is a constant to a graph in every version of torch:
+# torch 2.8 refuses an object, and may make symbols of the numbers in a tuple once they change
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def frozen_counts(config: str, block: int, depth: int, patches: int, prefix: int) -> Counts | str:
     """Return the counts at a site, or why there are none.
