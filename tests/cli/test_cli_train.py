@@ -7,10 +7,11 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 import batvit
-from batvit.cli import main, options, training_progress
+from batvit.cli import console, main, training_progress
 from batvit.models.create import create_model
 
 MODEL = "test_vit"
@@ -174,9 +175,9 @@ def test_digits_need_no_folder_and_a_seed_repeats_the_new_head(weights, tmp_path
 
 def test_a_terminal_sees_a_bar_that_makes_way(folder, weights, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
-        options,
-        "progress_console",
-        type(options.console)(stderr=True, force_terminal=True, width=80),
+        console,
+        "stderr",
+        Console(stderr=True, force_terminal=True, width=80),
     )
     assert train(folder, tmp_path / "run", "--checkpoint", weights) == 0
     out, err = capsys.readouterr()
@@ -186,9 +187,9 @@ def test_a_terminal_sees_a_bar_that_makes_way(folder, weights, tmp_path, monkeyp
 
 def test_a_process_without_progress_shows_no_bar(monkeypatch, capsys):
     monkeypatch.setattr(
-        options,
-        "progress_console",
-        type(options.console)(stderr=True, force_terminal=True, width=80),
+        console,
+        "stderr",
+        Console(stderr=True, force_terminal=True, width=80),
     )
     monkeypatch.setattr(training_progress, "fit", lambda **arguments: [])
     assert training_progress.fit_shown(title="training") == []

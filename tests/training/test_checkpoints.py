@@ -282,7 +282,6 @@ def test_a_run_cannot_go_on_as_another(data, tmp_path):
             output=tmp_path,
             resume=True,
             about=named,
-            reduce=during_training(REDUCTION),
         )
     wide = VisionTransformer(
         img_size=16,

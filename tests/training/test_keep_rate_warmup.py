@@ -71,7 +71,7 @@ def test_each_share_takes_as_much_of_the_tokens(fields):
     model = batvit.patch(vit(), config)
     whole, logits = counts(model), model(images)
     for share in (0.0, 0.25, 0.75, 1.0, 0.0):
-        reduce(model, share)
+        reduce.set_share(model, share)
         # of 64 patches
         assert counts(model) == (
             [] if share == 0 else [round(64 - share * (64 - left)) for left in whole]

@@ -303,6 +303,6 @@ def test_a_pipe_is_no_log(tmp_path):
 
 
 def test_reading_a_log_needs_no_library_for_figures():
-    code = "import sys, batvit.curves; print('matplotlib' in sys.modules)"
+    code = "import sys, batvit.training.logs; print('matplotlib' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout == "False\n"

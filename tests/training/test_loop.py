@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import batvit
+from batvit.backbones.during_training import DuringTraining
 from batvit.backbones.patch import during_training, schedule_of
 from batvit.data.digits import digits
 from batvit.data.loading import data_config
@@ -137,11 +138,13 @@ def test_stochastic_depth_of_a_model_made_without_it_is_refused(data):
 
 
 def test_a_share_that_does_not_fit_is_found_before_the_first_update(data):
-    def reduce(model, share):
-        if share == 0.5:
-            raise ValueError("does not fit")
+    class Misfit(DuringTraining):
+        def set_share(self, model, share):
+            if share == 0.5:
+                raise ValueError("does not fit")
 
     config, steps = dataclasses.replace(SHORT, keep_warmup_epochs=1, keep_warmup_steps=1), []
+    reduce = Misfit(batvit.BATConfig(), batvit.patch, batvit.unpatch)
     with pytest.raises(ValueError, match="does not fit"):
         fit(vit(), *data, config, reduce=reduce, progress=steps.append)
     assert not steps
@@ -546,7 +549,7 @@ def test_a_teacher_of_other_classes_is_refused(data):
 
 def test_warming_up_needs_a_reduction(data):
     with pytest.raises(
-        ValueError, match=r"keep_warmup needs a reduction to warm up; give reduce=reducer\(config\)"
+        ValueError, match=r"keep_warmup needs a reduction to warm up; call batvit.patch\(model\) first"
     ):
         fit(vit(), *data, dataclasses.replace(SHORT, keep_warmup_epochs=1))
 
