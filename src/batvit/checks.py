@@ -6,7 +6,7 @@ from typing import Any
 
 
 def check_number(name: str, value: Any, *, kind: type = float, remedy: str = "") -> None:
-    """Refuse what is no number of a kind.
+    """Refuse what is no number of a kind; True and False are none.
 
     Args:
         name: of the value.
@@ -17,8 +17,13 @@ def check_number(name: str, value: Any, *, kind: type = float, remedy: str = "")
     Raises:
         TypeError: if it is no such number.
     """
-    if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
-        expected = "an integer" if kind is int else "a number"
+    if kind is int:
+        expected = "an integer"
+        fits = isinstance(value, int)
+    else:
+        expected = "a number"
+        fits = isinstance(value, int | float)
+    if isinstance(value, bool) or not fits:
         raise TypeError(
             f"{name} must be {expected}, got {value!r} ({type(value).__name__}){_after(remedy)}"
         )
@@ -27,17 +32,25 @@ def check_number(name: str, value: Any, *, kind: type = float, remedy: str = "")
 def check_interval(
     name: str, value: Any, interval: str, *, kind: type = float, remedy: str = ""
 ) -> None:
-    """Refuse a number outside of an interval such as ``"(0, 1]"``; ``inf`` is a limit like any other.
+    """Refuse a number outside of an interval.
+
+    Args:
+        name: of the value.
+        value: as it was given.
+        interval: such as ``"(0, 1]"``; ``inf`` is a limit like any other.
+        kind: ``int``, or ``float``, which takes integers too.
+        remedy: what to do, appended to the message.
 
     Raises:
         TypeError: if it is no number of that kind.
         ValueError: if it does not lie in the interval.
     """
     check_number(name, value, kind=kind, remedy=remedy)
-    low, high = map(float, interval[1:-1].split(","))
-    inside = low <= value <= high
-    at_open_end = (value == low and interval[0] == "(") or (value == high and interval[-1] == ")")
-    if not inside or at_open_end:
+    low, high = (float(limit) for limit in interval[1:-1].split(","))
+    # written so that NaN is outside
+    above = value > low or (value == low and interval[0] == "[")
+    below = value < high or (value == high and interval[-1] == "]")
+    if not (above and below):
         raise ValueError(f"{name} must lie in {interval}, got {value}{_after(remedy)}")
 
 
@@ -58,7 +71,7 @@ def check_integers(name: str, values: Any, *, least: int, remedy: str) -> None:
 
 
 def check_share_or_count(name: str, value: Any, *, largest_share: float) -> None:
-    """Refuse what is neither a count (int) from 0 up nor a share (float) from 0 to ``largest_share``.
+    """Refuse what is neither a count (int) from 0 up nor a share (float) up to ``largest_share``.
 
     Raises:
         TypeError: if it is no number.
@@ -67,7 +80,8 @@ def check_share_or_count(name: str, value: Any, *, largest_share: float) -> None
     check_number(name, value)
     if not math.isfinite(value) or value < 0:
         raise ValueError(
-            f"{name} must be a count from 0 up (int) or a share in 0.0 .. {largest_share} (float), got {value}"
+            f"{name} must be a count from 0 up (int) or a share in 0.0 .. {largest_share} (float), "
+            f"got {value}"
         )
     if isinstance(value, float) and value > largest_share:
         raise ValueError(

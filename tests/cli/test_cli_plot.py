@@ -1,4 +1,4 @@
-"""batvit plot: a table, a figure and numbers of runs, and what is refused before anything is written."""
+"""batvit plot: a table, a figure and numbers of runs, and what is refused before any is written."""
 
 import json
 
@@ -109,7 +109,7 @@ def test_runs_of_one_name_are_refused_unless_renamed(runs, capsys):
         (["a="], "'a=' must be RUN or NAME=RUN; give both parts"),
         (
             ["bat-0.6", "strings.jsonl"],
-            "strings.jsonl, line 1: top1 must be a number up to 1e+100, got '71'; correct or remove the line",
+            "strings.jsonl, line 1: top1 must be a number up to 1e+100, got '71'; correct or",
         ),
     ],
 )

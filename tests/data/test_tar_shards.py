@@ -1,4 +1,4 @@
-"""Pictures from elsewhere than folders."""
+"""Pictures in tar shards: to train on in another order each epoch, to count each once."""
 
 import gc
 import io
@@ -13,13 +13,11 @@ from timm.models import VisionTransformer
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import pil_to_tensor
 
-from batvit.data.hf_dataset import Table
-from batvit.data.pictures import UnreadableError
 from batvit.data.sources import find
-from batvit.data.tar_shards import Shards, check_reader
+from batvit.data.tar_shards import Shards
 from batvit.training import TrainConfig
 from batvit.training.batches import Batching, Part
-from batvit.training.inputs import Parted, prepare
+from batvit.training.inputs import PartOfBatches, prepare
 
 LEAVES_FILES_OPEN = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"
@@ -33,26 +31,6 @@ def png(label, shade):
         "RGB", (8, 8), tuple(channel - shade if channel else 0 for channel in COLOURS[label])
     ).save(file, "PNG")
     return file.getvalue()
-
-
-@pytest.fixture
-def table(tmp_path, monkeypatch):
-    datasets = pytest.importorskip("datasets", reason="needs datasets")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
-    features = datasets.Features(
-        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["red", "green", "blue"])}
-    )
-    (tmp_path / "table").mkdir()
-    for split, number in (("train", 12), ("validation", 6)):
-        rows = {
-            "image": [{"bytes": png(i % 3, i), "path": None} for i in range(number)],
-            "label": [i % 3 for i in range(number)],
-        }
-        datasets.Dataset.from_dict(rows, features=features).to_parquet(
-            tmp_path / "table" / f"{split}.parquet"
-        )
-    return tmp_path / "table"
 
 
 @pytest.fixture
@@ -88,41 +66,6 @@ def shards(tmp_path):
 def shade(picture):
     """Which picture it is."""
     return 250 - int(picture.max())
-
-
-def test_a_table_gives_pictures_and_labels(table):
-    found = find(f"hfds/{table}")
-    assert found.classes == ("red", "green", "blue")
-    assert (len(found.train), len(found.val)) == (12, 6)
-    found.train.transform = pil_to_tensor
-    for i in range(12):
-        picture, label = found.train[i]
-        assert (label, shade(picture)) == (i % 3, i)
-        assert picture.float().mean(dim=(1, 2)).argmax() == label
-
-
-def test_a_table_that_is_not_there_is_refused(table):
-    with pytest.raises(ValueError, match=f"hfds/{table}: split 'test' could not be read"):
-        Table(str(table), "test")
-    with pytest.raises(ValueError, match=r"are for image folders; leave them out"):
-        find(f"hfds/{table}", skip_unreadable=True)
-
-
-def test_a_corrupt_picture_of_a_table_is_named(table, tmp_path):
-    import datasets
-
-    features = datasets.Features(
-        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["red"])}
-    )
-    rows = {"image": [{"bytes": png(0, 1)[:40], "path": None}], "label": [0]}
-    (tmp_path / "bad").mkdir()
-    datasets.Dataset.from_dict(rows, features=features).to_parquet(
-        tmp_path / "bad" / "train.parquet"
-    )
-    with pytest.raises(
-        UnreadableError, match=f"hfds/{tmp_path}/bad, picture 0: cannot be read as a picture"
-    ):
-        Table(str(tmp_path / "bad"), "train")[0]
 
 
 def with_shades(found):
@@ -179,7 +122,7 @@ def test_shards_are_counted_once_by_all_processes_together(shards):
     parts = [
         [
             i
-            for images, _ in Parted(DataLoader(found.val.whole(), 2), Part(rank, 3))
+            for images, _ in PartOfBatches(DataLoader(found.val.whole(), 2), Part(rank, 3))
             for i in images.tolist()
         ]
         for rank in range(3)
@@ -211,12 +154,3 @@ def test_shards_that_are_not_there_or_not_counted_are_refused(shards, tmp_path):
     ):
         Shards(shards, "val-{0..1}.tar")
     assert Shards(shards, "val-{0..1}.tar|7").size == 7
-
-
-def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(
-        ValueError,
-        match=r'wds/ needs the package webdataset; install it with pip install "batvit\[data\]"',
-    ):
-        check_reader("wds")

@@ -4,12 +4,20 @@ import json
 import os
 import re
 import stat
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batvit.storage.files import check_folder, check_writable, read_json, write_atomic
+from batvit.storage.files import (
+    check_folder,
+    check_there,
+    check_writable,
+    first_line,
+    read_json,
+    write_atomic,
+)
 
 
 def test_text_and_bytes_are_written(tmp_path):
@@ -52,12 +60,13 @@ def test_what_fails_in_the_middle_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old"
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full, which is always full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, which is always full")
 def test_a_full_disk_is_told_with_its_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "batvit.storage.files.os.fdopen",
-        lambda handle, mode: os.close(handle) or open("/dev/full", mode, buffering=0),
-    )
+    def full(handle, mode):
+        os.close(handle)
+        return Path("/dev/full").open(mode, buffering=0)
+
+    monkeypatch.setattr("batvit.storage.files.os.fdopen", full)
     with pytest.raises(OSError, match=r"cannot write .*a.txt: the disk is full; make room there"):
         write_atomic(tmp_path / "a.txt", "x")
     assert not list(tmp_path.iterdir())
@@ -127,3 +136,29 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path):
     with pytest.raises(OSError, match="no regular file"):
         write_atomic(pipe, "x")
     assert pipe.is_fifo()
+
+
+def test_a_folder_to_read_must_be_there(tmp_path):
+    check_there(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/none: no such folder"):
+        check_there(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("no luck"), "no luck"),
+        (ValueError("no luck\nand more"), "no luck"),
+        (ValueError("\n  no luck\n"), "no luck"),
+        (
+            RuntimeError("does not fit:\n\tthis   one\n\tand that"),
+            "does not fit: this one and that",
+        ),
+        (KeyError(), "KeyError"),
+        (ValueError(" \n"), "ValueError"),
+        (ValueError("a" * 300), "a" * 300),
+        (ValueError("a" * 301), "a" * 299 + "…"),
+    ],
+)
+def test_an_error_is_told_in_one_line(error, line):
+    assert first_line(error) == line

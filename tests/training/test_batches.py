@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from batvit.data.tar_shards import Stream
 from batvit.training import TrainConfig
-from batvit.training.batches import Batching, BatchSampler, Part, Views, deal
+from batvit.training.batches import Batching, BatchSampler, Part, Views, split_batch
 
 
 class Noise(Dataset):
@@ -28,7 +28,7 @@ def keys(batch):
     return [(0, picture, 0) for picture in range(batch)]
 
 
-def dealt(config, part, *, epoch=1, size=20, done=0):
+def batches_of(config, part, *, epoch=1, size=20, done=0):
     train = TensorDataset(torch.zeros(size, 3, 4, 4), torch.zeros(size, dtype=torch.long))
     return list(BatchSampler(Batching(train, config, part), epoch, done))
 
@@ -36,7 +36,8 @@ def dealt(config, part, *, epoch=1, size=20, done=0):
 def test_a_batch_is_dealt_by_hand():
     def parts(batch, number):
         return [
-            [picture for _, picture, _ in deal(keys(batch), part, number)] for part in range(number)
+            [picture for _, picture, _ in split_batch(keys(batch), part, number)]
+            for part in range(number)
         ]
 
     # of two parts each has two from the front and their two mirrors from the back
@@ -49,7 +50,7 @@ def test_a_batch_is_dealt_by_hand():
 @given(st.integers(1, 6), st.integers(1, 4))
 def test_the_mirror_of_a_picture_stays_in_its_part(half, parts):
     whole = keys(2 * half * parts)
-    shares = [deal(whole, part, parts) for part in range(parts)]
+    shares = [split_batch(whole, part, parts) for part in range(parts)]
     assert sorted(key for share in shares for key in share) == whole
     mirror = dict(zip(whole, reversed(whole), strict=True))
     for share in shares:
@@ -60,9 +61,9 @@ def test_the_mirror_of_a_picture_stays_in_its_part(half, parts):
 def test_processes_and_accumulated_parts_share_the_same_updates(seed, split):
     processes, steps = split
     config = TrainConfig(batch_size=8, seed=seed, grad_accum_steps=steps)
-    mine = [dealt(config, Part(rank, processes)) for rank in range(processes)]
+    mine = [batches_of(config, Part(rank, processes)) for rank in range(processes)]
     assert {len(batches) for batches in mine} == {2 * steps}
-    for update, whole in enumerate(dealt(TrainConfig(batch_size=8, seed=seed), Part())):
+    for update, whole in enumerate(batches_of(TrainConfig(batch_size=8, seed=seed), Part())):
         shared = [
             key
             for batches in mine
@@ -74,19 +75,21 @@ def test_processes_and_accumulated_parts_share_the_same_updates(seed, split):
 
 def test_an_epoch_has_every_picture_once_and_the_next_another_order():
     config = TrainConfig(batch_size=5)
-    first, again, second = (dealt(config, Part(), epoch=epoch) for epoch in (1, 1, 2))
+    first, again, second = (batches_of(config, Part(), epoch=epoch) for epoch in (1, 1, 2))
     assert sorted(picture for batch in first for _, picture, _ in batch) == list(range(20))
     assert first == again
     assert [picture for batch in first for _, picture, _ in batch] != [
         picture for batch in second for _, picture, _ in batch
     ]
     # what does not fill a batch is left out
-    assert len(dealt(TrainConfig(batch_size=8), Part())) == 2
+    assert len(batches_of(TrainConfig(batch_size=8), Part())) == 2
 
 
 def test_repeated_augmentation_has_other_views_of_fewer_pictures():
     found = [
-        key for batch in dealt(TrainConfig(batch_size=5, aug_repeats=3), Part()) for key in batch
+        key
+        for batch in batches_of(TrainConfig(batch_size=5, aug_repeats=3), Part())
+        for key in batch
     ]
     assert len(found) == len(set(found)) == 20
     # seven pictures three times, the last of them twice
@@ -96,7 +99,7 @@ def test_repeated_augmentation_has_other_views_of_fewer_pictures():
 
 def test_from_the_middle_of_an_epoch_the_same_batches_come():
     config = TrainConfig(batch_size=4, grad_accum_steps=2)
-    assert dealt(config, Part(), done=3) == dealt(config, Part())[6:]
+    assert batches_of(config, Part(), done=3) == batches_of(config, Part())[6:]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -180,7 +183,7 @@ def test_no_two_processes_have_the_same_views_of_a_stream(workers):
         (
             {"batch_size": 9},
             2,
-            "batch_size 9 cannot be cut into 2 equal parts, for 2 processes .* give a multiple of 2",
+            "batch_size 9 cannot be cut into 2 equal parts, for 2 processes .* a multiple of 2",
         ),
         (
             {"batch_size": 12, "grad_accum_steps": 2},

@@ -5,7 +5,7 @@ import timm
 import torch
 from timm.data import ImageNetInfo
 
-import batvit.models
+import batvit.models  # noqa: F401, it brings lvvit
 from batvit.training.classifier_head import replace_head
 
 SYNSETS = ImageNetInfo("imagenet-1k").label_names()

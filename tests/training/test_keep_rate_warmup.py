@@ -11,7 +11,7 @@ from timm.models import VisionTransformer
 import batvit
 from batvit.backbones.patch import during_training, schedule_of
 from batvit.training import TrainConfig
-from batvit.training.keep_rate_warmup import share_of
+from batvit.training.keep_rate_warmup import KeepRateWarmup, share_of, shares
 
 
 def vit():
@@ -71,7 +71,7 @@ def test_each_share_takes_as_much_of_the_tokens(fields):
     model = batvit.patch(vit(), config)
     whole, logits = counts(model), model(images)
     for share in (0.0, 0.25, 0.75, 1.0, 0.0):
-        reduce(model, share)
+        reduce.set_share(model, share)
         # of 64 patches
         assert counts(model) == (
             [] if share == 0 else [round(64 - share * (64 - left)) for left in whole]
@@ -79,3 +79,28 @@ def test_each_share_takes_as_much_of_the_tokens(fields):
         found = model(images)
         if share in (0, 1):
             assert torch.equal(found, logits if share else dense(images))
+
+
+def test_all_shares_are_those_that_come():
+    config = TrainConfig(epochs=9, keep_warmup_start=2, keep_warmup_epochs=4, keep_warmup_steps=3)
+    assert shares(config) == sorted({share_of(config, i / 100) for i in range(900)})
+    assert shares(TrainConfig(epochs=9, keep_warmup_start=2)) == [0, 1]
+    assert shares(TrainConfig()) == [1]
+
+
+def test_models_are_changed_together_and_stay_in_their_mode():
+    config = batvit.BATConfig.preset("paper", tokens=(16,), blocks=(1,))
+    training, average = batvit.patch(vit(), config).train(), batvit.patch(vit(), config)
+    warmup = KeepRateWarmup(during_training(config), [training, average])
+    warmup.set_share(0.5)
+    assert counts(training) == counts(average) == [40]
+    warmup.set_share(1.0)
+    assert counts(training) == counts(average) == [16]
+    assert all(module.training for module in training.modules())
+    assert not any(module.training for module in average.modules())
+
+
+def test_a_model_without_a_reduction_is_left_alone():
+    model = vit()
+    KeepRateWarmup(None, [model]).set_share(0.5)
+    assert counts(model) == []

@@ -9,7 +9,7 @@ import sys
 import pytest
 from timm.utils import update_summary
 
-from batvit.training.logs import Curve, CurvePoint, log_file, read_curve
+from batvit.training.logs import CurvePoint, TrainingCurve, log_file, read_curve
 
 UPDATE = {"update": 7, "epoch": 1, "loss": 3.0, "lr": 1e-4}
 
@@ -61,7 +61,7 @@ def test_a_run_of_ours_is_read_from_its_folder(tmp_path):
         UPDATE | {"update": 9, "epoch": 2},
         epoch(2, 60.0, update=9),
     )
-    assert read_curve(run) == Curve(
+    assert read_curve(run) == TrainingCurve(
         "bat-0.6",
         (CurvePoint(1, 2.0, 1.5, 40.0, 80.0, 1e-4), CurvePoint(2, 1.0, 1.5, 60.0, 80.0, 1e-4)),
     )
@@ -96,7 +96,7 @@ def test_the_summary_of_timm_is_read_as_timm_writes_it(tmp_path):
             path,
             lr=0.5,
         )
-    assert read_curve(path) == Curve(
+    assert read_curve(path) == TrainingCurve(
         "summary",
         (CurvePoint(1, 3.0, 1.0, 60.0, 85.0, 0.5), CurvePoint(2, 2.0, 1.0, 61.0, 85.0, 0.5)),
     )
@@ -154,7 +154,10 @@ def test_a_last_row_without_an_end_of_line_counts_if_it_is_whole(tmp_path):
 
 
 def test_what_is_not_finite_is_none(tmp_path):
-    row = '{"epoch": 1, "train_loss": NaN, "eval_loss": Infinity, "top1": 1e999, "top5": null, "lr": 1}'
+    row = (
+        '{"epoch": 1, "train_loss": NaN, "eval_loss": Infinity, "top1": 1e999, "top5": null, '
+        '"lr": 1}'
+    )
     assert read_curve(write(tmp_path / "a.jsonl", row)).points == (
         CurvePoint(1, None, None, None, None, 1.0),
     )
@@ -230,7 +233,7 @@ def test_a_bad_last_line_that_was_not_cut_short_is_refused(tmp_path):
     [
         (
             ["step,loss", "1,2"],
-            "line 1: the columns must be epoch and any of train_loss, eval_loss, .* got .'step', 'loss'",
+            "line 1: the columns must be epoch and any of train_loss, .* got .'step', 'loss'",
         ),
         (["epoch,loss", "1,2"], "line 1: the columns must be epoch and any of"),
         (["epoch,lr", "0,1", "1"], "line 3: 1 values for 2 columns; remove the line"),
@@ -303,6 +306,6 @@ def test_a_pipe_is_no_log(tmp_path):
 
 
 def test_reading_a_log_needs_no_library_for_figures():
-    code = "import sys, batvit.curves; print('matplotlib' in sys.modules)"
+    code = "import sys, batvit.training.logs; print('matplotlib' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout == "False\n"

@@ -1,15 +1,15 @@
-"""The curves of training runs: what is in them, and that they are the same each time."""
+"""Loss and accuracy over the epochs: what is drawn, and that it is the same each time."""
 
 import pytest
 
 from batvit.storage.figures import CURVE_COLOURS, save
-from batvit.training.logs import Curve, CurvePoint
+from batvit.training.logs import CurvePoint, TrainingCurve
 from batvit.training.plot import plot_curves
 
 
 def curve(name, *values, first=1):
     """From pairs of training loss and top-1."""
-    return Curve(
+    return TrainingCurve(
         name,
         tuple(
             CurvePoint(first + i, loss, None, top1, None, None)

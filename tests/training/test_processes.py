@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -14,46 +15,13 @@ from safetensors.torch import load_file
 import batvit
 from batvit.cli import main
 from batvit.storage.weights import save_weights
+from batvit.training.batches import Part
+from batvit.training.processes import accelerator_on, counted_by
 
-COMMON = (
-    *(
-        "train",
-        "--model",
-        "test_vit",
-        "--device",
-        "cpu",
-        "--img-size",
-        "32",
-        "--data",
-        "digits",
-        "--mode",
-        "paper",
-    ),
-    *(
-        "--keep-rate",
-        "0.5",
-        "--batch-size",
-        "64",
-        "--epochs",
-        "2",
-        "--lr",
-        "1e-3",
-        "--log-every",
-        "1",
-    ),
-    *(
-        "--mixup",
-        "0.8",
-        "--cutmix",
-        "1",
-        "--distill",
-        "soft",
-        "--ema",
-        "0.9",
-        "--keep-warmup-epochs",
-        "1",
-    ),
-    *("--drop-path", "0.2"),
+COMMON = shlex.split(
+    "train --model test_vit --device cpu --img-size 32 --data digits --mode paper --keep-rate 0.5 "
+    "--batch-size 64 --epochs 2 --lr 1e-3 --log-every 1 --mixup 0.8 --cutmix 1 --distill soft "
+    "--ema 0.9 --keep-warmup-epochs 1 --drop-path 0.2"
 )
 
 
@@ -83,17 +51,11 @@ def two(folder):
         "PYTHONWARNINGS": "ignore",
         "GLOO_SOCKET_IFNAME": loopback,
     }
-    # without a GPU it would start one process; told that there are several, it starts them through torchrun's own code
-    launcher = (
-        "-m",
-        "accelerate.commands.launch",
-        "--multi_gpu",
-        "--num_processes",
-        "2",
-        "--main_process_port",
-        "0",
-        "-m",
-        "batvit",
+    # without a GPU it would start one process; told that there are several, it starts them through
+    # torchrun's own code
+    launcher = shlex.split(
+        "-m accelerate.commands.launch --multi_gpu --num_processes 2 --main_process_port 0 "
+        "-m batvit"
     )
     command = [sys.executable, *launcher, *arguments(folder, "two", "--grad-accum-steps", "2")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -146,3 +108,15 @@ def test_accumulated_parts_reproduce_a_whole_batch(folder):
         for name in ("one", "parts")
     )
     torch.testing.assert_close(parts, one, rtol=2e-3, atol=0)
+
+
+def test_where_all_processes_take_every_step_together_each_counts_all(monkeypatch):
+    assert counted_by(Part(1, 2)) == Part(1, 2)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert counted_by(Part(1, 2)) == Part(0, 1)
+
+
+def test_accelerate_forgets_the_run_before():
+    first = accelerator_on(torch.device("cpu"), "bf16")
+    assert first.mixed_precision == "bf16"
+    assert accelerator_on(torch.device("cpu"), "fp32").mixed_precision == "no"

@@ -7,8 +7,8 @@ from timm.models import VisionTransformer
 from torch.utils.data import TensorDataset
 
 from batvit.training import TrainConfig
-from batvit.training.batches import Batching, Part, deal
-from batvit.training.stochastic_depth import Depth
+from batvit.training.batches import Batching, Part, split_batch
+from batvit.training.stochastic_depth import StochasticDepth
 
 CPU = torch.device("cpu")
 
@@ -33,8 +33,8 @@ def batching(batch, part=None, **fields):
 
 
 def kept(batch, parts, part):
-    depth = Depth(vit(), batching(batch, grad_accum_steps=parts))
-    depth.deal(7, part, CPU)
+    depth = StochasticDepth(vit(), batching(batch, grad_accum_steps=parts))
+    depth.draw(7, part, CPU)
     return torch.stack([path.kept for path in depth.paths])
 
 
@@ -43,12 +43,12 @@ def test_parts_keep_what_the_whole_keeps(parts):
     whole = kept(8, 1, 0)
     assert whole.shape == (4, 8)
     for part in range(parts):
-        assert torch.equal(kept(8, parts, part), whole[:, deal(list(range(8)), part, parts)])
+        assert torch.equal(kept(8, parts, part), whole[:, split_batch(list(range(8)), part, parts)])
 
 
 def test_a_branch_is_kept_as_often_as_timm_keeps_it_and_scaled_as_much():
-    depth = Depth(vit(), batching(4000))
-    depth.deal(0, 0, CPU)
+    depth = StochasticDepth(vit(), batching(4000))
+    depth.draw(0, 0, CPU)
     for path in depth.paths:
         # of the first block none is left out, of the others a quarter and a half
         assert set(path.kept.tolist()) == {0.0, torch.tensor(1 / (1 - path.drop_prob)).item()}
@@ -60,8 +60,8 @@ def test_a_branch_is_kept_as_often_as_timm_keeps_it_and_scaled_as_much():
 
 def test_what_is_finished_is_timms_again():
     model = vit()
-    depth = Depth(model, batching(8))
-    depth.deal(0, 0, CPU)
+    depth = StochasticDepth(model, batching(8))
+    depth.draw(0, 0, CPU)
     depth.finish()
     paths = [module for module in model.modules() if isinstance(module, DropPath)]
     assert len(paths) == 4
@@ -69,6 +69,6 @@ def test_what_is_finished_is_timms_again():
 
 
 def test_a_model_without_stochastic_depth_needs_nothing():
-    depth = Depth(vit(0.0), batching(8))
-    depth.deal(0, 0, CPU)
+    depth = StochasticDepth(vit(0.0), batching(8))
+    depth.draw(0, 0, CPU)
     assert not depth.paths

@@ -1,72 +1,37 @@
 """Train on pictures of yours, with fewer tokens or dense, in one process or many."""
 
 import argparse
+import dataclasses
 import types
-from dataclasses import asdict, fields
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-import torch
-from torch import nn
-from torch.utils.data import DataLoader
-
-from batvit.backbones.patch import patch
 from batvit.cli import console, load_models, options
 from batvit.cli.field_help import field_help
-from batvit.cli.training_model import teacher, trainee
-from batvit.cli.training_progress import fit_shown
-from batvit.config.config import BATConfig
-from batvit.data.digits import CLASSES, digits
-from batvit.data.loading import data_config
-from batvit.data.sources import Sources, find
-from batvit.training.batches import Part
-from batvit.training.config import DISTILLATIONS, PRECISIONS, TrainConfig
-from batvit.training.inputs import prepare
-from batvit.training.processes import StoppedError, counted_by, part_of
+from batvit.config import BATConfig
+from batvit.training.config import CHOICES, TrainConfig
 from batvit.training.progress import Epoch
-from batvit.training.recipes import RECIPES
+from batvit.training.recipes import RECIPES, Choices, resolve
 from batvit.training.record import BEST, check_output
 
-DIGITS = "digits"
+if TYPE_CHECKING:
+    import batvit.data.sources
+
 TRACKERS = ("tensorboard", "wandb")
-
-
-class Scans:
-    """Handwritten digits, which need no folder."""
-
-    classes = tuple(map(str, range(CLASSES)))
-
-    def prepare(self, model: nn.Module, config: TrainConfig, part: Part) -> tuple[Any, Any]:
-        """As they are: a mirrored digit is another sign."""
-        settings = data_config(model)
-        train, val = digits(settings["input_size"][1:], mean=settings["mean"], std=settings["std"])
-        return train, DataLoader(counted_by(part).of(val), config.batch_size)
+# what a shell tells of a process that SIGTERM ended
+STOPPED = 143
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Recipe, model, pictures, training and configuration."""
+    """Add recipe, model, pictures, training and configuration."""
     parser.add_argument(
         "--recipe",
         choices=RECIPES,
         help="model, training and reduction, where no option says otherwise",
     )
     options.add_model(parser, "--model")
-    data = f"holds train/ and val/ with one folder of pictures a class; or hfds/NAME, wds/DIR of tar shards, or {DIGITS}"
-    parser.add_argument("--data", required=True, metavar="DIR", help=data)
-    parser.add_argument(
-        "--splits",
-        nargs=2,
-        metavar="NAME",
-        help="of training and validation, if not train and val(idation)",
-    )
-    parser.add_argument(
-        "--class-map", metavar="FILE", help="text file with all folder names in label order"
-    )
-    parser.add_argument(
-        "--skip-unreadable",
-        action="store_true",
-        help="leave out files that are no pictures; decodes all twice",
-    )
+    _add_pictures(parser)
     parser.add_argument(
         "-o", "--output", required=True, metavar="DIR", help="a new folder for checkpoints and logs"
     )
@@ -86,11 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log-with", nargs="+", choices=TRACKERS, default=[], help="also log there"
     )
-    parser.add_argument(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="cpu, cuda, cuda:1, …",
-    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, …; by default the GPU if there is one")
     parser.add_argument(
         "--threads", type=options.at_least(1), metavar="N", help="CPU threads of torch"
     )
@@ -98,138 +59,181 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_config(parser)
 
 
+def _add_pictures(parser: argparse.ArgumentParser) -> None:
+    data = (
+        "holds train/ and val/ with one folder of pictures a class; "
+        "or hfds/NAME, wds/DIR of tar shards, or digits"
+    )
+    parser.add_argument("--data", required=True, metavar="DIR", help=data)
+    parser.add_argument(
+        "--splits",
+        nargs=2,
+        metavar="NAME",
+        help="of training and validation, if not train and val(idation)",
+    )
+    parser.add_argument(
+        "--class-map", metavar="FILE", help="text file with all folder names in label order"
+    )
+    parser.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out files that are no pictures; decodes all twice",
+    )
+
+
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    """Every field of TrainConfig, its help from the line under the field."""
+    """Add every field of TrainConfig, its help from the line under the field."""
     group = parser.add_argument_group("training", "fields of TrainConfig; a recipe brings its own")
-    choices = {"precision": PRECISIONS, "distill": DISTILLATIONS}
-    for field, text in zip(fields(TrainConfig), field_help(TrainConfig).values(), strict=True):
+    texts = field_help(TrainConfig)
+    for field in dataclasses.fields(TrainConfig):
+        option = "--" + field.name.replace("_", "-")
+        text = texts[field.name]
+        if field.default is not None:
+            text += f" ({field.default})"
+        kind: Any = field.type
         # of "float | None" the first
-        kind: Any = (
-            get_args(field.type)[0] if isinstance(field.type, types.UnionType) else field.type
-        )
-        option, shown = (
-            "--" + field.name.replace("_", "-"),
-            text if field.default is None else f"{text} ({field.default})",
-        )
-        if field.name in choices:
-            group.add_argument(option, choices=choices[field.name], help=shown)
+        if isinstance(kind, types.UnionType):
+            kind = get_args(kind)[0]
+        if field.name in CHOICES:
+            group.add_argument(option, choices=CHOICES[field.name], help=text)
         elif kind is bool:
-            group.add_argument(option, action=argparse.BooleanOptionalAction, help=shown)
+            group.add_argument(option, action=argparse.BooleanOptionalAction, help=text)
         else:
-            group.add_argument(option, type=kind, metavar=field.name.upper(), help=shown)
+            group.add_argument(option, type=kind, metavar=field.name.upper(), help=text)
 
 
 def run(args: argparse.Namespace) -> None:
     """Train, and keep the configuration beside the weights."""
-    _resolve(args)
-    config = TrainConfig(
-        **{
-            f.name: getattr(args, f.name)
-            for f in fields(TrainConfig)
-            if getattr(args, f.name) is not None
-        }
-    )
-    reduction = _reduction(args)
+    import torch
+
+    from batvit.backbones.patch import patch
+    from batvit.cli.training_model import teacher_model, training_model
+    from batvit.training.inputs import prepare
+    from batvit.training.processes import part_of
+
+    choices = choices_of(args)
+    config = TrainConfig(**choices.train)
+    reduction = _reduction(args, choices)
     options.check_outputs(args.json, keep=load_models.inputs(args))
     check_output(args.output, resume=args.resume)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    part, named = part_of(args.device)
-    device = options.torch_device(named)
-    found = _pictures(args)
+    part, name = part_of(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = options.torch_device(name)
+    is_first = part.rank == 0
+    sources = _open(args)
     # a new head is random too
     torch.manual_seed(config.seed)
-    model = trainee(args, config, found.classes, console.note if part.rank == 0 else _nothing).to(
-        device
-    )
-    of_teacher = teacher(args, config, model)
+    note = console.note if is_first else _say_nothing
+    model = training_model(args, choices, config, sources.classes, note).to(device)
+    teacher = teacher_model(args, choices, config, model.num_classes)
     if reduction is not None:
         patch(model, reduction)
-    train, val = (
-        prepare(found, model, config, part)
-        if isinstance(found, Sources)
-        else found.prepare(model, config, part)
+    train, val = prepare(sources, model, config, part)
+    about = _metadata(args, choices, reduction, sources.classes)
+    epochs = _fit(args, (model, train, val, config), teacher=teacher, about=about)
+    if is_first:
+        result = {**about, "device": str(device), "train": dataclasses.asdict(config)}
+        _conclude(args, result, epochs)
+
+
+def choices_of(args: argparse.Namespace) -> Choices:
+    """Return what to train, and how: the options that are given, and the recipe for the others."""
+    train = _given(args, [field.name for field in dataclasses.fields(TrainConfig)])
+    fields = [field.name for field in dataclasses.fields(BATConfig)]
+    reduction = _given(args, ["config", "mode", *fields])
+    return resolve(
+        args.recipe, model=args.model, train=train, reduction=reduction, dense=args.dense
     )
-    about = {
-        name: getattr(args, name)
-        for name in ("model", "img_size", "data", "checkpoint", "teacher", "recipe")
+
+
+def _given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """Return the options of these names that were given."""
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def _reduction(args: argparse.Namespace, choices: Choices) -> BATConfig | None:
+    """Return the configuration of the reduction; None for the dense model."""
+    if choices.reduction is None:
+        return None
+    return options.config(argparse.Namespace(**{**vars(args), **choices.reduction}))
+
+
+def _open(args: argparse.Namespace) -> "batvit.data.sources.Sources":
+    """Open the pictures, and check them."""
+    from batvit.data.sources import find
+
+    return find(
+        args.data,
+        splits=tuple(args.splits) if args.splits else None,
+        class_map=args.class_map,
+        skip_unreadable=args.skip_unreadable,
+    )
+
+
+def _metadata(
+    args: argparse.Namespace,
+    choices: Choices,
+    reduction: BATConfig | None,
+    classes: Sequence[str] | None,
+) -> dict[str, Any]:
+    """Return what is trained on what, in plain values; a run is resumed only with the same."""
+    return {
+        "model": choices.model,
+        "img_size": args.img_size,
+        "data": args.data,
+        "checkpoint": args.checkpoint,
+        "teacher": args.teacher,
+        "recipe": args.recipe,
+        "classes": None if classes is None else len(classes),
+        "class_names": classes,
+        "config": None if reduction is None else reduction.to_dict(),
     }
-    about |= {"classes": found.classes and len(found.classes), "class_names": found.classes}
-    about["config"] = None if reduction is None else reduction.to_dict()
+
+
+def _fit(
+    args: argparse.Namespace, of_fit: tuple[Any, ...], *, teacher: Any, about: dict[str, Any]
+) -> list[Epoch]:
+    """Train with a bar and a line an epoch; leave as a shell expects it after SIGTERM."""
+    from batvit.cli.training_progress import fit_shown
+    from batvit.training.processes import StoppedError
+
+    *_, config = of_fit
     try:
-        epochs = fit_shown(
-            *(model, train, val, config),
+        return fit_shown(
+            *of_fit,
             title="training",
             on_epoch=lambda epoch: console.say(_line(epoch, config.epochs)),
             output=args.output,
             resume=args.resume,
-            teacher=of_teacher,
+            teacher=teacher,
             about=about,
             log_with=args.log_with,
         )
     except StoppedError as stopped:
-        console.note(str(stopped))
-        # what a shell tells of a process that SIGTERM ended
-        raise SystemExit(143) from None
-    if part.rank == 0:
-        _conclude(args, about | {"device": str(device), "train": asdict(config)}, epochs)
-
-
-def _pictures(args: argparse.Namespace) -> Sources | Scans:
-    if args.data == DIGITS:
-        return Scans()
-    splits = tuple(args.splits) if args.splits else None
-    return find(
-        args.data, splits=splits, class_map=args.class_map, skip_unreadable=args.skip_unreadable
-    )
+        # what the library calls its argument is an option here
+        console.note(str(stopped).replace("resume=True", "--resume"))
+        raise SystemExit(STOPPED) from None
 
 
 def _conclude(args: argparse.Namespace, result: dict[str, Any], epochs: list[Epoch]) -> None:
+    """Say which epoch was the best, and write the result if it was asked for."""
     best = max(epochs, key=lambda epoch: epoch.top1)
-    console.say(f"best {best.top1:.2f} % after epoch {best.epoch}: {Path(args.output) / BEST}")
-    options.write_json(
-        args.json, result | {"best": asdict(best), "epochs": [asdict(epoch) for epoch in epochs]}
-    )
+    path = Path(args.output) / BEST
+    console.say(f"best {best.top1:.2f} % after epoch {best.epoch}: {path}")
+    result["best"] = dataclasses.asdict(best)
+    result["epochs"] = [dataclasses.asdict(epoch) for epoch in epochs]
+    options.write_json(args.json, result)
 
 
-def _resolve(args: argparse.Namespace) -> None:
-    """Let the recipe speak where no option does."""
-    if args.recipe is None:
-        if args.model is None:
-            raise ValueError("give --model MODEL, or --recipe NAME, which brings one")
-        return
-    recipe = RECIPES[args.recipe]
-    args.model = args.model or recipe.model
-    for name, value in recipe.train.items():
-        if getattr(args, name) is None and not (args.dense and name.startswith("keep_warmup")):
-            setattr(args, name, value)
-    if not args.dense and args.config is None:
-        args.mode = args.mode or recipe.reduction["mode"]
-        if args.keep_rate is None and args.tokens is None:
-            args.keep_rate = recipe.reduction["keep_rate"]
-
-
-def _reduction(args: argparse.Namespace) -> BATConfig | None:
-    if not args.dense:
-        return options.config(args)
-    given = [
-        name
-        for name in ("config", "mode", *field_help(BATConfig))
-        if getattr(args, name) is not None
-    ]
-    if given:
-        raise ValueError(
-            f"--dense trains without reduction, but --{given[0].replace('_', '-')} is given; leave one out"
-        )
-    return None
-
-
-def _nothing(text: str) -> None:
-    """What other processes say than the first."""
+def _say_nothing(text: str) -> None:
+    """Take the place of what the first process says, in the others."""
 
 
 def _line(epoch: Epoch, epochs: int) -> str:
+    number = f"{epoch.epoch:>{len(str(epochs))}}"
     return (
-        f"epoch {epoch.epoch:>{len(str(epochs))}}/{epochs}  loss {epoch.train_loss:.4f}  top-1 {epoch.top1:.2f} %  "
-        f"top-5 {epoch.top5:.2f} %  lr {epoch.lr:.2e}  {epoch.samples_per_sec:.1f} images/s  {epoch.seconds:.1f} s"
+        f"epoch {number}/{epochs}  loss {epoch.train_loss:.4f}  top-1 {epoch.top1:.2f} %  "
+        f"top-5 {epoch.top5:.2f} %  lr {epoch.lr:.2e}  {epoch.samples_per_sec:.1f} images/s  "
+        f"{epoch.seconds:.1f} s"
     )

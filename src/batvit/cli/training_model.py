@@ -1,63 +1,102 @@
 """The model that is trained: its weights, its head, its teacher."""
 
 import argparse
-from collections.abc import Callable
-from typing import Any
-
-from torch import nn
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from batvit.cli import options
-from batvit.models.create import create_model
-from batvit.training.classifier_head import replace_head
 from batvit.training.config import TrainConfig
-from batvit.training.recipes import RECIPES
+from batvit.training.recipes import Choices
+
+if TYPE_CHECKING:
+    import torch
 
 
-def trainee(
+def training_model(
     args: argparse.Namespace,
+    choices: Choices,
     config: TrainConfig,
-    classes: tuple[str, ...] | None,
+    classes: Sequence[str] | None,
     note: Callable[[str], None],
-) -> nn.Module:
-    """The model with a head for the classes: that of its weights if it fits, or else a new one on the same trunk."""
-    pretrained = args.recipe is None or RECIPES[args.recipe].pretrained
-    kind = {
-        "checkpoint": args.checkpoint,
-        "pretrained": pretrained,
-        "image_size": options.image_size(args),
-    }
-    kind |= {"drop_path": config.drop_path}
-    number = args.num_classes if classes is None else len(classes)
-    try:
-        # a file may hold the head that is wanted; one to download holds its own
-        first = number if args.checkpoint or not pretrained else args.num_classes
-        model: Any = create_model(args.model, num_classes=first, **kind)
-    except ValueError:
-        if args.checkpoint is None or number == args.num_classes:
-            raise
-        model = create_model(args.model, num_classes=args.num_classes, **kind)
-    if number is not None and model.num_classes != number:
-        note(replace_head(model, number, classes))
-    return _labelled(model, config)
+) -> Any:
+    """Return a model with a head for the classes.
 
+    It is the head of its weights if that fits, else a new one on the same trunk.
 
-def _labelled(model: Any, config: TrainConfig) -> nn.Module:
-    """An LV-ViT gives the logits of its tokens, too, if they are to be learnt."""
+    Args:
+        args: of the command.
+        choices: which model, and whether it starts from trained weights.
+        config: how it will be trained.
+        classes: names in label order; None where they are not known, and the command's number
+            counts.
+        note: told what became of the head.
+    """
+    from batvit.training.classifier_head import replace_head
+
+    wanted = args.num_classes if classes is None else len(classes)
+    model = _create(args, choices, config, wanted)
+    if wanted is not None and model.num_classes != wanted:
+        note(replace_head(model, wanted, classes))
+    # an LV-ViT gives the logits of its patches, too, if they are to be learnt
     if config.token_labels and hasattr(model, "token_labeling"):
         model.token_labeling = True
-    labelled: nn.Module = model
-    return labelled
+    return model
 
 
-def teacher(args: argparse.Namespace, config: TrainConfig, model: Any) -> nn.Module | None:
-    """The dense model to learn from, if it is another than the one that is trained, before."""
+def _create(
+    args: argparse.Namespace, choices: Choices, config: TrainConfig, wanted: int | None
+) -> Any:
+    """Return the model with the head of its weights: the wanted one, if they have it."""
+    from batvit.models.create import create_model
+
+    def create(classes: int | None) -> Any:
+        return create_model(
+            choices.model,
+            checkpoint=args.checkpoint,
+            pretrained=choices.pretrained,
+            num_classes=classes,
+            image_size=options.image_size(args),
+            drop_path=config.drop_path,
+        )
+
+    # weights to download hold their own head
+    if args.checkpoint is None and choices.pretrained:
+        return create(args.num_classes)
+    try:
+        return create(wanted)
+    except ValueError:
+        # a file may hold the head that is wanted, or another one
+        if args.checkpoint is None or wanted == args.num_classes:
+            raise
+        return create(args.num_classes)
+
+
+def teacher_model(
+    args: argparse.Namespace, choices: Choices, config: TrainConfig, classes: int
+) -> "torch.nn.Module | None":
+    """Return the dense model to learn from; None if it is the one that is trained, or none.
+
+    Args:
+        args: of the command.
+        choices: which model.
+        config: whether there is something to learn from it.
+        classes: of the model that is trained.
+
+    Raises:
+        ValueError: if a teacher is given, but nothing is to be learnt from it.
+    """
     if args.teacher is None:
         return None
     if not config.learns_from_teacher:
         raise ValueError(
-            "--teacher is given, but nothing is to be learnt from it; give --distill soft, or hard, too"
+            "--teacher is given, but nothing is to be learnt from it; "
+            "give --distill soft, or hard, too"
         )
-    size = options.image_size(args)
+    from batvit.models.create import create_model
+
     return create_model(
-        args.model, checkpoint=args.teacher, num_classes=model.num_classes, image_size=size
+        choices.model,
+        checkpoint=args.teacher,
+        num_classes=classes,
+        image_size=options.image_size(args),
     )

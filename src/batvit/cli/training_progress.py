@@ -12,14 +12,23 @@ from rich.progress import (
 )
 
 from batvit.cli import console
-from batvit.training.loop import fit
 from batvit.training.progress import Epoch, Step
 
 
 def fit_shown(
     *of_fit: Any, title: str, on_epoch: Callable[[Epoch], None] | None = None, **arguments: Any
 ) -> list[Epoch]:
-    """:func:`batvit.training.loop.fit` with a bar on standard error that makes way for what ``on_epoch`` prints."""
+    """Run :func:`batvit.training.loop.fit` with a bar on standard error.
+
+    Args:
+        of_fit: the positional arguments of ``fit``.
+        title: of the bar.
+        on_epoch: called after each epoch; the bar makes way for what it prints.
+        arguments: the other arguments of ``fit``.
+    """
+    from batvit.training.loop import fit
+
+    terminal = console.stderr
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -27,11 +36,10 @@ def fit_shown(
         TextColumn("updates, loss {task.fields[loss]:.3f}, {task.fields[speed]:.1f} images/s,"),
         TimeRemainingColumn(),
     )
-    console = console.stderr
     with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
+        *columns, console=terminal, transient=True, disable=not terminal.is_terminal
     ) as bar:
-        # of several processes the first alone tells of its progress
+        # it is shown from the first update on: of several processes the first alone reports any
         task = bar.add_task(title, total=None, loss=0.0, speed=0.0, visible=False)
 
         def make_way(epoch: Epoch) -> None:
@@ -40,8 +48,8 @@ def fit_shown(
                 on_epoch(epoch)
                 bar.start()
 
-        def progress(step: Step) -> None:
+        def advance(step: Step) -> None:
             bar.update(task, completed=step.update, total=step.updates, visible=True)
             bar.update(task, loss=step.loss, speed=step.samples_per_sec)
 
-        return fit(*of_fit, on_epoch=make_way, progress=progress, **arguments)
+        return fit(*of_fit, on_epoch=make_way, progress=advance, **arguments)

@@ -1,4 +1,4 @@
-"""Pictures of a Hugging Face dataset (hfds/NAME), read by timm."""
+"""Pictures of a Hugging Face dataset, read by timm."""
 
 import contextlib
 from typing import Any
@@ -6,11 +6,12 @@ from typing import Any
 from timm.data.readers import create_reader
 from torch.utils.data import Dataset
 
-from batvit.data.pictures import decode_picture
-from batvit.data.tar_shards import Transform, check_reader, short_reason
+from batvit.data.packages import check_package
+from batvit.data.pictures import Transform, decode_picture
+from batvit.storage.files import first_line
 
 
-class Table(Dataset[tuple[Any, int]]):
+class HFDataset(Dataset[tuple[Any, int]]):
     """One split of a Hugging Face dataset with an ``image`` and a ``label`` column.
 
     Args:
@@ -22,9 +23,12 @@ class Table(Dataset[tuple[Any, int]]):
     """
 
     transform: Transform | None = None
+    """what prepares a picture; it is given as it is without one"""
+    classes: tuple[str, ...] | None
+    """names in label order; None where the dataset has none"""
 
     def __init__(self, name: str, split: str) -> None:
-        check_reader("hfds")
+        check_package("hfds")
         self.name = name
         try:
             self.reader: Any = create_reader(f"hfds/{name}", split=split)
@@ -32,10 +36,10 @@ class Table(Dataset[tuple[Any, int]]):
         except Exception as error:
             # whatever it is, what was asked for is not there
             raise ValueError(
-                f"hfds/{name}: split {split!r} could not be read ({short_reason(error)})"
+                f"hfds/{name}: split {split!r} could not be read ({first_line(error)})"
             ) from error
         names = getattr(labels, "names", None)
-        self.classes: tuple[str, ...] | None = None if names is None else tuple(names)
+        self.classes = None if names is None else tuple(names)
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -44,4 +48,6 @@ class Table(Dataset[tuple[Any, int]]):
         file, label = self.reader[index]
         with contextlib.closing(file):
             image = decode_picture(file, f"hfds/{self.name}, picture {index}")
-        return (image if self.transform is None else self.transform(image)), int(label)
+        if self.transform is None:
+            return image, int(label)
+        return self.transform(image), int(label)

@@ -13,11 +13,11 @@ from batvit.data.folder import Pictures
 def loader(
     pictures: Pictures, model: nn.Module, *, batch_size: int, workers: int = 0
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Batches for evaluation, prepared as the model expects them (timm's transforms).
+    """Return batches for evaluation, prepared by timm's transforms as the model expects them.
 
     Args:
-        pictures: from :func:`image_folder`; its ``transform`` is set.
-        model: read for what :func:`data_config` gives.
+        pictures: from :func:`batvit.data.folder.image_folder`; their ``transform`` is set.
+        model: asked by :func:`data_config` what it expects.
         batch_size: pictures a batch; the last batch may be smaller.
         workers: processes that decode; 0 decodes in this one.
     """
@@ -34,20 +34,23 @@ def loader(
 
 
 def data_config(model: nn.Module) -> dict[str, Any]:
-    """What timm knows of a model's input: input_size (3, H, W), interpolation, mean, std, crop_pct, crop_mode.
+    """Return what timm knows of a model's input.
 
-    The size is that of the model as it is now, if it tells, else that of its pretrained configuration, as the rest is.
+    That is input_size (3, H, W), interpolation, mean, std, crop_pct and crop_mode. The size is that
+    of the model as it is now, if it tells, else that of its pretrained configuration, from which
+    the rest is taken.
     """
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)
-    settings: dict[str, Any] = resolve_data_config(
-        {"input_size": (3, *size)} if size else {}, model=model
-    )
+    own_size = {"input_size": (3, *size)} if size else {}
+    settings: dict[str, Any] = resolve_data_config(own_size, model=model)
     return settings
 
 
 def placed(batch: Tensor, model: nn.Module) -> Tensor:
-    """A batch of pictures on the device and in the type of a model's weights; as it is for a model without any."""
+    """Return a batch of pictures on the device and in the type of a model's weights.
+
+    Weights of whole numbers take float32. For a model without weights the batch stays as it is.
+    """
     weight = next(model.parameters(), batch)
-    return batch.to(
-        device=weight.device, dtype=weight.dtype if weight.is_floating_point() else torch.float32
-    )
+    dtype = weight.dtype if weight.is_floating_point() else torch.float32
+    return batch.to(device=weight.device, dtype=dtype)

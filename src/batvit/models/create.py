@@ -8,12 +8,8 @@ from typing import Any
 import timm
 from torch import nn
 
-from batvit.storage.weights import (
-    load_state,
-    misshapen_key,
-    read_weights,
-    short_first_line,
-)
+from batvit.storage.files import first_line
+from batvit.storage.weights import load_state, misshapen_key, read_weights
 
 
 def create_model(
@@ -96,9 +92,9 @@ def _build(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
         return timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:
         if pretrained:
-            message = f"no pretrained weights of {name} could be had ({short_first_line(error)}); give --checkpoint FILE"
+            message = f"no pretrained weights of {name} could be had ({first_line(error)}); give --checkpoint FILE"
         elif "/" in name:
-            message = f"{name} could not be had ({short_first_line(error)}); give the name of a timm model"
+            message = f"{name} could not be had ({first_line(error)}); give the name of a timm model"
         else:
             raise
         raise OSError(message) from error

@@ -1,4 +1,4 @@
-"""What a benchmark found, and what runs logged, as figures: pure functions. :func:`batvit.visualize.save` writes them."""
+"""What all figures share: colours, markers, the text of a legend, and how they are saved."""
 
 import io
 from collections.abc import Sequence
@@ -10,46 +10,72 @@ from matplotlib.legend import Legend
 from PIL import Image
 
 from batvit.storage.files import check_writable, write_atomic
+from batvit.storage.formats import FIGURE_FORMATS, PICTURE_FORMATS
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; without their yellow, too faint for a line on white
+# Okabe and Ito's colours, which colour-blind readers tell apart, without the yellow, which is too
+# faint for a line on white
 CURVE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+"""the colour of each line, in order"""
+
 CURVE_MARKERS = "osD^vP*X"
+"""the marker of each line, in order: one more than colours, so that 56 lines in a row differ"""
+
+# a date would make the bytes of the same figure differ
+NO_DATE = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
 def name_entries(legend: Legend, labels: Sequence[str]) -> None:
+    """Write the labels into a legend as they are, one for each of its entries.
+
+    Matplotlib would leave out a label that starts with an underscore, and read ``$`` as a formula.
+    """
     for text, label in zip(legend.get_texts(), labels, strict=True):
-        # set here, because a label may start with an underscore, and no name is a formula
         text.set_text(label)
         text.set_parse_math(False)
 
 
-PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-
-
-FIGURE_FORMATS = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
-
-
 def save(picture: Image.Image | Figure, path: str | Path) -> Path:
-    """Write a picture (.png, .jpg, .jpeg, .webp) or a figure (.png, .svg, .pdf), whole or not at all.
+    """Write a picture or a figure, whole or not at all; the same one gives the same bytes.
+
+    Args:
+        picture: a picture for .png, .jpg, .jpeg or .webp, or a figure for .png, .svg or .pdf.
+        path: its suffix says which.
 
     Raises:
-        ValueError: if the suffix is none of these. OSError: if the path cannot be written. Both before any work.
+        ValueError: if the suffix is none of these.
+        OSError: if the path cannot be written. Both are raised before any work.
     """
-    path, is_figure = Path(path), isinstance(picture, Figure)
-    formats = FIGURE_FORMATS if is_figure else PICTURE_FORMATS
-    if path.suffix.lower() not in formats:
-        kind = "figures" if is_figure else "pictures"
-        raise ValueError(
-            f"cannot save {path}: {kind} are {', '.join(formats)}, got {path.suffix!r}; change the suffix"
-        )
-    name, content = formats[check_writable(path).suffix.lower()], io.BytesIO()
+    path = Path(path)
     if isinstance(picture, Figure):
-        # no date and no random names: the same curves give the same bytes
-        dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-        with mpl.rc_context({"svg.hashsalt": "batvit"}):
-            picture.savefig(content, format=name, metadata=dates.get(name))
-    elif name == "JPEG":
+        kind, formats = "figures", FIGURE_FORMATS
+    else:
+        kind, formats = "pictures", PICTURE_FORMATS
+    if path.suffix.lower() not in formats:
+        raise ValueError(
+            f"cannot save {path}: {kind} are {', '.join(formats)}, got {path.suffix!r}; "
+            "change the suffix"
+        )
+    check_writable(path)
+    name = formats[path.suffix.lower()]
+    if isinstance(picture, Figure):
+        content = _figure_bytes(picture, name)
+    else:
+        content = _picture_bytes(picture, name)
+    return write_atomic(path, content)
+
+
+def _figure_bytes(figure: Figure, name: str) -> bytes:
+    content = io.BytesIO()
+    # names inside of an SVG are random without a salt
+    with mpl.rc_context({"svg.hashsalt": "batvit"}):
+        figure.savefig(content, format=name, metadata=NO_DATE.get(name))
+    return content.getvalue()
+
+
+def _picture_bytes(picture: Image.Image, name: str) -> bytes:
+    content = io.BytesIO()
+    if name == "JPEG":
         picture.convert("RGB").save(content, name, quality=95, subsampling=0)
     else:
         picture.save(content, name, lossless=True)
-    return write_atomic(path, content.getvalue())
+    return content.getvalue()

@@ -1,4 +1,4 @@
-"""Reading what others wrote, and writing whole files or none."""
+"""Paths checked before any work, files read and written, errors told in one line."""
 
 import errno
 import json
@@ -7,9 +7,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+LONGEST_REASON = 300
+
 
 def write_atomic(path: str | Path, content: str | bytes) -> Path:
     """Write a file in one step: readers see the old one or the new one, never a part.
+
+    Returns:
+        The path, without links.
 
     Raises:
         OSError: if the folder does not exist or cannot be written; nothing is left behind.
@@ -36,7 +41,10 @@ def write_atomic(path: str | Path, content: str | bytes) -> Path:
 
 
 def check_writable(path: str | Path) -> Path:
-    """Refuse an output path before any work is done for it.
+    """Refuse a file to write that cannot be written, before any work is done for it.
+
+    Returns:
+        The path, as a :class:`Path`.
 
     Raises:
         OSError: naming the path and the reason.
@@ -52,10 +60,11 @@ def check_writable(path: str | Path) -> Path:
         )
     if not os.access(path.parent, os.W_OK):
         raise PermissionError(
-            f"cannot write {path}: the folder {path.parent} is not writable; change its permissions or name another"
+            f"cannot write {path}: the folder {path.parent} is not writable; "
+            "change its permissions or name another"
         )
+    # what is written is what a link points to
     if path.is_symlink():
-        # what is written is what it points to
         check_writable(path.resolve())
     return path
 
@@ -71,7 +80,10 @@ def check_there(folder: Path) -> None:
 
 
 def check_folder(path: str | Path) -> Path:
-    """Refuse an output folder, there already or to be made, before any work is done for it.
+    """Refuse a folder to write into, there already or to be made, before any work is done for it.
+
+    Returns:
+        The path, as a :class:`Path`.
 
     Raises:
         OSError: naming the path and the reason.
@@ -81,8 +93,10 @@ def check_folder(path: str | Path) -> Path:
         raise NotADirectoryError(f"cannot write into {folder}: it is a file; name a folder")
     if folder.is_dir() and not os.access(folder, os.W_OK):
         raise PermissionError(
-            f"cannot write into {folder}: it is not writable; change its permissions or name another folder"
+            f"cannot write into {folder}: it is not writable; "
+            "change its permissions or name another folder"
         )
+    # it is to be made, so its parent must be writable
     if not folder.is_dir():
         check_writable(folder)
     return folder
@@ -103,5 +117,15 @@ def read_json(path: str | Path) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first, or its class if it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """Return what an error says, in one line of at most 300 characters: its first line.
+
+    A first line that ends with a colon announces the next ones, and is joined with them. An error
+    that says nothing is named by its class.
+    """
+    lines = str(error).strip().splitlines()
+    if not lines:
+        return type(error).__name__
+    text = lines[0]
+    if text.endswith(":"):
+        text = " ".join(" ".join(lines).split())
+    return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 1]}…"

@@ -5,13 +5,14 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
+PACKAGES = ("batvit", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
+"""the libraries that decide what comes out"""
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the libraries that decide what comes out."""
+    """Return the version of Python and of each of :data:`PACKAGES`."""
     found = {"python": platform.python_version()}
-    for name in ("batvit", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow"):
+    for name in PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -20,40 +21,57 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout this library runs from, with ``-dirty`` if it was changed; None if it runs from none."""
-    here = Path(__file__).parent
+    """Return the commit of the checkout that this file runs from; ``-dirty`` if it was changed.
+
+    None if it runs from none, as where it is installed: a repository around it that does not track
+    it tells nothing.
+    """
     try:
-        tracked = ("git", "-C", str(here), "ls-files", "--error-unmatch", __file__)
-        subprocess.run(tracked, check=True, capture_output=True)
-        described = (
-            "git",
-            "-C",
-            str(here),
-            "describe",
-            "--always",
-            "--dirty",
-            "--abbrev=40",
-            "--exclude=*",
-        )
-        return subprocess.run(described, check=True, capture_output=True, text=True).stdout.strip()
+        _git("ls-files", "--error-unmatch", __file__)
+        # no tag stands for the commit
+        return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
+def _git(*arguments: str) -> str:
+    """Return what git says in the folder of this file."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    # no argument is the user's
+    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+    return done.stdout
+
+
 def stamp(path: str | Path) -> list[int]:
-    """What tells a file from another at the same path."""
-    found = Path(path).stat()
-    return [found.st_size, found.st_mtime_ns]
+    """Return what tells a file from another at the same path: its size, and when it was changed."""
+    status = Path(path).stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def machine(device: str) -> dict[str, str | int | None]:
-    """What times depend on beside the settings: processor, its threads, GPU, versions."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.is_file() else []
-    named = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), ""
-    )
+    """Return what times depend on beside the settings: processor, threads, GPU, versions.
+
+    Args:
+        device: where the model runs, such as ``cpu`` or ``cuda:0``.
+    """
+    import torch
+
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
-    found = {"torch": str(torch.__version__), "batvit": version("batvit")}
-    cpu = named or platform.processor() or platform.machine()
-    return {"cpu": cpu, "gpu": gpu, "threads": torch.get_num_threads(), **found}
+    return {
+        "cpu": _processor() or platform.processor() or platform.machine(),
+        "gpu": gpu,
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+        "batvit": version("batvit"),
+    }
+
+
+def _processor() -> str:
+    """Return the name of the processor as Linux knows it; empty elsewhere."""
+    path = Path("/proc/cpuinfo")
+    if not path.is_file():
+        return ""
+    for line in path.read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return ""

@@ -14,7 +14,8 @@ from batvit.storage.weights import load_weights, save_weights
 from batvit.training.progress import Progress
 from batvit.training.record import CHECKPOINTS
 
-EMA, PROGRESS = "ema.safetensors", "progress.json"
+EMA_FILE = "ema.safetensors"
+PROGRESS_FILE = "progress.json"
 
 
 class CheckpointError(OSError):
@@ -31,31 +32,41 @@ def save(
     updates_per_epoch: int,
     again: bool = False,
 ) -> None:
-    """Write a checkpoint, then remove all but the latest ``keep`` and the one after the best epoch.
+    """Write a checkpoint, then remove older ones.
 
-    accelerate writes weights (safetensors), optimizer, gradient scaler and random states; every process takes part. Where this
-    update was saved before (``again``), only the progress is new: the epoch has been evaluated since.
+    accelerate writes weights (safetensors), optimizer, gradient scaler and random states; every
+    process takes part. The latest stay, and the one after the best epoch.
+
+    Args:
+        accelerator: of the run.
+        folder: of the run.
+        progress: where the run stands.
+        ema: the average of the weights, if there is one.
+        keep: how many of the latest checkpoints stay.
+        updates_per_epoch: by which the checkpoint after the best epoch is found.
+        again: this update was saved before, and only the progress is new: the epoch has been
+            evaluated since.
 
     Raises:
         CheckpointError: naming the reason, such as a full disk.
     """
     target = folder / CHECKPOINTS / _name(progress.update)
-    partial = target.with_name(f".{target.name}")
+    content = json.dumps(progress.to_dict()) + "\n"
     with written(target):
-        if not again:
+        if again:
+            if accelerator.is_main_process:
+                write_atomic(target / PROGRESS_FILE, content)
+        else:
+            partial = _partial(target)
             _save_state(accelerator, partial, ema)
-        if accelerator.is_main_process:
-            write_atomic(
-                (target if again else partial) / PROGRESS, json.dumps(progress.to_dict()) + "\n"
-            )
-            if not again:
-                # one that is not whole
+            if accelerator.is_main_process:
+                write_atomic(partial / PROGRESS_FILE, content)
+                # an earlier one of that name is not whole
                 shutil.rmtree(target, ignore_errors=True)
                 partial.replace(target)
+        if accelerator.is_main_process:
             best = progress.best.epoch * updates_per_epoch if progress.history else None
-            for old in sorted(_found(folder), reverse=True)[keep:]:
-                if old != best:
-                    shutil.rmtree(folder / CHECKPOINTS / _name(old))
+            _remove_old(folder, keep, best)
     accelerator.wait_for_everyone()
 
 
@@ -69,12 +80,20 @@ def _save_state(accelerator: Accelerator, partial: Path, ema: nn.Module | None) 
     accelerator.save_state(str(partial))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and ema is not None:
-        save_weights(ema, partial / EMA)
+        save_weights(ema, partial / EMA_FILE)
+
+
+def _remove_old(folder: Path, keep: int, best: int | None) -> None:
+    """Remove all checkpoints but the latest ones and that after the best update."""
+    newest_first = sorted(_updates(folder), reverse=True)
+    for update in newest_first[keep:]:
+        if update != best:
+            shutil.rmtree(folder / CHECKPOINTS / _name(update))
 
 
 @contextmanager
 def written(target: Path) -> Iterator[None]:
-    """Say what could not be written; torch and safetensors have errors of their own for a full disk.
+    """Say what could not be written: torch and safetensors have their own errors for a full disk.
 
     Raises:
         CheckpointError: whatever went wrong in the block.
@@ -82,34 +101,35 @@ def written(target: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        shutil.rmtree(target.with_name(f".{target.name}"), ignore_errors=True)
+        shutil.rmtree(_partial(target), ignore_errors=True)
         raise CheckpointError(
-            f"cannot write {target} ({first_line(error)}); make room there, then go on with --resume"
+            f"cannot write {target} ({first_line(error)}); "
+            "make room there, then go on with resume=True"
         ) from error
 
 
 def latest(folder: Path) -> Path | None:
-    """The last whole checkpoint of a run, or None."""
-    found = max(_found(folder), default=None)
-    return None if found is None else folder / CHECKPOINTS / _name(found)
+    """Return the last whole checkpoint of a run, or None."""
+    update = max(_updates(folder), default=None)
+    return None if update is None else folder / CHECKPOINTS / _name(update)
 
 
 def load(accelerator: Accelerator, checkpoint: Path, *, ema: nn.Module | None) -> Progress:
     """Put everything back where :func:`save` took it from.
 
     Raises:
-        ValueError: if the checkpoint is not whole, or not of this model, optimizer or number of processes.
+        ValueError: if the checkpoint is not whole, or not of this model, optimizer or number of
+            processes.
     """
     try:
-        progress = Progress.from_dict(read_json(checkpoint / PROGRESS))
+        progress = Progress.from_dict(read_json(checkpoint / PROGRESS_FILE))
         accelerator.load_state(str(checkpoint))
         if ema is not None:
-            load_weights(ema, checkpoint / EMA)
+            load_weights(ema, checkpoint / EMA_FILE)
     except Exception as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ValueError(
-            f"{checkpoint}: cannot be resumed from ({reason}); start it as it was started, or, if the checkpoint is damaged, "
-            "remove it to go on from the one before"
+            f"{checkpoint}: cannot be resumed from ({first_line(error)}); start it as it was "
+            "started, or, if the checkpoint is damaged, remove it to go on from the one before"
         ) from error
     return progress
 
@@ -118,7 +138,14 @@ def _name(update: int) -> str:
     return f"update-{update:08d}"
 
 
-def _found(folder: Path) -> Iterator[int]:
+def _partial(target: Path) -> Path:
+    """Return where a checkpoint lies until it is whole."""
+    return target.with_name(f".{target.name}")
+
+
+def _updates(folder: Path) -> Iterator[int]:
+    """Give the update of each whole checkpoint, in no order."""
     for path in (folder / CHECKPOINTS).glob("update-*"):
-        if (path / PROGRESS).is_file() and path.name.removeprefix("update-").isdecimal():
-            yield int(path.name.removeprefix("update-"))
+        number = path.name.removeprefix("update-")
+        if number.isdecimal() and (path / PROGRESS_FILE).is_file():
+            yield int(number)

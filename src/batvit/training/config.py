@@ -1,37 +1,50 @@
-"""How to train: one frozen value, checked when it is made."""
+"""How to train: one frozen value, checked when it is made. To read this file needs no torch."""
 
-from dataclasses import Field, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
-from timm.data import create_transform
-from timm.optim import get_optimizer_info, list_optimizers
+from batvit.checks import check_choice, check_interval, check_switch
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 DISTILLATIONS = ("none", "soft", "hard")
-ALLOWED = {
-    "[1, inf)": (
-        "epochs",
-        "batch_size",
-        "grad_accum_steps",
-        "keep_warmup_steps",
-        "log_every",
-        "keep",
-    ),
-    "[0, inf)": (
-        *("min_lr", "warmup_epochs", "weight_decay", "mixup", "cutmix", "workers"),
-        *("aug_repeats", "keep_warmup_start", "keep_warmup_epochs", "save_every", "token_labels"),
-    ),
-    "(0, inf)": ("lr", "clip_grad", "distill_tau"),
-    "(0, 1]": ("layer_decay",),
-    "[0, 1)": ("smoothing", "drop_path", "ema"),
-    "[0, 1]": ("reprob", "color_jitter", "distill_alpha"),
-    "[0, 4294967295]": ("seed",),
+CHOICES = {"precision": PRECISIONS, "distill": DISTILLATIONS}
+SWITCHES = ("grad_checkpointing", "compile")
+INTERVALS = {
+    "epochs": "[1, inf)",
+    "batch_size": "[1, inf)",
+    "grad_accum_steps": "[1, inf)",
+    "keep_warmup_steps": "[1, inf)",
+    "log_every": "[1, inf)",
+    "keep": "[1, inf)",
+    "min_lr": "[0, inf)",
+    "warmup_epochs": "[0, inf)",
+    "weight_decay": "[0, inf)",
+    "mixup": "[0, inf)",
+    "cutmix": "[0, inf)",
+    "workers": "[0, inf)",
+    "aug_repeats": "[0, inf)",
+    "keep_warmup_start": "[0, inf)",
+    "keep_warmup_epochs": "[0, inf)",
+    "save_every": "[0, inf)",
+    "token_labels": "[0, inf)",
+    "lr": "(0, inf)",
+    "clip_grad": "(0, inf)",
+    "distill_tau": "(0, inf)",
+    "layer_decay": "(0, 1]",
+    "smoothing": "[0, 1)",
+    "drop_path": "[0, 1)",
+    "ema": "[0, 1)",
+    "reprob": "[0, 1]",
+    "color_jitter": "[0, 1]",
+    "distill_alpha": "[0, 1]",
+    "seed": "[0, 4294967295]",
 }
+"""where the value of each field must lie"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How to train. By default the authors' schedule, and no augmentation beyond random crops, flips and colours.
+    """How to train: by default the authors' schedule, and random crops, flips and colours alone.
 
     Raises:
         ValueError, TypeError: naming the field, the value received, and what to do.
@@ -40,7 +53,8 @@ class TrainConfig:
     epochs: int = 30
     """passes over the training set"""
     batch_size: int = 64
-    """pictures an update, of all processes and accumulated parts together; the rest of an epoch is left out"""
+    """pictures an update, of all processes and accumulated parts together; what does not fill an
+    update at the end of an epoch is left out"""
     grad_accum_steps: int = 1
     """parts in which each process goes through its pictures of an update, to save memory"""
     lr: float = 4e-5
@@ -50,7 +64,7 @@ class TrainConfig:
     warmup_epochs: int = 0
     """epochs in which the learning rate rises"""
     weight_decay: float = 0.05
-    """pull of the weights towards zero; biases and norms are collect_errors"""
+    """pull of the weights towards zero; biases and norms are left out"""
     layer_decay: float | None = None
     """factor on the learning rate from each block to the one before it"""
     opt: str = "adamw"
@@ -58,7 +72,7 @@ class TrainConfig:
     clip_grad: float | None = None
     """largest norm of the gradient; not clipped when not given"""
     ema: float | None = None
-    """decay of an average of the weights, such as 0.9999, which then is what is evaluated and kept"""
+    """decay of an average of the weights, such as 0.9999; the average is then evaluated and kept"""
     smoothing: float = 0.1
     """label smoothing"""
     mixup: float = 0.0
@@ -72,11 +86,14 @@ class TrainConfig:
     reprob: float = 0.0
     """probability that a rectangle of a picture is erased"""
     aug_repeats: int = 0
-    """views of each picture in one epoch, of a share of the pictures (repeated augmentation); 0 as 1; not of tar shards"""
+    """views of each picture in one epoch, of a share of the pictures (repeated augmentation);
+    0 as 1; not of tar shards"""
     drop_path: float = 0.0
-    """stochastic depth: the rate at which the last block is skipped, falling to 0 at the first; models are made with it"""
+    """stochastic depth: the rate at which the last block is skipped, falling to 0 at the first;
+    models are made with it"""
     distill: str = "none"
-    """learn from the dense model: its probabilities (soft), its most likely class (hard), or not (none)"""
+    """learn from the dense model: its probabilities (soft), its most likely class (hard), or not
+    (none)"""
     distill_alpha: float = 0.5
     """share of the distillation in the loss"""
     distill_tau: float = 1.0
@@ -98,47 +115,53 @@ class TrainConfig:
     compile: bool = False
     """run the model through torch.compile"""
     workers: int = 0
-    """processes that prepare training pictures, for each process that trains; 0 prepares them in it"""
+    """processes that prepare training pictures, for each process that trains; 0 prepares them
+    in it"""
     log_every: int = 50
     """updates from line to line of the log"""
     save_every: int = 0
-    """updates from checkpoint to checkpoint within an epoch; there is one after each epoch anyway"""
+    """updates from checkpoint to checkpoint within an epoch; there is one after each epoch
+    anyway"""
     keep: int = 2
     """how many of the latest checkpoints are kept, besides the best"""
 
     def __post_init__(self) -> None:
-        interval = {name: allowed for allowed, names in ALLOWED.items() for name in names}
-        for field in fields(self):
-            if field.name in interval:
-                value = _number(field, getattr(self, field.name), interval[field.name])
-                object.__setattr__(self, field.name, value)
-        if self.opt not in list_optimizers():
-            raise ValueError(
-                f"opt must be one of timm's optimizers, got {self.opt!r}; the default is adamw"
-            )
-        if get_optimizer_info(self.opt).second_order:
-            raise ValueError(
-                f"opt {self.opt} needs second derivatives, which are not computed; the default is adamw"
-            )
-        for name, known in (("precision", PRECISIONS), ("distill", DISTILLATIONS)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}; the default is {known[0]}"
-                )
-        for name in ("grad_checkpointing", "compile"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        self._check_numbers()
+        _check_optimizer(self.opt)
+        for name, allowed in CHOICES.items():
+            check_choice(name, getattr(self, name), allowed, remedy=f"the default is {allowed[0]}")
+        for name in SWITCHES:
+            check_switch(name, getattr(self, name))
         _check_policy(self.auto_augment)
         self._check_together()
 
+    def _check_numbers(self) -> None:
+        """Refuse numbers outside of their intervals; an integer for a float becomes one."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            optional = field.default is None
+            if field.name not in INTERVALS or (value is None and optional):
+                continue
+            kind = int if field.type is int else float
+            check_interval(
+                field.name,
+                value,
+                INTERVALS[field.name],
+                kind=kind,
+                remedy=f"the default is {field.default}",
+            )
+            object.__setattr__(self, field.name, kind(value))
+
     def _check_together(self) -> None:
+        """Refuse values that do not go together."""
         if self.min_lr > self.lr:
             raise ValueError(
                 f"min_lr must not be above lr ({self.lr}), got {self.min_lr}; lower it"
             )
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
-                f"warmup_epochs must be fewer than the {self.epochs} epochs, got {self.warmup_epochs}; lower it"
+                f"warmup_epochs must be fewer than the {self.epochs} epochs, "
+                f"got {self.warmup_epochs}; lower it"
             )
         if self.mixes and self.batch_size % 2:
             raise ValueError(
@@ -146,12 +169,14 @@ class TrainConfig:
             )
         if self.batch_size % self.grad_accum_steps:
             raise ValueError(
-                f"batch_size {self.batch_size} cannot be cut into {self.grad_accum_steps} parts; see grad_accum_steps"
+                f"batch_size {self.batch_size} cannot be cut into {self.grad_accum_steps} parts; "
+                "see grad_accum_steps"
             )
         if self.keep_warmup_start + self.keep_warmup_epochs >= self.epochs:
             raise ValueError(
-                f"the tokens would still be falling at the end: keep_warmup_start + keep_warmup_epochs must be fewer than the "
-                f"{self.epochs} epochs, got {self.keep_warmup_start} + {self.keep_warmup_epochs}"
+                "the tokens would still be falling at the end: keep_warmup_start + "
+                f"keep_warmup_epochs must be fewer than the {self.epochs} epochs, "
+                f"got {self.keep_warmup_start} + {self.keep_warmup_epochs}; lower them"
             )
 
     @property
@@ -161,33 +186,33 @@ class TrainConfig:
 
     @property
     def learns_from_teacher(self) -> bool:
-        """Whether the dense model is run beside it."""
+        """Whether the dense model is run beside the one that learns."""
         return self.distill != "none" or self.token_labels > 0
 
+    @property
+    def warms_up_keep_rate(self) -> bool:
+        """Whether training begins with less than the whole reduction."""
+        return self.keep_warmup_start + self.keep_warmup_epochs > 0
 
-def _number(field: "Field[Any]", value: Any, allowed: str) -> int | float | None:
-    """The value, an integer where a float is meant made one; refused if it does not lie in the interval."""
-    name, kind, default = field.name, field.type, f"the default is {field.default}"
-    if value is None and field.default is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
-        expected = "an integer" if kind is int else "a number"
-        raise TypeError(
-            f"{name} must be {expected}, got {value!r} ({type(value).__name__}); {default}"
+
+def _check_optimizer(name: Any) -> None:
+    from timm.optim import get_optimizer_info, list_optimizers
+
+    if name not in list_optimizers():
+        raise ValueError(
+            f"opt must be one of timm's optimizers, got {name!r}; the default is adamw"
         )
-    low, high = map(float, allowed[1:-1].split(","))
-    if (
-        not low <= value <= high
-        or (value == low and allowed[0] == "(")
-        or (value == high and allowed[-1] == ")")
-    ):
-        raise ValueError(f"{name} must lie in {allowed}, got {value}; {default}")
-    return value if kind is int else float(value)
+    if get_optimizer_info(name).second_order:
+        raise ValueError(
+            f"opt {name} needs second derivatives, which are not computed; the default is adamw"
+        )
 
 
 def _check_policy(name: Any) -> None:
     if name is None:
         return
+    from timm.data import create_transform
+
     try:
         create_transform(32, is_training=True, auto_augment=name)
     except Exception as error:

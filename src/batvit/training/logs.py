@@ -1,4 +1,4 @@
-"""What a run logged, read again: the logs of batvit, of DeiT's main.py (BAT's and EViT's too) and of timm."""
+"""What a run logged, read again: logs of batvit, of DeiT's main.py (BAT's, EViT's) and of timm."""
 
 import csv
 import json
@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 LOG = "log.jsonl"
+"""the log in the folder of a run"""
+
 # far beyond what a run can log, and small enough to be drawn
-LARGEST_EPOCH, LARGEST_VALUE = 1_000_000, 1e100
+LARGEST_EPOCH = 1_000_000
+LARGEST_VALUE = 1e100
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,12 @@ class CurvePoint:
     top1: float | None
     """on the validation set, in percent"""
     top5: float | None
+    """on the validation set, in percent"""
     lr: float | None
 
 
 @dataclass(frozen=True)
-class Curve:
+class TrainingCurve:
     """A run, epoch by epoch."""
 
     name: str
@@ -38,19 +42,29 @@ class Curve:
     @property
     def best(self) -> CurvePoint | None:
         """The point with the highest top-1, the earliest of equals; None if no point has one."""
-        known = [point for point in self.points if point.top1 is not None]
-        return max(known, key=lambda point: -1 if point.top1 is None else point.top1, default=None)
+        best: CurvePoint | None = None
+        highest = -math.inf
+        for point in self.points:
+            if point.top1 is not None and point.top1 > highest:
+                best = point
+                highest = point.top1
+        return best
 
 
 class _Dialect(NamedTuple):
-    """The first epoch, then the key of each value, in the order of :class:`CurvePoint`."""
+    """How a program writes its log: its first epoch, and the key of each value."""
 
-    first: int
+    first_epoch: int
     train_loss: str
     eval_loss: str
     top1: str
     top5: str
     lr: str
+
+    @property
+    def results(self) -> set[str]:
+        """The keys of what an epoch comes to; without the learning rate, which updates have too."""
+        return {self.train_loss, self.eval_loss, self.top1, self.top5}
 
 
 OURS = _Dialect(1, "train_loss", "eval_loss", "top1", "top5", "lr")
@@ -60,8 +74,18 @@ TIMM = _Dialect(0, "train_loss", "eval_loss", "eval_top1", "eval_top5", "lr")
 KEYS_OF_DEIT = {"train_lr", "test_acc1", "n_parameters"}
 
 
+class _Line(NamedTuple):
+    """A line of a log that is not blank."""
+
+    where: str
+    """file and number, for messages"""
+    text: str
+    is_whole: bool
+    """whether its end was written too"""
+
+
 def log_file(path: str | Path) -> Path:
-    """The file that :func:`read_curve` reads: of a folder its ``log.jsonl``.
+    """Return the file that :func:`read_curve` reads: of a folder its ``log.jsonl``.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -75,38 +99,46 @@ def log_file(path: str | Path) -> Path:
         )
     if file.suffix.lower() not in READERS:
         raise ValueError(
-            f"{file}: the suffix of a log is one of {', '.join(READERS)}, got {file.suffix!r}; rename the file"
+            f"{file}: the suffix of a log is one of {', '.join(READERS)}, got {file.suffix!r}; "
+            "rename the file"
         )
     return file
 
 
-def read_curve(path: str | Path) -> Curve:
-    """The epochs of a run, in order. Of an epoch that a resumed run logged again, the later line counts.
+def read_curve(path: str | Path) -> TrainingCurve:
+    """Read the epochs of a run, in order.
 
-    A last line that a crash cut short is left out.
+    Of an epoch that a resumed run logged again, the later line counts. A last line that a crash cut
+    short is left out.
 
     Args:
-        path: the folder of a run; or a ``.jsonl``, ``.txt`` or ``.log`` file with a JSON object a line, from batvit or
-            DeiT's main.py; or timm's ``summary.csv``. The curve is named after the folder, or the file without its suffix.
+        path: the folder of a run; or a ``.jsonl``, ``.txt`` or ``.log`` file with a JSON object a
+            line, from batvit or DeiT's main.py; or timm's ``summary.csv``. The curve is named after
+            the folder, or the file without its suffix.
 
     Raises:
         FileNotFoundError, ValueError: naming the file, and the line where one is at fault.
     """
     file = log_file(path)
-    points = {point.epoch: point for point in READERS[file.suffix.lower()](file)}
+    read = READERS[file.suffix.lower()]
+    points = {}
+    for point in read(file):
+        points[point.epoch] = point
     if not points:
         what = "holds no epoch" if file.stat().st_size else "is empty"
         raise ValueError(f"{file}: {what}; give the log of a run that has finished an epoch")
     name = Path(path).resolve().name if Path(path).is_dir() else file.stem
-    return Curve(name, tuple(points[epoch] for epoch in sorted(points)))
+    return TrainingCurve(name, tuple(points[epoch] for epoch in sorted(points)))
 
 
 def _from_json(file: Path) -> Iterator[CurvePoint]:
-    for where, line, whole in _lines(file):
+    """Give the epochs in a file with a JSON object a line."""
+    for where, text, is_whole in _lines(file):
         try:
-            row = json.loads(line)
+            row = json.loads(text)
         except (ValueError, RecursionError) as error:
-            if not whole and isinstance(error, ValueError):
+            # only a line that was cut short ends the file without an error
+            if not is_whole and isinstance(error, ValueError):
                 return
             raise ValueError(
                 f"{where}: not JSON ({error}); remove the line, or give another file"
@@ -116,75 +148,100 @@ def _from_json(file: Path) -> Iterator[CurvePoint]:
                 f"{where}: expected a JSON object, got {reprlib.repr(row)}; remove the line"
             )
         dialect = DEIT if KEYS_OF_DEIT & row.keys() else OURS
-        # between its epochs batvit logs updates, which have an epoch and lr, but none of the others
-        if "epoch" in row and row.keys() & set(dialect[1:-1]):
+        # between its epochs batvit logs updates, which have an epoch and lr, but no result
+        if "epoch" in row and dialect.results & row.keys():
             yield _point(where, row, dialect)
 
 
 def _from_csv(file: Path) -> Iterator[CurvePoint]:
+    """Give the epochs in a table as timm writes it."""
     names: list[str] = []
-    for where, line, whole in _lines(file):
-        try:
-            cells = [cell.strip() for cell in next(csv.reader([line]))]
-        except csv.Error as error:
-            raise ValueError(f"{where}: not CSV ({error}); give timm's summary.csv") from error
+    for where, text, is_whole in _lines(file):
+        cells = _cells(where, text)
         if not names:
+            _check_header(where, cells)
             names = cells
-            if "epoch" not in names or not set(names) & set(TIMM[1:]):
-                raise ValueError(
-                    f"{where}: the columns must be epoch and any of {', '.join(TIMM[1:])}, got {reprlib.repr(cells)}; "
-                    "give timm's summary.csv"
-                )
-        elif not whole and (len(cells) < len(names) or isinstance(_parsed(cells[-1]), str)):
+            continue
+        is_short = len(cells) < len(names) or isinstance(_parsed(cells[-1]), str)
+        if is_short and not is_whole:
             return
-        elif len(cells) != len(names):
+        if len(cells) != len(names):
             raise ValueError(
                 f"{where}: {len(cells)} values for {len(names)} columns; remove the line"
             )
         # older versions of timm write the header again when a run is resumed
-        elif cells != names:
-            yield _point(where, dict(zip(names, map(_parsed, cells), strict=True)), TIMM)
+        if cells != names:
+            values = [_parsed(cell) for cell in cells]
+            yield _point(where, dict(zip(names, values, strict=True)), TIMM)
 
 
 READERS = {".jsonl": _from_json, ".txt": _from_json, ".log": _from_json, ".csv": _from_csv}
+"""the reader of each suffix"""
 
 
-def _lines(file: Path) -> Iterator[tuple[str, str, bool]]:
-    """Where each line stands, the line, and whether its end was written too. Blank lines are passed over."""
+def _lines(file: Path) -> Iterator[_Line]:
     # what is no text becomes what is no JSON and no number, and is refused with its line
     with file.open(encoding="utf-8-sig", errors="replace") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield f"{file}, line {number}", line, line.endswith("\n")
+        for number, text in enumerate(lines, 1):
+            if text.strip():
+                yield _Line(f"{file}, line {number}", text, text.endswith("\n"))
+
+
+def _cells(where: str, text: str) -> list[str]:
+    try:
+        row = next(csv.reader([text]))
+    except csv.Error as error:
+        raise ValueError(f"{where}: not CSV ({error}); give timm's summary.csv") from error
+    return [cell.strip() for cell in row]
+
+
+def _check_header(where: str, names: list[str]) -> None:
+    columns = TIMM[1:]
+    if "epoch" not in names or not set(names) & set(columns):
+        raise ValueError(
+            f"{where}: the columns must be epoch and any of {', '.join(columns)}, "
+            f"got {reprlib.repr(names)}; give timm's summary.csv"
+        )
 
 
 def _point(where: str, row: Mapping[str, Any], dialect: _Dialect) -> CurvePoint:
+    """Make a point of what a line holds."""
     epoch = _number(where, "epoch", row["epoch"])
-    if epoch is None or not epoch.is_integer() or not dialect.first <= epoch <= LARGEST_EPOCH:
-        allowed = f"an integer from {dialect.first} to {LARGEST_EPOCH}"
+    first = dialect.first_epoch
+    if epoch is None or not epoch.is_integer() or not first <= epoch <= LARGEST_EPOCH:
         raise ValueError(
-            f"{where}: epoch must be {allowed}, got {reprlib.repr(row['epoch'])}; correct or remove the line"
+            f"{where}: epoch must be an integer from {first} to {LARGEST_EPOCH}, "
+            f"got {reprlib.repr(row['epoch'])}; correct or remove the line"
         )
-    values = (_number(where, key, row.get(key)) for key in dialect[1:])
-    return CurvePoint(int(epoch) - dialect.first + 1, *values)
+
+    def value(key: str) -> float | None:
+        return _number(where, key, row.get(key))
+
+    return CurvePoint(
+        epoch=int(epoch) - first + 1,
+        train_loss=value(dialect.train_loss),
+        eval_loss=value(dialect.eval_loss),
+        top1=value(dialect.top1),
+        top5=value(dialect.top5),
+        lr=value(dialect.lr),
+    )
 
 
 def _number(where: str, name: str, value: Any) -> float | None:
-    """The value; None if it is missing or not finite."""
+    """Return the value; None if it is missing or not finite."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return None
-    if (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and abs(value) <= LARGEST_VALUE
-    ):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and abs(value) <= LARGEST_VALUE:
         return float(value)
     raise ValueError(
-        f"{where}: {name} must be a number up to {LARGEST_VALUE:g}, got {reprlib.repr(value)}; correct or remove the line"
+        f"{where}: {name} must be a number up to {LARGEST_VALUE:g}, got {reprlib.repr(value)}; "
+        "correct or remove the line"
     )
 
 
 def _parsed(cell: str) -> float | str | None:
+    """Return the number in a cell, None if it is empty, and what holds no number as it is."""
     try:
         return float(cell) if cell else None
     except ValueError:

@@ -1,4 +1,4 @@
-"""What training makes small: the labels' loss, and what the dense model says about the same pictures."""
+"""What is minimised: the loss of the labels, and of what the dense model says."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,17 +15,19 @@ from batvit.training.token_labels import TokenLabels
 
 
 class Objective:
-    """From a batch to its loss.
+    """The loss of a batch.
 
-    (1 - alpha) * L(labels) + alpha * L(teacher) + token_labels * L(tokens); the teacher sees the pictures as they were mixed.
-    A distilled DeiT in training mode has two outputs, and learns from the labels by the first and from the teacher by the
-    second (Touvron et al. 2021, equations 2 and 3).
+    (1 - alpha) * L(labels) + alpha * L(teacher) + token_labels * L(tokens)
+
+    The teacher sees the pictures as they were mixed. A distilled DeiT in training mode has two
+    outputs, and learns from the labels by the first and from the teacher by the second (Touvron et
+    al. 2021, equations 2 and 3).
 
     Args:
         config: how.
         classes: of the labels.
         teacher: the dense model, frozen and in eval mode; needed where the configuration says so.
-        model: what learns, patched or not, without wrappers.
+        model: the one that learns, patched or not, without wrappers.
         autocast: gives the context in which the teacher runs.
     """
 
@@ -38,52 +40,78 @@ class Objective:
         model: nn.Module,
         autocast: Callable[[], AbstractContextManager[Any]],
     ) -> None:
-        self.config, self.classes, self.teacher, self.autocast = config, classes, teacher, autocast
+        self.config = config
+        self.classes = classes
+        self.teacher = teacher
+        self.autocast = autocast
         self.mix = Mixup(
             config.mixup, config.cutmix, label_smoothing=config.smoothing, num_classes=classes
         )
-        self.criterion = (
-            SoftTargetCrossEntropy()
-            if config.mixes
-            else LabelSmoothingCrossEntropy(config.smoothing)
-        )
-        self.tokens = (
-            TokenLabels(model, teacher) if config.token_labels and teacher is not None else None
-        )
+        self.criterion: nn.Module
+        if config.mixes:
+            # mixing smooths the labels already
+            self.criterion = SoftTargetCrossEntropy()
+        else:
+            self.criterion = LabelSmoothingCrossEntropy(config.smoothing)
+        self.tokens: TokenLabels | None = None
+        if config.token_labels and teacher is not None:
+            self.tokens = TokenLabels(model, teacher)
 
     def mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The batch as the model sees it, and what it should say: labels (B,), or shares of classes (B, classes)."""
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= self.classes:
-            strange = low if low < 0 else high
-            raise ValueError(
-                f"label {strange} does not fit a model of {self.classes} classes; labels count from 0"
-            )
-        return self.mix(images, labels) if self.config.mixes else (images, labels)
+        """Return the batch as the model sees it, and its targets.
+
+        Targets are labels (B,), or, of pictures that are mixed, shares of classes (B, classes).
+
+        Raises:
+            ValueError: if a label does not fit the model.
+        """
+        for label in (int(labels.min()), int(labels.max())):
+            if not 0 <= label < self.classes:
+                raise ValueError(
+                    f"label {label} does not fit a model of {self.classes} classes; "
+                    "labels count from 0"
+                )
+        if not self.config.mixes:
+            return images, labels
+        mixed_images, targets = self.mix(images, labels)
+        return mixed_images, targets
 
     def __call__(self, student: Callable[[Tensor], Any], images: Tensor, targets: Tensor) -> Tensor:
-        """The loss, a scalar: run the student, and the teacher if there is one, on a batch that :meth:`mixed` gave."""
+        """Return the loss of a batch that :meth:`mixed` gave, a scalar.
+
+        Args:
+            student: the model that learns, with its wrappers.
+            images: (B, 3, H, W).
+            targets: labels (B,), or shares of classes (B, classes).
+        """
         output = student(images)
-        logits, second = output if isinstance(output, tuple) else (output, output)
+        if isinstance(output, tuple):
+            # of a distilled DeiT the second head's logits (B, classes), of an LV-ViT the tokens'
+            # (B, patches, classes)
+            logits, second = output
+        else:
+            logits = output
+            second = output
         loss: Tensor = self.criterion(logits.float(), targets)
         if self.config.distill != "none":
-            pupil = second if second.dim() == 2 else logits
+            taught = second if second.dim() == 2 else logits
             alpha = self.config.distill_alpha
-            loss = (1 - alpha) * loss + alpha * self._of_teacher(pupil.float(), images)
+            loss = (1 - alpha) * loss + alpha * self._distillation(taught.float(), images)
         if self.tokens is not None:
             loss = loss + self.config.token_labels * self.tokens.loss(second, images, self.autocast)
         return loss
 
-    def _of_teacher(self, logits: Tensor, images: Tensor) -> Tensor:
+    def _distillation(self, logits: Tensor, images: Tensor) -> Tensor:
+        """Return how far logits (B, classes) are from what the teacher says, a scalar."""
         assert self.teacher is not None
         with torch.no_grad(), self.autocast():
-            known = self.teacher(images).float()
+            teacher_logits = self.teacher(images).float()
         if self.config.distill == "hard":
-            return functional.cross_entropy(logits, known.argmax(dim=1))
+            return functional.cross_entropy(logits, teacher_logits.argmax(dim=1))
         tau = self.config.distill_tau
         divergence = functional.kl_div(
             functional.log_softmax(logits / tau, dim=1),
-            functional.log_softmax(known / tau, dim=1),
+            functional.log_softmax(teacher_logits / tau, dim=1),
             reduction="batchmean",
             log_target=True,
         )

@@ -1,4 +1,4 @@
-"""Devices and processes, by accelerate: one or many, as ``accelerate launch`` or ``torchrun`` started them."""
+"""Devices, processes and signals: by accelerate, as ``accelerate launch`` or ``torchrun`` start."""
 
 import importlib.util
 import signal
@@ -27,7 +27,15 @@ def accelerator_on(
     log_with: Sequence[str] = (),
     folder: Path | None = None,
 ) -> Accelerator:
-    """What runs a model on a device, or on the devices of all processes.
+    """Return what runs a model on a device, or on the devices of all processes.
+
+    It begins accelerate's state anew, see :func:`reset_accelerate`.
+
+    Args:
+        device: of the model.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        log_with: trackers of accelerate.
+        folder: for what they write.
 
     Raises:
         ValueError: if the precision is not for this device, or a tracker is not installed.
@@ -35,15 +43,16 @@ def accelerator_on(
     on_cpu = device.type == "cpu"
     if on_cpu and precision == "fp16":
         raise ValueError(
-            "precision fp16 needs a GPU, and this model is on the CPU; give bf16 or fp32, or move the model"
+            "precision fp16 needs a GPU, and this model is on the CPU; "
+            "give bf16 or fp32, or move the model"
         )
-    lacking = next((name for name in log_with if importlib.util.find_spec(name) is None), None)
-    if lacking is not None:
-        raise ValueError(
-            f"the tracker {lacking} is not installed; install it with pip install {lacking}, or leave it out"
-        )
-    # accelerate keeps device and precision for the whole process, and would refuse a second run in another
-    AcceleratorState._reset_state(reset_partial_state=True)
+    for name in log_with:
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(
+                f"the tracker {name} is not installed; "
+                f"install it with pip install {name}, or leave it out"
+            )
+    reset_accelerate()
     return Accelerator(
         cpu=on_cpu,
         mixed_precision="no" if precision == "fp32" else precision,
@@ -54,16 +63,32 @@ def accelerator_on(
     )
 
 
+def reset_accelerate() -> None:
+    """Make accelerate forget the device and precision of earlier runs in this process.
+
+    It keeps both for the whole process, and would refuse a second run in another. An
+    ``Accelerator`` that was made before cannot be used any more.
+    """
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 def part_of(device: str) -> tuple[Part, str]:
-    """Which process this is, and its device: the one asked for, if it is alone. Nothing is put on any device yet."""
+    """Return which process this is, and its device; nothing is put on any device yet.
+
+    Args:
+        device: the one asked for, which it has if it is alone.
+    """
     state = PartialState(cpu=device.startswith("cpu"))
-    return Part(state.process_index, state.num_processes), str(
-        state.device
-    ) if state.num_processes > 1 else device
+    part = Part(state.process_index, state.num_processes)
+    own_device = device if part == ALONE else str(state.device)
+    return part, own_device
 
 
 def counted_by(part: Part) -> Part:
-    """Whose validation pictures a process counts: its own, or those of all (FSDP), where all must take every step together."""
+    """Return whose validation pictures a process counts: its own, or those of all.
+
+    With FSDP it counts those of all, as all processes must take every step together.
+    """
     return ALONE if parse_flag_from_env("ACCELERATE_USE_FSDP") else part
 
 
@@ -77,19 +102,22 @@ class Stop:
 
     asked = False
 
-    def hear(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler."""
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Remember that the signal came; this is its handler."""
         self.asked = True
 
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Let SIGTERM ask, instead of end the process, while the block runs. Only the main thread may hear signals."""
+    """While the block runs, let SIGTERM ask instead of end the process.
+
+    Only the main thread can do that; in another one SIGTERM stays as it is.
+    """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = signal.signal(signal.SIGTERM, stop.hear)
+    before = signal.signal(signal.SIGTERM, stop.handle)
     try:
         yield stop
     finally:

@@ -1,4 +1,4 @@
-"""How far a run is: what the loop counts, a checkpoint holds, and the log tells."""
+"""How far a run is: what it counts, a checkpoint holds, and the log tells."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
@@ -11,12 +11,13 @@ class Epoch:
     epoch: int
     """counted from 1"""
     train_loss: float
-    """mean over the updates, of what is minimised"""
+    """mean over the updates of what is minimised"""
     eval_loss: float
     """mean cross-entropy on the validation set"""
     top1: float
     """on the validation set, in percent"""
     top5: float
+    """on the validation set, in percent"""
     lr: float
     """learning rate of the last update"""
     seconds: float
@@ -33,32 +34,39 @@ class Step(NamedTuple):
     updates: int
     """how many there will be"""
     loss: float
+    """mean over the last ``log_every`` updates of this epoch"""
     lr: float
+    """learning rate of this update"""
     samples_per_sec: float
     """training pictures a second, of this epoch so far"""
 
 
 @dataclass
 class Progress:
-    """Where a run stands; an epoch that is under way has its losses here."""
+    """Where a run stands."""
 
     update: int = 0
+    """the last one, counted from 1 over all epochs"""
     history: list[Epoch] = field(default_factory=list)
+    """the epochs that came to their end"""
     losses: list[float] = field(default_factory=list)
+    """of each update of the epoch that is under way"""
     lr: float = 0.0
-    """of the last update"""
+    """learning rate of the last update"""
     seconds: float = 0.0
+    """spent on training in the epoch that is under way"""
 
     @property
     def best(self) -> Epoch:
-        """The epoch of highest top-1, the earliest of equals."""
+        """The epoch of highest top-1, the earliest of equals; there must be one."""
         return max(self.history, key=lambda epoch: epoch.top1)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Return plain values, ready for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Progress":
-        """The inverse of :meth:`to_dict`."""
-        return cls(**fields | {"history": [Epoch(**epoch) for epoch in fields["history"]]})
+        """Return what :meth:`to_dict` was made of."""
+        history = [Epoch(**epoch) for epoch in fields["history"]]
+        return cls(**fields | {"history": history})

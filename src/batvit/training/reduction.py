@@ -1,4 +1,4 @@
-"""What training knows of a reduction: an object that a model may carry, whatever the method behind it."""
+"""What training knows of a reduction: an object that a model carries, whatever the method is."""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -7,10 +7,15 @@ from torch import nn
 
 
 class Reduction(Protocol):
-    """How much of its reduction a model has can be set; 0 is the dense model, 1 the whole reduction."""
+    """A reduction whose share can be set: 0 is the dense model, 1 the whole reduction."""
 
     def set_share(self, model: nn.Module, share: float) -> None:
-        """Put a share of the reduction into a model, in [0, 1]."""
+        """Put a share of the reduction into a model.
+
+        Args:
+            model: changed in place.
+            share: in [0, 1].
+        """
 
     def describe(self) -> dict[str, Any]:
         """Return the whole reduction in plain values, ready for JSON."""
@@ -26,9 +31,12 @@ class Reduction(Protocol):
 
 
 def reduction_of(model: nn.Module) -> Reduction | None:
-    """Return the reduction that a model carries: the attribute ``during_training`` of any of its modules."""
+    """Return the reduction that a model carries, or None.
+
+    It is the attribute ``during_training`` of any of the model's modules.
+    """
     for module in model.modules():
-        found: Reduction | None = getattr(module, "during_training", None)
-        if found is not None:
-            return found
+        reduction: Reduction | None = getattr(module, "during_training", None)
+        if reduction is not None:
+            return reduction
     return None

@@ -1,4 +1,7 @@
-"""Token labelling (Jiang et al., NeurIPS 2021): a label for every patch, also where patches share a token."""
+"""Token labelling: a label for every patch, also where patches share a token.
+
+Jiang et al., NeurIPS 2021.
+"""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -12,37 +15,53 @@ from torch.nn import functional
 class TokenLabels:
     """The loss of an LV-ViT's patches against what the dense one says of each.
 
-    With fewer tokens every patch has the logits of its group. The cross-entropy is linear in the labels, so a group learns the
-    mean of its patches' labels, as often as it has patches.
+    With fewer tokens every patch has the logits of its group. The cross-entropy is linear in the
+    labels, so a group learns the mean of its patches' labels, as often as it has patches.
 
-    The published labels come from another network, stored for every picture; here they are the dense model's own, of the same
-    view. MixToken is not done.
+    The published labels come from another network, stored for every picture; here they are the
+    dense model's own, of the same view. MixToken is not done.
+
+    Args:
+        model: the LV-ViT that learns, patched or not.
+        teacher: the dense one, frozen and in eval mode.
 
     Raises:
-        ValueError: if model or teacher is no LV-ViT, or the model was not told to give both heads' logits.
+        ValueError: if one of them is no LV-ViT, or the model does not give its patches' logits.
     """
 
     def __init__(self, model: nn.Module, teacher: nn.Module) -> None:
-        for name, found in (("the model", model), ("the teacher", teacher)):
-            if not isinstance(getattr(found, "aux_head", None), nn.Linear):
+        for name, module in (("the model", model), ("the teacher", teacher)):
+            if not isinstance(getattr(module, "aux_head", None), nn.Linear):
                 raise ValueError(
-                    f"token_labels are for LV-ViT, {name} is a {type(found).__name__}; leave them out"
+                    f"token_labels are for LV-ViT, {name} is a {type(module).__name__}; "
+                    "leave them out"
                 )
         if not getattr(model, "token_labeling", False):
             raise ValueError(
-                "token_labels needs the logits of the patches: set model.token_labeling = True, then patch it"
+                "token_labels needs the logits of the patches: set model.token_labeling = True, "
+                "then patch it"
             )
         self.teacher = teacher
 
     def loss(
         self, dense: Tensor, images: Tensor, autocast: Callable[[], AbstractContextManager[Any]]
     ) -> Tensor:
-        """The second head's logits (B, patches, classes) of the pictures (B, 3, H, W) to a scalar."""
+        """Return the loss of the patches, a scalar.
+
+        Args:
+            dense: the second head's logits (B, patches, classes).
+            images: (B, 3, H, W).
+            autocast: gives the context in which the teacher runs.
+
+        Raises:
+            ValueError: if patches have no logits, because their tokens were dropped.
+        """
         labels = self._labels(images, autocast)
         if dense.shape != labels.shape:
             raise ValueError(
-                f"token_labels has labels for {labels.shape[1]} patches, the model gives logits for {dense.shape[1]}: its "
-                "reduction drops tokens; choose one that merges them, or leave token_labels out"
+                f"token_labels has labels for {labels.shape[1]} patches, the model gives logits "
+                f"for {dense.shape[1]}: its reduction drops tokens; choose one that merges them, "
+                "or leave token_labels out"
             )
         return functional.cross_entropy(dense.flatten(0, 1).float(), labels.flatten(0, 1))
 
@@ -50,7 +69,7 @@ class TokenLabels:
     def _labels(
         self, images: Tensor, autocast: Callable[[], AbstractContextManager[Any]]
     ) -> Tensor:
-        """(B, patches, classes), probabilities."""
+        """Return what the teacher says of each patch: probabilities (B, patches, classes)."""
         teacher: Any = self.teacher
         with autocast():
             tokens = teacher.forward_features(images)

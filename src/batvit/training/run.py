@@ -1,0 +1,229 @@
+"""A training run: from update to update, from epoch to epoch, and what is written on the way."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+
+from torch import Tensor
+
+from batvit.storage.weights import save_state
+from batvit.training import checkpoints
+from batvit.training.keep_rate_warmup import KeepRateWarmup, share_of, shares
+from batvit.training.learner import DivergedError, Learner
+from batvit.training.logs import LOG
+from batvit.training.processes import Stop, StoppedError
+from batvit.training.progress import Epoch, Progress, Step
+from batvit.training.record import BEST, LAST, Record
+
+
+@dataclass(kw_only=True)
+class Run:
+    """A run that is under way in this process; :func:`batvit.training.loop.fit` makes it.
+
+    :meth:`begin` comes first, then :meth:`train`.
+    """
+
+    learner: Learner
+    """the model, and what moves its weights"""
+    warmup: KeepRateWarmup
+    """how much of its reduction the model has by now"""
+    record: Record | None
+    """the files of the run; None where nothing is to be written"""
+    stop: Stop
+    """whether the process was asked to stop"""
+    on_epoch: Callable[[Epoch], None] | None = None
+    """called after each epoch, in the first process"""
+    on_step: Callable[[Step], None] | None = None
+    """called after each update, in the first process"""
+    at: Progress = field(default_factory=Progress)
+    """where the run stands"""
+    saved: int = 0
+    """the update of the last checkpoint"""
+
+    def begin(self, about: Mapping[str, object], *, resume: bool, log_with: Sequence[str]) -> None:
+        """Go on from the last checkpoint, or write how the run is made.
+
+        Args:
+            about: the metadata of the run.
+            resume: whether to go on, if there is a checkpoint.
+            log_with: trackers of accelerate.
+
+        Raises:
+            ValueError: if it is resumed with anything else than it was begun with, or if a share of
+                the reduction does not fit the model.
+        """
+        if self.record is not None:
+            self._begin_record(self.record, about, resume=resume)
+        # one that does not fit is found before the first update
+        config = self.learner.config
+        for share in shares(config):
+            self.warmup.set_share(share)
+        if log_with:
+            given = {name: value for name, value in asdict(config).items() if value is not None}
+            self.learner.accelerator.init_trackers("batvit", config=given)
+
+    def train(self, val: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Train and evaluate, epoch after epoch.
+
+        Raises:
+            DivergedError: if the loss or a weight is not finite any more.
+            StoppedError: if the process was asked to stop, when the checkpoint is written.
+            CheckpointError: if something cannot be written.
+        """
+        done = len(self.at.history)
+        for number in range(done + 1, self.learner.config.epochs + 1):
+            try:
+                self._train_epoch(number)
+            except DivergedError as error:
+                kept = ""
+                if self.record is not None and number > 1:
+                    path = self.record.folder / LAST
+                    kept = f"; the weights after epoch {number - 1} are in {path}"
+                raise DivergedError(f"epoch {number}: {error}{kept}") from error
+            self._end_epoch(number, val)
+
+    def _begin_record(self, record: Record, about: Mapping[str, object], *, resume: bool) -> None:
+        accelerator = self.learner.accelerator
+        checkpoint = None
+        if resume:
+            if record.begun:
+                reduction = self.warmup.reduction
+                defaults = {} if reduction is None else reduction.defaults()
+                record.check_same(self.learner.config, about, defaults)
+            checkpoint = checkpoints.latest(record.folder)
+        # the first process writes only when all have looked
+        accelerator.wait_for_everyone()
+        if checkpoint is not None:
+            self.at = checkpoints.load(accelerator, checkpoint, ema=self.learner.average)
+            self.saved = self.at.update
+        elif accelerator.is_main_process:
+            record.begin(self.learner.config, about)
+        if accelerator.is_main_process:
+            record.cut(self.at.update, len(self.at.history))
+
+    def _train_epoch(self, number: int) -> None:
+        """Train for one epoch, or what is left of it.
+
+        It is saved before it is evaluated, as that may fail, or take longer than there is time.
+        """
+        at = self.at
+        config = self.learner.config
+        updates = self.learner.batching.updates
+        end = number * updates
+        done = at.update - (number - 1) * updates
+        batches = self.learner.batching.epoch(number, done=done)
+        self.learner.model.train()
+        start = time.perf_counter()
+        for update in range(at.update + 1, end + 1):
+            self.warmup.set_share(share_of(config, (update - 1) / updates))
+            parts = [
+                (images, labels) for images, labels in islice(batches, config.grad_accum_steps)
+            ]
+            if len(parts) < config.grad_accum_steps:
+                raise ValueError(
+                    f"the training pictures ended in update {update}; give the number of them that "
+                    "there are, and of tar shards as many as all processes have workers"
+                )
+            loss, asked_to_stop = self.learner.update(update, parts, stop=self.stop.asked)
+            at.update = update
+            at.lr = self.learner.lr
+            at.losses.append(loss)
+            at.seconds += time.perf_counter() - start
+            self._report(number)
+            is_due = config.save_every > 0 and update % config.save_every == 0
+            if is_due or asked_to_stop or update == end:
+                self.learner.check_weights(update)
+                self._save()
+            if asked_to_stop:
+                raise StoppedError(self._farewell())
+            start = time.perf_counter()
+
+    def _end_epoch(self, number: int, val: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Evaluate, and write what there is after an epoch."""
+        self.warmup.set_share(1.0)
+        evaluation = self.learner.evaluate(val)
+        at = self.at
+        epoch = Epoch(
+            epoch=number,
+            train_loss=sum(at.losses) / len(at.losses),
+            eval_loss=evaluation.loss,
+            top1=evaluation.top1,
+            top5=evaluation.top5,
+            lr=at.lr,
+            seconds=at.seconds,
+            samples_per_sec=self._speed(),
+        )
+        at.history.append(epoch)
+        at.losses = []
+        at.seconds = 0.0
+        # all processes take part, where each holds a part of the weights
+        weights = self.learner.state_dict()
+        accelerator = self.learner.accelerator
+        if accelerator.is_main_process:
+            if self.record is not None:
+                self._write_epoch(self.record, weights)
+            if self.on_epoch is not None:
+                self.on_epoch(epoch)
+        accuracy = {"eval_loss": epoch.eval_loss, "top1": epoch.top1, "top5": epoch.top5}
+        accelerator.log(accuracy, step=at.update)
+        self._save()
+
+    def _write_epoch(self, record: Record, weights: Mapping[str, Tensor]) -> None:
+        """Write the weights after an epoch, the reduction beside them, and the log."""
+        names = [LAST]
+        if self.at.best is self.at.history[-1]:
+            names.append(BEST)
+        with checkpoints.written(record.folder / LAST):
+            for name in names:
+                path = record.folder / name
+                if self.warmup.reduction is not None:
+                    self.warmup.reduction.save_beside(path)
+                save_state(weights, path)
+            record.add_epoch(self.at.history, self.at.update)
+
+    def _report(self, number: int) -> None:
+        """Log an update of an epoch, if one is due, and tell the caller."""
+        at = self.at
+        config = self.learner.config
+        accelerator = self.learner.accelerator
+        recent = at.losses[-config.log_every :]
+        step = Step(
+            update=at.update,
+            updates=config.epochs * self.learner.batching.updates,
+            loss=sum(recent) / len(recent),
+            lr=at.lr,
+            samples_per_sec=self._speed(),
+        )
+        if at.update % config.log_every == 0:
+            accelerator.log({"train_loss": step.loss, "lr": step.lr}, step=at.update)
+            if self.record is not None and accelerator.is_main_process:
+                with checkpoints.written(self.record.folder / LOG):
+                    self.record.add_step(step, number)
+        if self.on_step is not None and accelerator.is_main_process:
+            self.on_step(step)
+
+    def _speed(self) -> float:
+        """Return the training pictures a second of this epoch so far."""
+        return len(self.at.losses) * self.learner.config.batch_size / self.at.seconds
+
+    def _save(self) -> None:
+        """Write a checkpoint; of an update that has one already the progress alone."""
+        if self.record is None:
+            return
+        checkpoints.save(
+            self.learner.accelerator,
+            self.record.folder,
+            self.at,
+            ema=self.learner.average,
+            keep=self.learner.config.keep,
+            updates_per_epoch=self.learner.batching.updates,
+            again=self.saved == self.at.update,
+        )
+        self.saved = self.at.update
+
+    def _farewell(self) -> str:
+        text = f"asked to stop (SIGTERM) after update {self.at.update}"
+        if self.record is None:
+            return text
+        return f"{text}; go on with resume=True from {self.record.folder}"
