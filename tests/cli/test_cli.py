@@ -22,7 +22,7 @@ from torch._dynamo.exc import TorchRuntimeError, Unsupported
 from torch._inductor.exc import InductorError
 
 import batvit
-from batvit.cli import COMMANDS, main, options
+from batvit.cli import COMMANDS, load_models, main, options
 from batvit.cli.bench import _is_of_the_compiler
 from batvit.cli.field_help import field_help
 

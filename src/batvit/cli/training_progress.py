@@ -27,9 +27,9 @@ def fit_shown(
         TextColumn("updates, loss {task.fields[loss]:.3f}, {task.fields[speed]:.1f} images/s,"),
         TimeRemainingColumn(),
     )
-    console = console.stderr
+    terminal = console.stderr
     with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
+        *columns, console=terminal, transient=True, disable=not terminal.is_terminal
     ) as bar:
         # of several processes the first alone tells of its progress
         task = bar.add_task(title, total=None, loss=0.0, speed=0.0, visible=False)
