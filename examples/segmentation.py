@@ -7,6 +7,7 @@ a reduced model ``forward_intermediates`` gives maps of the full grid, so nothin
     python examples/segmentation.py --data FOLDER_OF_CLASS_FOLDERS --checkpoint deit_tiny_patch16_224.safetensors
 """
 
+import argparse
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,6 @@ from torch.nn.functional import avg_pool2d, cross_entropy, interpolate, one_hot
 from torchvision.transforms.functional import normalize, pil_to_tensor
 
 import batvit
-from batvit.cli import Parser
 from batvit.data.folder import image_folder
 from batvit.data.loading import data_config
 from batvit.data.pictures import open_picture
@@ -119,7 +119,12 @@ def evaluate(head: nn.Module, maps: Tensor, labels: Tensor, classes: int) -> tup
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print one row for the dense model and one for each keep rate."""
-    parser = Parser(prog="segmentation.py", description=(__doc__ or "").splitlines()[0])
+    # an error is one line, without the usage before it
+    parser = argparse.ArgumentParser(
+        prog="segmentation.py",
+        description=(__doc__ or "").splitlines()[0],
+        usage=argparse.SUPPRESS,
+    )
     parser.add_argument(
         "--data",
         required=True,

@@ -1,7 +1,7 @@
 r"""Vision Transformers with fewer tokens: Beyond Attentive Tokens (CVPR 2023).
 
     image - patch_embed -> tokens (B, prefix + N, C), sizes = 1
-            every block:       x = x + attention(x)           attention knows the sizes, if the configuration says so
+            every block:       x = x + attention(x)      attention knows the sizes, if so configured
             at a site:             decouple   importance   -> attentive | inattentive
                                    match      attentive    -> pairs       \ Assignment: N tokens
                                    cluster    inattentive  -> clusters    /           -> M groups
@@ -37,7 +37,7 @@ if typing.TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-WHERE = {
+_HOME = {
     "Adapter": "backbones.adapter",
     "Anatomy": "backbones.adapter",
     "Assignment": "core",
@@ -63,8 +63,8 @@ WHERE = {
     "unmerge": "core",
     "unpatch": "backbones.patch",
 }
-"""the module of each name, imported when the name is first asked for: ``batvit --help`` needs no torch"""
-ROOMS = ("compare", "tune")
+"""the module of each name, imported when the name is first asked for: --help needs no torch"""
+_ROOMS = ("compare", "tune")
 """folders that are called by their name, ``batvit.compare.run``"""
 
 __all__ = [
@@ -97,16 +97,18 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> typing.Any:
-    if name in ROOMS:
-        return importlib.import_module(f"batvit.{name}")
-    if name in WHERE:
-        found = getattr(importlib.import_module(f"batvit.{WHERE[name]}"), name)
-        # the next time it is found without asking
-        globals()[name] = found
-        return found
-    raise AttributeError(f"module 'batvit' has no attribute {name!r}")
+if not typing.TYPE_CHECKING:
+    # hidden from type checkers, which would take any name for one of this module
 
+    def __getattr__(name: str) -> typing.Any:
+        if name in _ROOMS:
+            return importlib.import_module(f"batvit.{name}")
+        if name not in _HOME:
+            raise AttributeError(f"module 'batvit' has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"batvit.{_HOME[name]}"), name)
+        # the next time it is there without asking
+        globals()[name] = value
+        return value
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -10,8 +10,10 @@ from safetensors.torch import load_file
 from timm.models import VisionTransformer
 
 import batvit
-from batvit.cli import demo, main
+from batvit.cli import demo as command_of_demo
+from batvit.cli import main
 from batvit.data.digits import digits
+from batvit.testing import demo
 
 FILES = [
     "dense.safetensors",
@@ -107,3 +109,4 @@ def test_an_output_that_is_a_file_is_refused_before_any_work(tmp_path, capsys):
 def test_the_model_of_the_demo_has_enough_patches_and_blocks():
     assert (demo.ARCHITECTURE["img_size"] // demo.ARCHITECTURE["patch_size"]) ** 2 == 64
     assert demo.FROM_SCRATCH.epochs > demo.FINE_TUNING.epochs
+    assert demo.FROM_SCRATCH.epochs == command_of_demo.EPOCHS

@@ -8,6 +8,7 @@ from torch import nn
 from batvit.measure.accuracy import (
     Evaluation,
     Totals,
+    beside_dense,
     best_classes,
     evaluate,
     hits,
@@ -204,3 +205,19 @@ def test_the_interval_is_that_of_bootstraps_one_by_one(kind, monkeypatch):
 def test_the_interval_of_a_constant_is_the_constant():
     assert paired_interval(torch.full((7,), -100.0)) == (-100, -100)
     assert paired_interval(torch.tensor([3.5])) == (3.5, 3.5)
+
+
+def test_a_reduced_model_is_told_beside_the_dense_one():
+    dense = Evaluation(samples=4, top1=75.0, top5=100.0, agreement=100.0, loss=0.5)
+    reduced = Evaluation(samples=4, top1=50.0, top5=75.0, agreement=75.0, loss=1.0)
+    assert beside_dense(dense, reduced) == {
+        "samples": 4,
+        "top1": 50.0,
+        "top5": 75.0,
+        "agreement": 75.0,
+        "loss": 1.0,
+        "top1_err": 50.0,
+        "top5_err": 25.0,
+        "dense_top1": 75.0,
+        "dense_top5": 100.0,
+    }

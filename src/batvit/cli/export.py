@@ -11,6 +11,7 @@ from batvit.data.folder import Pictures, unlabelled
 from batvit.data.loading import loader
 from batvit.deploy.export import check_target, export
 from batvit.deploy.format import SUFFIXES, weights_beside
+from batvit.deploy.pair import cost_of
 
 CALIBRATION = 300
 
@@ -88,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
             "within": done.within,
             "agreement": done.agreement,
             "largest_difference": done.largest_difference,
-            **load_models.cost_of(done.card),
+            **cost_of(done.card),
         },
     )
 

@@ -3,31 +3,42 @@
 import ast
 import inspect
 
-from batvit.config.config import BATConfig
-from batvit.config.presets import PRESETS
+from batvit.config import BATConfig
+from batvit.config.presets import DEFAULT_MODE, PRESETS
 
-MODES = {name.replace("_", "-"): fields for name, fields in PRESETS.items()}
+# one row a preset, which must fit beside the options in a terminal of 80 columns
+MODE_HELP = f"""preset ({DEFAULT_MODE}):
+paper: to fine-tune, or to reproduce; needs training
+training-free: weights as they are; slower attention
+gradual: the same, more accurate; slow at batch 1"""
 
 
 def field_help(kind: type) -> dict[str, str]:
-    """The sentence under each field of a dataclass."""
-    body = ast.parse(inspect.getsource(kind)).body[0]
-    assert isinstance(body, ast.ClassDef)
+    """Return the docstring under each field of a dataclass, in one line, as argparse takes it."""
+    definition = ast.parse(inspect.getsource(kind)).body[0]
+    assert isinstance(definition, ast.ClassDef)
     texts = {}
-    for field, text in zip(body.body, body.body[1:], strict=False):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(text, ast.Expr)
-        ):
-            assert isinstance(text.value, ast.Constant)
-            texts[field.target.id] = " ".join(str(text.value.value).split()).replace("%", "%%")
+    for field, below in zip(definition.body, definition.body[1:], strict=False):
+        if not isinstance(field, ast.AnnAssign) or not isinstance(below, ast.Expr):
+            continue
+        assert isinstance(field.target, ast.Name)
+        assert isinstance(below.value, ast.Constant)
+        # the docstring may run over several lines
+        text = " ".join(str(below.value.value).split())
+        texts[field.target.id] = text.replace("%", "%%")
     return texts
 
 
-def in_modes(name: str) -> str:
-    """What a field of BATConfig is by default, or in each preset, in parentheses."""
-    values = {mode: fields.get(name, getattr(BATConfig, name)) for mode, fields in MODES.items()}
+def preset_values(name: str) -> str:
+    """Return the value that a field of BATConfig has in the presets, in parentheses.
+
+    Where it is the same in all of them, it stands there once; None is not shown then.
+    """
+    default = getattr(BATConfig, name)
+    values = {mode: fields.get(name, default) for mode, fields in PRESETS.items()}
     if len(set(values.values())) > 1:
-        return f" ({', '.join(f'{mode}: {value}' for mode, value in values.items())})"
-    return "" if values["paper"] is None else f" ({values['paper']})"
+        listed = ", ".join(f"{mode}: {value}" for mode, value in values.items())
+        return f" ({listed})"
+    if default is None:
+        return ""
+    return f" ({default})"

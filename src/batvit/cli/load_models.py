@@ -1,111 +1,95 @@
-"""The models that a command works on: made by timm, or exported before."""
+"""The models and pictures that a command works on, as its options say.
+
+A model is made by timm, or was exported before.
+"""
 
 import argparse
 import copy
 import dataclasses
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from timm.models import get_pretrained_cfg
-from torch import Tensor, nn
-
-from batvit.backbones.patch import patch, unpatch
 from batvit.cli import options
-from batvit.config.config import BATConfig
-from batvit.data.folder import Pictures, image_folder, read_class_map, unlabelled
-from batvit.data.loading import data_config, placed
-from batvit.deploy.format import Engine, is_exported, weights_beside
-from batvit.deploy.load import load_engine
-from batvit.deploy.metadata import PREPROCESSING, ExportMetadata
-from batvit.inspection.summary import info
-from batvit.models.create import create_model
+from batvit.config import BATConfig
 from batvit.storage.files import check_there
+
+if TYPE_CHECKING:
+    import torch
+
+    import batvit.data.folder
 
 
 class Models(NamedTuple):
     """The model asked for, as it is and reduced."""
 
-    dense: nn.Module
-    reduced: nn.Module
+    dense: "torch.nn.Module"
+    reduced: "torch.nn.Module"
     config: dict[str, Any] | None
     """of the reduced one"""
-
-    @property
-    def runtime(self) -> str:
-        """What runs them, with its version."""
-        if not (isinstance(self.dense, Engine) and isinstance(self.reduced, Engine)):
-            return f"torch {torch.__version__}"
-        dense, reduced = self.dense.runtime, self.reduced.runtime
-        return reduced if dense == reduced else f"{dense} dense, {reduced} reduced"
+    runtime: str
+    """what runs them, with its version"""
 
     @property
     def cost(self) -> dict[str, Any]:
-        """What they cost, with timm's names: of a file, as it says itself."""
+        """What they cost, with timm's names; an exported file says it itself."""
+        from batvit.deploy.format import Engine
+        from batvit.deploy.pair import cost_of
+        from batvit.inspection.summary import info
+
         if isinstance(self.reduced, Engine):
             return cost_of(self.reduced.card)
-        return {
-            name: value
-            for name, value in info(self.reduced).to_dict().items()
-            if name not in ("blocks", "prefix_tokens")
-        }
-
-
-def cost_of(card: ExportMetadata) -> dict[str, Any]:
-    """What an exported file costs, as it says itself, with timm's names."""
-    return {
-        "model": card.model,
-        "img_size": card.input_size[1:],
-        "param_count": card.param_count,
-        "config": card.config,
-        "gmacs": card.macs / 1e9,
-        "dense_gmacs": card.dense_macs / 1e9,
-        "mac_ratio": card.dense_macs / card.macs,
-        "int8": card.int8,
-    }
-
-
-def given(args: argparse.Namespace, *names: str) -> list[str]:
-    """Which options of these names, and which fields of a configuration, were given."""
-    fields = [field.name for field in dataclasses.fields(BATConfig)]
-    return [
-        f"--{name.replace('_', '-')}"
-        for name in (*names, *fields)
-        if getattr(args, name) is not None
-    ]
+        cost = info(self.reduced).to_dict()
+        del cost["blocks"]
+        del cost["prefix_tokens"]
+        return cost
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
-    """For the commands that take an exported file, too."""
+    """Add the dense file that goes with an exported model."""
     text = "beside an exported MODEL (.onnx, .xml, .pt2): the dense model, exported"
     parser.add_argument("--dense", dest="dense_file", metavar="FILE", help=text)
 
 
 def load(args: argparse.Namespace, *, pretrained: bool) -> Models:
-    """The dense model and a reduced copy, on their device and in their precision."""
-    if getattr(args, "threads", None) is not None:
-        torch.set_num_threads(args.threads)
-    if hasattr(args, "dense_file") and is_exported(args.model):
-        return _engines(args)
-    if getattr(args, "dense_file", None) is not None:
+    """Return the dense model and a reduced copy, on their device and in their precision.
+
+    ``args.device`` and ``args.precision`` say afterwards what is used.
+    """
+    import torch
+
+    from batvit.backbones.patch import patch
+    from batvit.deploy.format import is_exported
+
+    takes_files = hasattr(args, "dense_file")
+    if takes_files and is_exported(args.model):
+        return _load_files(args)
+    if takes_files and args.dense_file is not None:
         raise ValueError(
             f"--dense goes with an exported MODEL, a .onnx, .xml or .pt2 file; got {args.model}"
         )
-    wanted = options.config(args)
+    config = options.config(args)
     dense = load_dense(args, pretrained=pretrained)
-    return Models(dense, patch(copy.deepcopy(dense), wanted), wanted.to_dict())
+    reduced = patch(copy.deepcopy(dense), config)
+    return Models(dense, reduced, config.to_dict(), f"torch {torch.__version__}")
 
 
-def load_dense(args: argparse.Namespace, *, pretrained: bool) -> nn.Module:
-    """The dense model alone, on its device and in its precision."""
-    if getattr(args, "threads", None) is not None:
-        torch.set_num_threads(args.threads)
-    if not hasattr(args, "device"):
-        device = torch.device("cpu")
-    else:
+def load_dense(args: argparse.Namespace, *, pretrained: bool) -> "torch.nn.Module":
+    """Return the dense model alone, on its device and in its precision.
+
+    ``args.device``, where a command has it, says afterwards which is used.
+    """
+    import torch
+
+    from batvit.backbones.patch import unpatch
+    from batvit.models.create import create_model
+
+    _set_threads(args)
+    device = torch.device("cpu")
+    if hasattr(args, "device"):
         args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
         device = options.torch_device(args.device)
-    dtype = options.PRECISIONS[getattr(args, "precision", "fp32")]
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    dtype = dtypes[getattr(args, "precision", "fp32")]
     dense = create_model(
         args.model,
         checkpoint=args.checkpoint,
@@ -117,49 +101,63 @@ def load_dense(args: argparse.Namespace, *, pretrained: bool) -> nn.Module:
 
 
 def inputs(args: argparse.Namespace) -> list[str | Path]:
-    """The files that a command reads, which no output may overwrite."""
-    names = ("checkpoint", "config", "class_map", "dense_file", "teacher", "picture")
-    files = [getattr(args, name) for name in names if getattr(args, name, None) is not None]
-    exported = [
-        path
-        for path in (args.model, getattr(args, "dense_file", None))
-        if path is not None and is_exported(path)
-    ]
-    beside = [BATConfig.path_beside(args.checkpoint)] if args.checkpoint is not None else []
-    return [*files, *exported, *beside, *(weights_beside(Path(path)) for path in exported)]
+    """Return the files that a command reads, which no output may overwrite."""
+    from batvit.deploy.format import is_exported, weights_beside
+
+    files: list[str | Path] = []
+    for name in ("checkpoint", "config", "class_map", "dense_file", "teacher", "picture"):
+        path = getattr(args, name, None)
+        if path is not None:
+            files.append(path)
+    if args.checkpoint is not None:
+        files.append(BATConfig.path_beside(args.checkpoint))
+    for path in (args.model, getattr(args, "dense_file", None)):
+        if path is not None and is_exported(path):
+            files.append(path)
+            files.append(weights_beside(Path(path)))
+    return files
 
 
 def check_inputs(args: argparse.Namespace) -> None:
-    """Refuse, before anything is made, pictures that are not there, and a head of random weights where its logits count."""
+    """Refuse, before a model is made, what no result can come from.
+
+    Raises:
+        FileNotFoundError, ValueError: if pictures or class map are not there, or the head of the
+            model would have random weights.
+    """
+    from batvit.data.folder import read_class_map
+    from batvit.deploy.format import is_exported
+
     if args.data is not None:
         check_there(Path(args.data))
     class_map = getattr(args, "class_map", None)
     if class_map is not None:
         read_class_map(Path(class_map))
-    if not args.num_classes or args.checkpoint is not None or is_exported(args.model):
+    has_weights = args.checkpoint is not None or is_exported(args.model)
+    if has_weights or not args.num_classes:
         return
     if args.num_classes != _own_classes(args.model):
         raise ValueError(
-            "--num-classes alone would make a head of random weights; give the --checkpoint that has one"
+            "--num-classes alone would make a head of random weights; "
+            "give the --checkpoint that has one"
         )
 
 
-def _own_classes(name: str) -> int | None:
-    """How many classes the weights have that timm downloads for a name, if it knows any."""
-    try:
-        known = get_pretrained_cfg(name)
-    except RuntimeError:
-        # to make the model says what is wrong with the name
-        return None
-    return None if known is None else known.num_classes
+def pictures(
+    args: argparse.Namespace, model: "torch.nn.Module", *, labelled: bool = True
+) -> "batvit.data.folder.Pictures":
+    """Return the pictures asked for, with labels that fit the classes of the model, or without.
 
+    Raises:
+        ValueError: if the model has no classes, or the pictures do not fit them.
+    """
+    from batvit.data.folder import image_folder, unlabelled
 
-def pictures(args: argparse.Namespace, model: nn.Module, *, labelled: bool = True) -> Pictures:
-    """The pictures asked for, with labels that fit the classes of the model, or without any; refused if it has no classes."""
     classes: Any = model.num_classes
     if not classes:
         raise ValueError(
-            f"{args.model} has no classes, only features; give --num-classes N and a --checkpoint with a head"
+            f"{args.model} has no classes, only features; "
+            "give --num-classes N and a --checkpoint with a head"
         )
     if not labelled:
         return unlabelled(args.data, skip_unreadable=args.skip_unreadable)
@@ -171,48 +169,71 @@ def pictures(args: argparse.Namespace, model: nn.Module, *, labelled: bool = Tru
     )
 
 
-def noise(model: nn.Module, batch: int) -> Tensor:
-    """A batch of noise, always the same, as a model takes pictures: speed does not depend on what they show."""
+def noise(model: "torch.nn.Module", batch: int) -> "torch.Tensor":
+    """Return a batch of noise (B, 3, H, W), always the same, as a model takes pictures.
+
+    Speed does not depend on what pictures show.
+    """
+    import torch
+
+    from batvit.data.loading import data_config, placed
+
     size = data_config(model)["input_size"]
-    return placed(torch.randn(batch, *size, generator=torch.Generator().manual_seed(0)), model)
+    generator = torch.Generator().manual_seed(0)
+    return placed(torch.randn(batch, *size, generator=generator), model)
 
 
-def _engines(args: argparse.Namespace) -> Models:
-    """Two exported files, each in its engine."""
-    late = given(args, "checkpoint", "num_classes", "img_size", "config", "mode")
-    if late:
+def given(args: argparse.Namespace, *names: str) -> list[str]:
+    """Return which of these options, and which fields of BATConfig, were given, as typed."""
+    fields = [field.name for field in dataclasses.fields(BATConfig)]
+    return [
+        f"--{name.replace('_', '-')}"
+        for name in (*names, *fields)
+        if getattr(args, name) is not None
+    ]
+
+
+def _load_files(args: argparse.Namespace) -> Models:
+    """Return two exported files, each in its engine."""
+    from batvit.deploy.pair import load_pair, precision_of_pair, runtime_of_pair
+
+    too_late = given(args, "checkpoint", "num_classes", "img_size", "config", "mode")
+    if too_late:
         raise ValueError(
-            f"{late[0]} comes too late: {args.model} is exported already; leave it out"
+            f"{too_late[0]} comes too late: {args.model} is exported already; leave it out"
         )
     if args.dense_file is None:
         raise ValueError(
-            f"give --dense FILE, the dense model to compare {args.model} with: batvit export --dense writes it"
+            f"give --dense FILE, the dense model to compare {args.model} with: "
+            "batvit export --dense writes it"
         )
     args.device = args.device or "cpu"
     if args.device.partition(":")[0] != "cpu":
         raise ValueError(
             f"exported models run on the CPU, got --device {args.device}; give --device cpu"
         )
-    dense, reduced = (
-        load_engine(path, precision=args.precision) for path in (args.dense_file, args.model)
-    )
-    _check_pair(args, dense.card, reduced.card)
-    computed = ["int8" if engine.card.int8 else args.precision for engine in (dense, reduced)]
-    args.precision = (
-        computed[0] if len(set(computed)) == 1 else f"{computed[0]} dense, {computed[1]} reduced"
-    )
-    return Models(dense.eval(), reduced.eval(), reduced.card.config)
+    # an engine takes as many threads as torch has
+    _set_threads(args)
+    dense, reduced = load_pair(args.dense_file, args.model, precision=args.precision)
+    args.precision = precision_of_pair(dense, reduced, precision=args.precision)
+    return Models(dense, reduced, reduced.card.config, runtime_of_pair(dense, reduced))
 
 
-def _check_pair(args: argparse.Namespace, dense: ExportMetadata, reduced: ExportMetadata) -> None:
-    """Refuse two files that are not one model without a reduction and with one."""
-    if dense.config is not None:
-        raise ValueError(
-            f"--dense {args.dense_file} is a reduced model; give one that batvit export --dense wrote"
-        )
-    for name in ("input_size", "num_classes", "dense_macs", "param_count", *PREPROCESSING):
-        one, other = getattr(dense, name), getattr(reduced, name)
-        if one != other:
-            raise ValueError(
-                f"{args.dense_file} and {args.model} do not compare: {name} is {one} and {other}"
-            )
+def _set_threads(args: argparse.Namespace) -> None:
+    import torch
+
+    threads = getattr(args, "threads", None)
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def _own_classes(name: str) -> int | None:
+    """Return how many classes the weights have that timm downloads for a name, if it knows any."""
+    from timm.models import get_pretrained_cfg
+
+    try:
+        pretrained = get_pretrained_cfg(name)
+    except RuntimeError:
+        # making the model says what is wrong with the name
+        return None
+    return None if pretrained is None else pretrained.num_classes

@@ -6,24 +6,31 @@ import json
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from batvit.cli.console import note
-from batvit.cli.field_help import MODES, field_help, in_modes
-from batvit.config.config import CHOICES, PER_SITE, SWITCHES, BATConfig
-from batvit.config.presets import DEFAULT_MODE
-from batvit.data.folder import Pictures
-from batvit.plans import PLANS
+from batvit.cli.field_help import MODE_HELP, field_help, preset_values
+from batvit.config import BATConfig
+from batvit.config.config import CHOICES, PER_SITE, SWITCHES, USUAL_FIELDS
+from batvit.config.presets import DEFAULT_MODE, PRESETS
 from batvit.storage.files import check_writable, write_atomic
-from batvit.storage.provenance import stamp
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+if TYPE_CHECKING:
+    import torch
+
+    import batvit.data.folder
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+METHODS = (
+    "bat, topk, evit, random, ats, diffrate, tome, pitome, tofu, mctf, dpcknn, kmedoids, "
+    "atc, atc_complete, atc_single"
+)
+"""the names of the plans, for the help: to load the plans takes torch"""
+MAC_UNITS = {"G": 1e9, "M": 1e6}
 
 
 def add_model(parser: argparse.ArgumentParser, name: str = "model") -> None:
-    """Which model, where its weights are, and where the result goes."""
+    """Add which model, where its weights are, and where the result goes."""
     parser.add_argument(name, metavar="MODEL", help="a timm model, such as deit_small_patch16_224")
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="weights: .safetensors or .pth; timm's own otherwise"
@@ -45,7 +52,7 @@ def add_model(parser: argparse.ArgumentParser, name: str = "model") -> None:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """Where and how it runs."""
+    """Add where and how the model runs."""
     parser.add_argument(
         "--device",
         help="cpu, cuda, cuda:1, …; by default the GPU if there is one, for exported files the CPU",
@@ -57,7 +64,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """Which pictures."""
+    """Add which pictures."""
     parser.add_argument(
         "--data",
         required=True,
@@ -85,93 +92,148 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """Every field of BATConfig, its help from the line under the field."""
-    group = parser.add_argument_group(
+    """Add every field of BATConfig, those that most users set apart from the others."""
+    usual = parser.add_argument_group(
         "reduction", "fields of BATConfig; without any, those saved beside the checkpoint"
     )
-    group.add_argument("--config", metavar="FILE", help="a BATConfig as JSON")
-    default = f"preset ({DEFAULT_MODE.replace('_', '-')})"
-    group.add_argument(
-        "--mode", type=lambda text: text.replace("_", "-"), choices=tuple(MODES), help=default
+    usual.add_argument("--config", metavar="FILE", help="a BATConfig as JSON")
+    usual.add_argument("--mode", type=_mode_name, choices=tuple(PRESETS), help=MODE_HELP)
+    research = parser.add_argument_group(
+        "reduction, for research", "the other fields of BATConfig, which a preset sets well"
     )
-    choices = CHOICES | {"method": tuple(PLANS)}
     for name, text in field_help(BATConfig).items():
-        option = "--" + name.replace("_", "-")
-        text += in_modes(name)
-        if name in SWITCHES:
-            group.add_argument(
-                option, action=argparse.BooleanOptionalAction, default=None, help=text
-            )
-        elif name in choices:
-            group.add_argument(option, choices=choices[name], help=text)
-        else:
-            group.add_argument(
-                option, type=_numbers, metavar="N[,N…]" if name in PER_SITE else "N", help=text
-            )
+        if name == "method":
+            text = f"{text}; one of {METHODS}"
+        group = usual if name in USUAL_FIELDS else research
+        _add_field(group, name, text + preset_values(name))
+
+
+def _add_field(group: argparse._ArgumentGroup, name: str, text: str) -> None:
+    option = "--" + name.replace("_", "-")
+    if name in SWITCHES:
+        group.add_argument(option, action=argparse.BooleanOptionalAction, default=None, help=text)
+    elif name in CHOICES:
+        group.add_argument(option, choices=CHOICES[name], help=text)
+    elif name == "method":
+        group.add_argument(option, metavar="NAME", help=text)
+    else:
+        metavar = "N[,N…]" if name in PER_SITE else "N"
+        group.add_argument(option, type=_numbers, metavar=metavar, help=text)
 
 
 def config(args: argparse.Namespace) -> BATConfig:
-    """The configuration that the options describe, or the one found beside the checkpoint."""
-    fields = {
-        f.name: getattr(args, f.name)
-        for f in dataclasses.fields(BATConfig)
-        if getattr(args, f.name) is not None
-    }
-    for name in ("tokens", "blocks"):
-        if name in fields and not isinstance(fields[name], tuple):
-            fields[name] = (fields[name],)
+    """Return the configuration that the options describe, or that beside the checkpoint.
+
+    Raises:
+        ValueError, TypeError: naming the field, or the plan that is not known.
+    """
+    from batvit.reduction.schedule import check_method
+
+    chosen = _chosen_config(args)
+    check_method(chosen.method)
+    return chosen
+
+
+def _chosen_config(args: argparse.Namespace) -> BATConfig:
+    fields = _given_fields(args)
     if args.config is not None:
         if args.mode is not None:
             raise ValueError("give --config or --mode, not both")
         return BATConfig.load(args.config).with_fields(**fields)
     saved = None if args.checkpoint is None else BATConfig.beside(args.checkpoint)
     if saved is not None:
-        beside = BATConfig.path_beside(args.checkpoint)
+        path = BATConfig.path_beside(args.checkpoint)
         if args.mode is None and not fields:
-            note(f"configuration from {beside}")
+            note(f"configuration from {path}")
             return saved
-        note(f"reduction options are given, so {beside} is not used")
+        note(f"reduction options are given, so {path} is not used")
     return BATConfig.preset(args.mode or DEFAULT_MODE, **fields)
 
 
+def _given_fields(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of BATConfig that were given as options."""
+    fields = {}
+    for field in dataclasses.fields(BATConfig):
+        value = getattr(args, field.name)
+        if value is None:
+            continue
+        # of these one number is a site of its own
+        if field.name in ("tokens", "blocks") and not isinstance(value, tuple):
+            value = (value,)
+        fields[field.name] = value
+    return fields
+
+
 def weights(args: argparse.Namespace) -> list[int] | None:
-    """What tells the weights from others, if they are a file's."""
+    """Return what tells the weights from others at the same path; None if they are no file's."""
+    from batvit.storage.provenance import stamp
+
     return None if args.checkpoint is None else stamp(args.checkpoint)
 
 
-def stamped(pictures: Pictures) -> list[Any]:
-    """What tells pictures from others: their files and labels."""
+def stamped(pictures: "batvit.data.folder.Pictures") -> list[Any]:
+    """Return what tells pictures from others: path, label, and what :func:`stamp` gives of each."""
+    from batvit.storage.provenance import stamp
+
     return [[str(path), label, *stamp(path)] for path, label in pictures.samples]
 
 
 def image_size(args: argparse.Namespace) -> tuple[int, int] | None:
-    """(height, width) if one was given; one number stands for both."""
+    """Return (height, width) if a size was given; one number stands for both."""
     if args.img_size is None:
         return None
     if len(args.img_size) > 2:
-        raise ValueError(
-            f"--img-size takes one or two numbers, got {' '.join(map(str, args.img_size))}"
-        )
+        sizes = " ".join(map(str, args.img_size))
+        raise ValueError(f"--img-size takes one or two numbers, got {sizes}")
     return args.img_size[0], args.img_size[-1]
 
 
+def torch_device(name: str) -> "torch.device":
+    """Return the device of that name.
+
+    Raises:
+        ValueError: if it cannot be used here.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+        # only a device that computes has a value to give
+        torch.zeros(1, device=device).item()
+    except Exception as error:
+        reason = textwrap.shorten(str(error), 160, placeholder=" …")
+        raise ValueError(
+            f"--device {name} cannot be used here ({reason}); give another, such as cpu"
+        ) from error
+    return device
+
+
 def check_outputs(*paths: str | Path | None, keep: Sequence[str | Path] = ()) -> None:
-    """Refuse output files that cannot be written, or would overwrite one another or a file to keep, before any work."""
+    """Refuse output files before any work is done for them.
+
+    Args:
+        paths: where something is to be written; None where nothing is.
+        keep: files that are read, and must not be overwritten.
+
+    Raises:
+        ValueError, OSError: if one cannot be written, or is another output or a file to keep.
+    """
     taken = {Path(path).resolve() for path in keep}
     for path in paths:
-        if path is not None:
-            wanted = check_writable(path).resolve()
-            if wanted in taken:
-                raise ValueError(
-                    f"{path} would overwrite what is read or written beside it; name another file"
-                )
-            taken.add(wanted)
+        if path is None:
+            continue
+        target = check_writable(path).resolve()
+        if target in taken:
+            raise ValueError(
+                f"{path} would overwrite what is read or written beside it; name another file"
+            )
+        taken.add(target)
 
 
-def check_suffix(option: str, path: str | None, known: Iterable[str]) -> None:
+def check_suffix(option: str, path: str | None, allowed: Iterable[str]) -> None:
     """Refuse an output file whose suffix names no known format."""
-    if path is not None and Path(path).suffix.lower() not in known:
-        raise ValueError(f"{option} {path}: the suffix must be one of {', '.join(known)}")
+    if path is not None and Path(path).suffix.lower() not in allowed:
+        raise ValueError(f"{option} {path}: the suffix must be one of {', '.join(allowed)}")
 
 
 def write_json(path: str | Path | None, result: dict[str, Any]) -> None:
@@ -180,15 +242,15 @@ def write_json(path: str | Path | None, result: dict[str, Any]) -> None:
         write_atomic(path, json.dumps(result, indent=2) + "\n")
 
 
-def evenly(things: list[Any], number: int | None) -> list[Any]:
-    """So many of them, at equal distances; all if there are no more."""
-    if number is None or number >= len(things):
-        return things
-    return [things[i * len(things) // number] for i in range(number)]
+def evenly(items: list[Any], number: int | None) -> list[Any]:
+    """Return so many of the items, at equal distances; all if there are no more."""
+    if number is None or number >= len(items):
+        return items
+    return [items[i * len(items) // number] for i in range(number)]
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """What argparse takes for the type of an option that counts something."""
+    """Return the argparse type of an integer of ``least`` or more."""
 
     def number(text: str) -> int:
         if not text.strip().removeprefix("+").isdecimal() or int(text) < least:
@@ -200,42 +262,12 @@ def at_least(least: int) -> Callable[[str], int]:
     return number
 
 
-def _numbers(text: str) -> Any:
-    """One number or several with commas: an integer stays one, so that counts and shares are told apart."""
-    try:
-        values = [
-            int(part) if part.strip().lstrip("+-").isdigit() else float(part)
-            for part in text.split(",")
-        ]
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected a number, or several with commas, got {text!r}"
-        ) from None
-    return values[0] if len(values) == 1 else tuple(values)
-
-
-def torch_device(name: str) -> torch.device:
-    """The device of that name, if it can be used here."""
-    try:
-        device = torch.device(name)
-        # only what computes has a value
-        torch.zeros(1, device=device).item()
-    except Exception as error:
-        reason = textwrap.shorten(str(error), 160, placeholder=" …")
-        raise ValueError(
-            f"--device {name} cannot be used here ({reason}); give another, such as cpu"
-        ) from error
-    return device
-
-
 def macs(text: str) -> float:
-    """Read MACs such as 0.8G, or a share of the dense model's."""
-    units = {"G": 1e9, "M": 1e6}
-    number, unit = (
-        (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1.0)
-    )
+    """Read a number of MACs such as 0.8G, or a share of the dense model's such as 0.5."""
+    unit = MAC_UNITS.get(text[-1:].upper())
+    number = text if unit is None else text[:-1]
     try:
-        value = float(number) * unit
+        value = float(number) * (unit or 1.0)
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"expected MACs such as 0.8G or 620M, or a share such as 0.5, got {text!r}"
@@ -245,3 +277,28 @@ def macs(text: str) -> float:
     if 1 <= value < 1e6:
         raise argparse.ArgumentTypeError(f"{value:g} MACs; did you mean {number}G?")
     return value
+
+
+def _mode_name(text: str) -> str:
+    """Read the name of a preset, which may be written as in Python."""
+    return text.replace("_", "-")
+
+
+def _numbers(text: str) -> Any:
+    """Read one number, or a tuple of several with commas.
+
+    Integers and fractions are told apart, as counts and shares are.
+    """
+    try:
+        values = tuple(_number(part.strip()) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a number, or several with commas, got {text!r}"
+        ) from None
+    return values[0] if len(values) == 1 else values
+
+
+def _number(text: str) -> int | float:
+    if text.lstrip("+-").isdigit():
+        return int(text)
+    return float(text)

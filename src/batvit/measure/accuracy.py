@@ -1,7 +1,7 @@
 """Accuracy of any classifiers, on the same pictures in one pass."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 
 import numpy as np
 import torch
@@ -127,6 +127,17 @@ def evaluate(
     if not all(sums.samples for sums in totals.values()):
         raise ValueError("there is no picture to evaluate on")
     return {name: Evaluation.from_totals(sums) for name, sums in totals.items()}
+
+
+def beside_dense(dense: Evaluation, reduced: Evaluation) -> dict[str, float]:
+    """Return the numbers of a reduced model, and those of the dense one, flat and ready for JSON."""
+    return {
+        **asdict(reduced),
+        "top1_err": reduced.top1_err,
+        "top5_err": reduced.top5_err,
+        "dense_top1": dense.top1,
+        "dense_top5": dense.top5,
+    }
 
 
 def best_classes(logits: Tensor) -> Tensor:

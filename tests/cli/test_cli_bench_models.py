@@ -1,0 +1,111 @@
+"""batvit bench on whole models."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from command_runs import NAME, SMALL
+from torch._dynamo.exc import TorchRuntimeError, Unsupported
+from torch._inductor.exc import InductorError
+
+import batvit
+from batvit.cli import main
+from batvit.cli.bench import _is_of_the_compiler
+
+
+def test_bench_compares_every_batch_size(writes):
+    arguments = ("--batch-size", 1, 2, "--rounds", 2, "--warmup", 1, "--threads", 1)
+    out, err, fields = writes("bench", NAME, *SMALL, *arguments)
+    assert [result["batch_size"] for result in fields["results"]] == [1, 2]
+    for result in fields["results"]:
+        assert result["mac_ratio"] == pytest.approx(result["dense_gmacs"] / result["gmacs"])
+        assert result["speedup"] == pytest.approx(result["dense_step_time"] / result["step_time"])
+        assert result["realised_share"] == pytest.approx(result["speedup"] / result["mac_ratio"])
+        assert result["samples_per_sec"] > 0
+        assert 0 < result["reduction_share"] < 1
+        assert (result["rounds"], result["compiled"]) == (2, False)
+    peaks = [result["peak_memory_mb"] for result in fields["results"]]
+    assert 0 < peaks[0] < peaks[1]
+    assert (fields["img_size"], fields["precision"], fields["device"], fields["threads"]) == (
+        [64, 64],
+        "fp32",
+        "cpu",
+        1,
+    )
+    assert fields["config"] == json.loads(json.dumps(batvit.BATConfig.preset().to_dict()))
+    assert "1 CPU threads" in out
+    # nothing is cut off in a terminal of 80 columns
+    assert "…" not in out
+    assert err.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--batch-size", "0"], "--batch-size: expected an integer of 1 or more, got '0'"),
+        (["--batch-size", "1", "-2"], "--batch-size: expected an integer of 1 or more, got '-2'"),
+        (["--rounds", "0"], "--rounds: expected an integer of 1 or more, got '0'"),
+        (["--warmup", "-1"], "--warmup: expected an integer of 0 or more, got '-1'"),
+        (["--threads", "two"], "--threads: expected an integer of 1 or more, got 'two'"),
+        (
+            ["--compile", "--warmup", "0", *SMALL],
+            "warmup must be 1 or more, as the first run compiles, got 0",
+        ),
+    ],
+)
+def test_bench_refuses(refuses, arguments, said):
+    assert said in refuses("bench", NAME, *arguments)
+
+
+def test_bench_without_a_compiler_says_so(tmp_path):
+    # in an interpreter of its own: torch remembers which compiler it found
+    command = [
+        sys.executable,
+        "-m",
+        "batvit",
+        "bench",
+        "test_vit",
+        "--img-size",
+        "64",
+        "--compile",
+        "--batch-size",
+        "1",
+    ]
+    nowhere = {"CXX": "/nowhere/g++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [*command, "--rounds", "1", "--warmup", "1"],
+        env=os.environ | nowhere,
+        capture_output=True,
+        text=True,
+    )
+    said = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2
+    assert "--compile does not work here (" in said
+    assert "No working C++ compiler" in said
+    assert said.endswith("; leave it out")
+
+
+@pytest.mark.parametrize("options", [(), ("--compile",)])
+def test_a_bug_in_bench_is_not_blamed_on_the_compiler(monkeypatch, options):
+    def broken(*arguments, **settings):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("batvit.cli.bench.benchmark", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["bench", NAME, *SMALL, *options])
+
+
+@pytest.mark.parametrize(
+    ("error", "blamed"),
+    [
+        (RuntimeError("torch.compile is not supported on Python 3.20+"), True),
+        (InductorError(RuntimeError("no g++"), None), True),
+        (Unsupported("a graph break"), True),
+        (TorchRuntimeError("the model's own"), False),
+    ],
+    ids=["nowhere", "backend", "graph", "model"],
+)
+def test_errors_of_the_compiler_are_told_from_those_of_the_model(error, blamed):
+    assert _is_of_the_compiler(error) == blamed
