@@ -11,7 +11,8 @@ from rich.table import Table
 from batvit.backbones.registry import anatomy_of
 from batvit.cli import bench_blocks, console, is_memory, load_models, options
 from batvit.data.loading import data_config
-from batvit.deploy.format import Engine, is_exported
+from batvit.deploy.format import Engine
+from batvit.deploy.formats import is_exported
 from batvit.inspection.block_timing import measure as measure_block
 from batvit.measure.plot import plot_speedup
 from batvit.measure.speed import COMPILE_MODES, Comparison, as_csv, benchmark
@@ -144,8 +145,11 @@ def _compare(args: argparse.Namespace, pair: load_models.Models, batch: int) -> 
 def _known(pair: load_models.Models) -> dict[str, Any]:
     """What a comparison needs to know: of an exported file, what it says itself."""
     if isinstance(pair.reduced, Engine):
-        card = pair.reduced.card
-        return {"macs": (card.dense_macs, card.macs), "param_count": card.param_count}
+        metadata = pair.reduced.metadata
+        return {
+            "macs": (metadata.dense_macs, metadata.macs),
+            "param_count": metadata.param_count,
+        }
     anatomy = anatomy_of(pair.reduced)
     return {"parts": [f"{anatomy.name_of(i)}.reduce" for i in reductions(pair.reduced)]}
 

@@ -15,7 +15,8 @@ from batvit.cli import options
 from batvit.config.config import BATConfig
 from batvit.data.folder import Pictures, image_folder, read_class_map, unlabelled
 from batvit.data.loading import data_config, placed
-from batvit.deploy.format import Engine, is_exported, weights_beside
+from batvit.deploy.format import Engine
+from batvit.deploy.formats import files_of, is_exported
 from batvit.deploy.load import load_engine
 from batvit.deploy.metadata import PREPROCESSING, ExportMetadata
 from batvit.inspection.summary import info
@@ -43,7 +44,7 @@ class Models(NamedTuple):
     def cost(self) -> dict[str, Any]:
         """What they cost, with timm's names: of a file, as it says itself."""
         if isinstance(self.reduced, Engine):
-            return cost_of(self.reduced.card)
+            return cost_of(self.reduced.metadata)
         return {
             name: value
             for name, value in info(self.reduced).to_dict().items()
@@ -51,17 +52,17 @@ class Models(NamedTuple):
         }
 
 
-def cost_of(card: ExportMetadata) -> dict[str, Any]:
+def cost_of(metadata: ExportMetadata) -> dict[str, Any]:
     """What an exported file costs, as it says itself, with timm's names."""
     return {
-        "model": card.model,
-        "img_size": card.input_size[1:],
-        "param_count": card.param_count,
-        "config": card.config,
-        "gmacs": card.macs / 1e9,
-        "dense_gmacs": card.dense_macs / 1e9,
-        "mac_ratio": card.dense_macs / card.macs,
-        "int8": card.int8,
+        "model": metadata.model,
+        "img_size": metadata.input_size[1:],
+        "param_count": metadata.param_count,
+        "config": metadata.config,
+        "gmacs": metadata.macs / 1e9,
+        "dense_gmacs": metadata.dense_macs / 1e9,
+        "mac_ratio": metadata.dense_macs / metadata.macs,
+        "int8": metadata.int8,
     }
 
 
@@ -126,7 +127,7 @@ def inputs(args: argparse.Namespace) -> list[str | Path]:
         if path is not None and is_exported(path)
     ]
     beside = [BATConfig.path_beside(args.checkpoint)] if args.checkpoint is not None else []
-    return [*files, *exported, *beside, *(weights_beside(Path(path)) for path in exported)]
+    return [*files, *beside, *(file for path in exported for file in files_of(path))]
 
 
 def check_inputs(args: argparse.Namespace) -> None:
@@ -196,12 +197,12 @@ def _engines(args: argparse.Namespace) -> Models:
     dense, reduced = (
         load_engine(path, precision=args.precision) for path in (args.dense_file, args.model)
     )
-    _check_pair(args, dense.card, reduced.card)
-    computed = ["int8" if engine.card.int8 else args.precision for engine in (dense, reduced)]
+    _check_pair(args, dense.metadata, reduced.metadata)
+    computed = ["int8" if engine.metadata.int8 else args.precision for engine in (dense, reduced)]
     args.precision = (
         computed[0] if len(set(computed)) == 1 else f"{computed[0]} dense, {computed[1]} reduced"
     )
-    return Models(dense.eval(), reduced.eval(), reduced.card.config)
+    return Models(dense.eval(), reduced.eval(), reduced.metadata.config)
 
 
 def _check_pair(args: argparse.Namespace, dense: ExportMetadata, reduced: ExportMetadata) -> None:
