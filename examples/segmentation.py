@@ -1,17 +1,19 @@
-"""Dense prediction with fewer tokens: a linear segmentation head on a frozen Vision Transformer, dense beside reduced.
+r"""Dense prediction with fewer tokens: a linear segmentation head on a frozen Vision Transformer.
 
-The pictures are collages: four photographs a canvas, cut at random places that do not respect the patches, and the label of
-a pixel is the class of the photograph that it is from. Train and held-out canvases are made of different photographs. On
-a reduced model ``forward_intermediates`` gives maps of the full grid, so nothing here depends on whether it is patched.
+The pictures are collages: four photographs a canvas, cut at random places that do not respect the
+patches, and the label of a pixel is the class of the photograph that it is from. Train and held-out
+canvases are made of different photographs. On a reduced model ``forward_intermediates`` gives maps
+of the full grid, so nothing here depends on whether it is patched.
 
-    python examples/segmentation.py --data FOLDER_OF_CLASS_FOLDERS --checkpoint deit_tiny_patch16_224.safetensors
+    python examples/segmentation.py --data FOLDER_OF_CLASS_FOLDERS \
+        --checkpoint deit_tiny_patch16_224.safetensors
 """
 
 import argparse
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from PIL import Image, ImageOps
@@ -26,22 +28,36 @@ from batvit.data.pictures import open_picture
 from batvit.models.create import create_model
 
 Photographs = Sequence[Sequence[Path]]
-HELD_OUT = 4  # one photograph of so many
+"""paths by class"""
+HELD_OUT = 4
+"""of so many photographs one is held out"""
+BATCH = 25
+HEAD = """\
+| | tokens at the end | G MACs | of dense | pixel accuracy | mean IoU |
+|---|---|---|---|---|---|"""
 
 
 def photographs(root: str, classes: int, rng: random.Random) -> tuple[Photographs, Photographs]:
-    """Paths by class, to train on and held out, of so many classes spread evenly over the folders of ``root``."""
+    """Choose classes, spread evenly over the folders of ``root``.
+
+    Returns:
+        The photographs to train on, and those held out.
+    """
     pictures = image_folder(root)
-    if not 2 <= classes <= len(pictures.classes):
+    folders = len(pictures.classes)
+    if not 2 <= classes <= folders:
         raise ValueError(
-            f"{root}: has {len(pictures.classes)} class folders; --classes must lie between 2 and that"
+            f"{root}: has {folders} class folders; --classes must lie between 2 and that"
         )
-    train, held_out = [], []
-    for label in (i * len(pictures.classes) // classes for i in range(classes)):
+    train = []
+    held_out = []
+    for i in range(classes):
+        label = i * folders // classes
         paths = [path for path, other in pictures.samples if other == label]
         if len(paths) < HELD_OUT:
             raise ValueError(
-                f"{root}: {pictures.classes[label]} holds {len(paths)} pictures; {HELD_OUT} are needed at least"
+                f"{root}: {pictures.classes[label]} holds {len(paths)} pictures; "
+                f"{HELD_OUT} are needed at least"
             )
         rng.shuffle(paths)
         cut = len(paths) // HELD_OUT
@@ -53,13 +69,16 @@ def photographs(root: str, classes: int, rng: random.Random) -> tuple[Photograph
 def canvases(
     photos: Photographs, count: int, height: int, width: int, rng: random.Random
 ) -> tuple[Tensor, Tensor]:
-    """Collages (N, 3, H, W) and their labels (N, H, W), as bytes: an upper and a lower strip, each cut in two."""
-    images, labels = [], torch.empty(count, height, width, dtype=torch.uint8)
+    """Make collages of an upper and a lower strip, each cut in two.
+
+    Returns:
+        The collages (N, 3, H, W) and their labels (N, H, W), as bytes.
+    """
+    images = []
+    labels = torch.empty(count, height, width, dtype=torch.uint8)
     for n in range(count):
-        image, row = (
-            Image.new("RGB", (width, height)),
-            rng.randint(height // 4, height - height // 4),
-        )
+        image = Image.new("RGB", (width, height))
+        row = rng.randint(height // 4, height - height // 4)
         for top, bottom in ((0, row), (row, height)):
             column = rng.randint(width // 4, width - width // 4)
             for left, right in ((0, column), (column, width)):
@@ -72,84 +91,73 @@ def canvases(
 
 
 @torch.no_grad()
-def features(model: Any, images: Tensor, batch_size: int = 25) -> Tensor:
-    """The last feature map of every image (N, C, rows, columns), normalised as a head would read it."""
-    settings, maps = data_config(model), []
-    for batch in images.split(batch_size):
+def features(model: Any, images: Tensor) -> Tensor:
+    """Return the last feature map of every image (N, C, rows, columns), as a head would read it."""
+    settings = data_config(model)
+    maps = []
+    for batch in images.split(BATCH):
         x = normalize(batch / 255, settings["mean"], settings["std"])
         maps += model.forward_intermediates(x, indices=1, norm=True, intermediates_only=True)
     return torch.cat(maps)
 
 
 def train_head(maps: Tensor, labels: Tensor, classes: int, epochs: int) -> nn.Module:
-    """A 1 x 1 convolution that tells, for each patch, what share of it each class has."""
-    patch = labels.shape[-2] // maps.shape[-2], labels.shape[-1] // maps.shape[-1]
-    shares = torch.cat(
-        [
-            avg_pool2d(one_hot(y.long(), classes).movedim(-1, 1).float(), patch)
-            for y in labels.split(25)
-        ]
-    )
+    """Train a 1 x 1 convolution that tells what share of each patch each class has."""
+    patch = (labels.shape[-2] // maps.shape[-2], labels.shape[-1] // maps.shape[-1])
+    shares = []
+    for batch in labels.split(BATCH):
+        pixels = one_hot(batch.long(), classes).movedim(-1, 1).float()
+        shares.append(avg_pool2d(pixels, patch))
+    targets = torch.cat(shares)
     head = nn.Conv2d(maps.shape[1], classes, 1)
     optimizer = torch.optim.AdamW(head.parameters(), lr=2e-3, weight_decay=0.01)
     for _ in range(epochs):
         for batch in torch.randperm(len(maps)).split(16):
             optimizer.zero_grad()
-            cross_entropy(head(maps[batch]), shares[batch]).backward()
+            cross_entropy(head(maps[batch]), targets[batch]).backward()
             optimizer.step()
     return head
 
 
 @torch.no_grad()
 def evaluate(head: nn.Module, maps: Tensor, labels: Tensor, classes: int) -> tuple[float, float]:
-    """Pixel accuracy and mean intersection over union, both in percent; logits are upsampled to the pixels."""
+    """Return pixel accuracy and mean intersection over union, in percent."""
     confusion = torch.zeros(classes * classes)
-    for x, y in zip(maps.split(25), labels.split(25), strict=True):
-        found = interpolate(head(x), size=y.shape[-2:], mode="bilinear").argmax(1)
-        confusion += torch.bincount(
-            (y.long() * classes + found).flatten(), minlength=classes * classes
-        )
+    for x, y in zip(maps.split(BATCH), labels.split(BATCH), strict=True):
+        # logits are upsampled to the pixels
+        predicted = interpolate(head(x), size=y.shape[-2:], mode="bilinear").argmax(1)
+        pairs = (y.long() * classes + predicted).flatten()
+        confusion += torch.bincount(pairs, minlength=classes * classes)
     confusion = confusion.view(classes, classes)
     right = confusion.diag()
     union = confusion.sum(0) + confusion.sum(1) - right
-    return 100 * float(right.sum() / confusion.sum()), 100 * float(
-        (right / union)[union > 0].mean()
-    )
+    accuracy = right.sum() / confusion.sum()
+    iou = (right / union)[union > 0].mean()
+    return 100 * float(accuracy), 100 * float(iou)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print one row for the dense model and one for each keep rate."""
-    # an error is one line, without the usage before it
-    parser = argparse.ArgumentParser(
-        prog="segmentation.py",
-        description=(__doc__ or "").splitlines()[0],
-        usage=argparse.SUPPRESS,
+    parser = Parser(prog="segmentation.py", description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("--data", required=True, metavar="DIR", help="a folder with one sub-folder a class")
+    add("--model", default="deit_tiny_patch16_224", help="a timm model (deit_tiny_patch16_224)")
+    add("--checkpoint", metavar="FILE", help="its weights; timm's own otherwise")
+    add("--classes", type=int, default=10, help="how many of the folders (10)")
+    add(
+        "--keep-rate", type=float, nargs="+", default=[0.7, 0.5], help="of reduced models (0.7 0.5)"
     )
-    parser.add_argument(
-        "--data",
-        required=True,
-        metavar="DIR",
-        help="a folder with one sub-folder of photographs a class",
-    )
-    parser.add_argument(
-        "--model", default="deit_tiny_patch16_224", help="a timm model (deit_tiny_patch16_224)"
-    )
-    parser.add_argument("--checkpoint", metavar="FILE", help="its weights; timm's own otherwise")
-    parser.add_argument("--classes", type=int, default=10, help="how many of the folders (10)")
-    parser.add_argument(
-        "--keep-rate",
-        type=float,
-        nargs="+",
-        default=[0.7, 0.5],
-        help="of the reduced models (0.7 0.5)",
-    )
-    parser.add_argument(
-        "--canvases", type=int, default=400, help="to train on; half as many are held out (400)"
-    )
-    parser.add_argument("--epochs", type=int, default=30, help="of the head (30)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the split, the canvases and the head (0)"
-    )
+    add("--canvases", type=int, default=400, help="to train on; half as many are held out (400)")
+    add("--epochs", type=int, default=30, help="of the head (30)")
+    add("--seed", type=int, default=0, help="of the split, the canvases and the head (0)")
     args = parser.parse_args(argv)
     try:
         run(args)
@@ -161,7 +169,7 @@ def run(args: Any) -> None:
     """Make the canvases once, then train and measure a head for each model."""
     if args.canvases < 2 or args.epochs < 1:
         raise ValueError("--canvases must be 2 or more, --epochs 1 or more")
-    rng = random.Random(args.seed)
+    rng = random.Random(args.seed)  # noqa: S311
     model: Any = create_model(args.model, checkpoint=args.checkpoint, pretrained=True).eval()
     for keep_rate in args.keep_rate:
         # what cannot be reduced is refused before any work is done
@@ -173,20 +181,23 @@ def run(args: Any) -> None:
     test, test_labels = canvases(for_testing, args.canvases // 2, height, width, rng)
     rows = []
     for keep_rate in (None, *args.keep_rate):
+        name = "dense"
         if keep_rate is not None:
+            name = f"keep {keep_rate:g}"
             batvit.patch(model, keep_rate=keep_rate)
         torch.manual_seed(args.seed)
         head = train_head(features(model, train), train_labels, args.classes, args.epochs)
-        scores = evaluate(head, features(model, test), test_labels, args.classes)
-        cost, name = batvit.info(model), "dense" if keep_rate is None else f"keep {keep_rate:g}"
+        accuracy, iou = evaluate(head, features(model, test), test_labels, args.classes)
+        cost = batvit.info(model)
+        tokens = cost.blocks[-1].tokens_out
+        share = 1 / cost.mac_ratio
         rows.append(
-            (name, cost.blocks[-1].tokens_out, cost.macs / 1e9, 1 / cost.mac_ratio, *scores)
+            f"| {name} | {tokens} | {cost.macs / 1e9:.3f} | {share:.2f} "
+            f"| {accuracy:.1f} | {iou:.1f} |"
         )
-    print(
-        "| | tokens at the end | G MACs | of dense | pixel accuracy | mean IoU |\n|---|---|---|---|---|---|"
-    )
+    print(HEAD)
     for row in rows:
-        print("| {} | {} | {:.3f} | {:.2f} | {:.1f} | {:.1f} |".format(*row))
+        print(row)
 
 
 if __name__ == "__main__":

@@ -22,11 +22,11 @@ LONGEST = (
         "test_processes",
         "test_checkpoints",
         "test_compiled",
-        "test_exporter",
+        "test_export",
         "test_plans",
         "test_exported",
     ),
-    *("test_cli_export", "test_cli_bench", "test_engines", "test_benchmark", "test_loop"),
+    *("test_cli_export", "test_cli_bench", "test_metadata", "test_benchmark", "test_loop"),
 )
 
 

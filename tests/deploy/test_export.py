@@ -1,17 +1,15 @@
-"""Models written for other engines: the file computes what the model does, and what cannot be written leaves nothing behind."""
+"""Models written for other engines: the file computes what the model does.
+
+What cannot be written leaves nothing behind.
+"""
 
 import json
 import os
 import tarfile
-from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import onnx
-import openvino
 import pytest
-import timm
 import torch
 import transformers
 from torch import nn
@@ -19,46 +17,15 @@ from torch import nn
 import batvit
 from batvit.data.folder import image_folder
 from batvit.data.loading import loader
-from batvit.deploy import export as exporter
 from batvit.deploy.export import Exported, _move, export
 from batvit.deploy.load import load_engine
-from batvit.deploy.metadata import ExportMetadata
+from batvit.deploy.torch_format import FORMAT
 from batvit.models.create import create_model
 from batvit.testing.run_contract import randomised
 
 graphs = pytest.mark.unchecked
 SUFFIXES = (".onnx", ".xml", ".pt2")
 SIZE = 48
-
-
-def dense(name="deit_tiny_patch16_224", **settings):
-    """36 patches unless said otherwise; every parameter random."""
-    small = {
-        "img_size": SIZE,
-        "patch_size": 8,
-        "depth": 2,
-        "embed_dim": 48,
-        "num_heads": 3,
-        "num_classes": 7,
-    }
-    return randomised(timm.create_model(name, **(small | settings)))
-
-
-def reduced(**settings):
-    """One site with pairs, and clusters by the nearest neighbour alone, as the preset has it."""
-    return batvit.patch(
-        dense(),
-        **(
-            {
-                "keep_rate": 0.6,
-                "blocks": (0,),
-                "pairs": 4,
-                "neighbours": 2,
-                "importance_power": 0.25,
-            }
-            | settings
-        ),
-    )
 
 
 def noise(batch, size=SIZE, seed=1):
@@ -74,23 +41,6 @@ def differences(engine, model, images):
     return (found - expected).abs().amax(dim=1), bool(
         (found.argmax(dim=1) == expected.argmax(dim=1)).all()
     )
-
-
-TRACED, TRACE = {}, exporter._program
-
-
-@contextmanager
-def traced_once(key):
-    """A model that is written more than once is traced the first time alone."""
-
-    def program(plain, images):
-        if key not in TRACED:
-            TRACED[key] = TRACE(plain, images)
-        return TRACED[key]
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(exporter, "_program", program)
-        yield
 
 
 def names(folder):
@@ -111,7 +61,7 @@ class Case(NamedTuple):
     params=[(suffix, kind) for suffix in SUFFIXES for kind in ("dense", "reduced")],
     ids="-".join,
 )
-def case(request, tmp_path_factory):
+def case(request, tmp_path_factory, dense, reduced, traced_once):
     suffix, kind = request.param
     model = dense() if kind == "dense" else reduced()
     path = tmp_path_factory.mktemp("case") / f"model{suffix}"
@@ -134,7 +84,8 @@ def test_one_file_serves_every_batch_size(case):
 @graphs
 @torch.no_grad()
 def test_ties_are_decided_as_torch_decides_them(case):
-    # patches that differ in their position alone; in all of them, two tokens that are nearest to one another are equally dense
+    # patches that differ in their position alone; in all of them, two tokens that are nearest to
+    # one another are equally dense
     grey = torch.tensor([-1.0, 0.0, 0.3]).view(3, 1, 1, 1).expand(3, 3, SIZE, SIZE).contiguous()
     difference, same = differences(case.engine, case.model, grey)
     assert difference.max() < 1e-4
@@ -142,36 +93,28 @@ def test_ties_are_decided_as_torch_decides_them(case):
 
 
 @graphs
-@pytest.mark.parametrize("case", [(".xml", "reduced")], ids="-".join, indirect=True)
-def test_openvino_may_sort_its_fast_way(case):
-    chosen = [
-        op.get_attributes()
-        for op in openvino.Core().read_model(case.done.path).get_ops()
-        if op.get_type_name() == "TopK"
-    ]
-    # by importance, by similarity, by score
-    assert [each["stable"] for each in chosen if each["sort"] == "value"] == [False] * 3
-
-
-@graphs
 def test_the_card_says_what_the_file_is(case):
-    card, cost = case.done.card, batvit.info(case.model)
-    assert card == case.engine.card
-    assert (card.model, card.int8) == ("small", False)
-    assert (card.macs, card.dense_macs, card.param_count) == (
+    metadata, cost = case.done.metadata, batvit.info(case.model)
+    assert metadata == case.engine.metadata
+    assert (metadata.model, metadata.int8) == ("small", False)
+    assert (metadata.macs, metadata.dense_macs, metadata.param_count) == (
         cost.macs,
         cost.dense_macs,
         cost.param_count,
     )
-    assert card.config == (None if cost.config is None else json.loads(json.dumps(cost.config)))
+    assert metadata.config == (None if cost.config is None else json.loads(json.dumps(cost.config)))
     assert (
-        (card.macs < card.dense_macs)
-        == (card.config is not None)
+        (metadata.macs < metadata.dense_macs)
+        == (metadata.config is not None)
         == (batvit.config_of(case.model) is not None)
     )
-    assert (card.input_size, card.num_classes) == ((3, SIZE, SIZE), 7)
-    assert (card.mean, card.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert (card.interpolation, card.crop_pct, card.crop_mode) == ("bicubic", 0.9, "center")
+    assert (metadata.input_size, metadata.num_classes) == ((3, SIZE, SIZE), 7)
+    assert (metadata.mean, metadata.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert (metadata.interpolation, metadata.crop_pct, metadata.crop_mode) == (
+        "bicubic",
+        0.9,
+        "center",
+    )
     assert case.engine.pretrained_cfg["input_size"] == (3, SIZE, SIZE)
 
 
@@ -199,7 +142,7 @@ def test_images_may_lie_anyhow(case):
 @pytest.mark.parametrize(
     "case", [(suffix, "reduced") for suffix in SUFFIXES], ids="-".join, indirect=True
 )
-def test_a_second_export_gives_the_same_logits(case, tmp_path):
+def test_a_second_export_gives_the_same_logits(case, tmp_path, traced_once):
     with traced_once("again"):
         export(case.model, tmp_path / case.done.path.name, images=noise(3))
     again = load_engine(tmp_path / case.done.path.name)
@@ -208,8 +151,11 @@ def test_a_second_export_gives_the_same_logits(case, tmp_path):
 
 @graphs
 @torch.no_grad()
-def test_positions_alone_would_tie_without_them(tmp_path):
-    """Without positions all patches of one colour are bit for bit alike: every order and choice of the reduction is a tie."""
+def test_positions_alone_would_tie_without_them(tmp_path, reduced, traced_once):
+    """Without positions all patches of one colour are bit for bit alike.
+
+    So every order and choice of the reduction is a tie.
+    """
     model = reduced()
     model.pos_embed.zero_()
     grey = torch.full((2, 3, SIZE, SIZE), 0.3)
@@ -227,7 +173,9 @@ def test_positions_alone_would_tie_without_them(tmp_path):
 @graphs
 @torch.no_grad()
 @pytest.mark.parametrize("suffix", SUFFIXES[2:])
-def test_the_model_stays_as_it_was_and_is_written_in_float32_for_inference(tmp_path, suffix):
+def test_the_model_stays_as_it_was_and_is_written_in_float32_for_inference(
+    tmp_path, suffix, reduced
+):
     model = reduced(size_aware=True).bfloat16().train()
     model.head_drop.p = model.blocks[0].mlp.drop1.p = 0.5
     model.norm.weight.requires_grad_(False)
@@ -284,16 +232,17 @@ def of_transformers():
 
 
 OTHERS = {
-    "distilled": lambda: dense("deit_tiny_distilled_patch16_224", img_size=32),
-    "rotary": lambda: dense("eva02_tiny_patch14_224", img_size=42, patch_size=14),
-    "pooled": lambda: dense("vit_medium_patch16_gap_240", img_size=32),
+    "distilled": ("deit_tiny_distilled_patch16_224", {"img_size": 32}),
+    "rotary": ("eva02_tiny_patch14_224", {"img_size": 42, "patch_size": 14}),
+    "pooled": ("vit_medium_patch16_gap_240", {"img_size": 32}),
 }
 
 
 @graphs
 @pytest.mark.parametrize("name", OTHERS)
-def test_other_families(tmp_path, name):
-    model = batvit.patch(OTHERS[name](), keep_rate=0.5, blocks=(0,))
+def test_other_families(tmp_path, name, dense):
+    timm_name, settings = OTHERS[name]
+    model = batvit.patch(dense(timm_name, **settings), keep_rate=0.5, blocks=(0,))
     done = export(model, tmp_path / "model.onnx")
     assert (done.within, done.agreement) == (100, 100)
     difference, same = differences(
@@ -306,14 +255,14 @@ def test_other_families(tmp_path, name):
 @graphs
 @torch.no_grad()
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
-def test_a_model_that_returns_more_than_logits(tmp_path, suffix):
+def test_a_model_that_returns_more_than_logits(tmp_path, suffix, traced_once):
     model = batvit.patch(of_transformers(), keep_rate=0.6, blocks=(0,))
     with traced_once("transformers"):
         done = export(model, tmp_path / f"model{suffix}")
     engine = load_engine(done.path)
-    assert done.card.model == "ViTForImageClassification"
-    assert done.card.num_classes == 7
-    assert done.card.macs == batvit.info(model).macs
+    assert done.metadata.model == "ViTForImageClassification"
+    assert done.metadata.num_classes == 7
+    assert done.metadata.macs == batvit.info(model).macs
     for batch in (1, 3):
         torch.testing.assert_close(
             engine(noise(batch)), model(noise(batch)).logits, rtol=0, atol=1e-4
@@ -331,7 +280,7 @@ def test_the_card_tells_what_the_caller_knows_of_the_images(tmp_path):
     done = export(
         of_transformers(), tmp_path / "model.pt2", images=noise(2).bfloat16(), preprocessing=half
     )
-    assert {name: getattr(load_engine(done.path).card, name) for name in half} == half
+    assert {name: getattr(load_engine(done.path).metadata, name) for name in half} == half
     for wrong in ({"mean": 0.5}, {"std": (1.0, 0.0, 1.0)}):
         with pytest.raises(
             ValueError, match="images of 3 channels take as many numbers as mean and std"
@@ -351,51 +300,10 @@ def test_a_model_without_logits_is_refused(tmp_path):
 
 
 @graphs
-@pytest.mark.filterwarnings("default")
-def test_what_an_engine_cannot_express_is_one_line(tmp_path):
-    """OpenVINO has no antialiased resampling, which a model for all image sizes does in every pass."""
-    with pytest.raises(ValueError, match="openvino cannot take this model") as caught:
-        export(dense(depth=1, dynamic_img_size=True), tmp_path / "model.xml")
-    assert "\n" not in str(caught.value)
-    assert not names(tmp_path)
-
-
-@graphs
-def test_the_opset_is_that_asked_for(tmp_path):
-    with traced_once("one block"):
-        done = export(dense(depth=1), tmp_path / "model.onnx", opset=19)
-    written = onnx.load(done.path)
-    assert {entry.domain: entry.version for entry in written.opset_import}[""] == 19
-    for value, shape in (
-        (written.graph.input[0], ["batch", 3, SIZE, SIZE]),
-        (written.graph.output[0], ["batch", 7]),
-    ):
-        assert [
-            axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim
-        ] == shape
-
-
-@graphs
-def test_an_opset_that_is_not_honoured_is_refused(tmp_path, monkeypatch):
-    write = torch.onnx.export
-    monkeypatch.setattr(
-        torch.onnx, "export", lambda *given, **how: write(*given, **(how | {"opset_version": 18}))
-    )
-    with (
-        pytest.raises(
-            ValueError, match=r"model.onnx: opset 19 cannot be had .*, which give 18; ask for that"
-        ),
-        traced_once("one block"),
-    ):
-        export(dense(depth=1), tmp_path / "model.onnx", opset=19)
-    assert not names(tmp_path)
-
-
-@graphs
-def test_a_draft_that_its_engine_cannot_read_is_told_by_the_name_of_the_file(tmp_path, monkeypatch):
-    monkeypatch.setitem(
-        exporter.WRITERS, "pt2", lambda program, path, *rest: path.write_bytes(b"half")
-    )
+def test_a_draft_that_its_engine_cannot_read_is_told_by_the_name_of_the_file(
+    tmp_path, monkeypatch, dense, traced_once
+):
+    monkeypatch.setattr(FORMAT, "write", lambda program, path, *rest: path.write_bytes(b"half"))
     with (
         pytest.raises(ValueError, match="pt2 cannot take this model") as caught,
         traced_once("one block"),
@@ -408,33 +316,6 @@ def test_a_draft_that_its_engine_cannot_read_is_told_by_the_name_of_the_file(tmp
 
 
 # int8
-
-
-@graphs
-def test_int8_leaves_the_reduction_as_it_is(tmp_path):
-    model = reduced()
-    with traced_once("reduced"):
-        done = export(
-            model, tmp_path / "model.xml", calibration=[noise(1, seed=i) for i in range(4)]
-        )
-    assert names(tmp_path) == ["model.bin", "model.xml"]
-    assert done.card.int8
-    assert load_engine(done.path).card == done.card
-    assert load_engine(done.path)(noise(3)).isfinite().all()
-    assert 1e-3 < done.largest_difference < 5
-    quantised, precise = set(), set()
-    for node in openvino.Core().read_model(done.path).get_ops():
-        if node.get_type_name() == "MatMul":
-            feeding = {
-                value.get_source_output().get_node().get_type_name() for value in node.inputs()
-            }
-            (quantised if "FakeQuantize" in feeding else precise).add(node.get_friendly_name())
-    # importance, cosines, distances, and what merges
-    assert len(precise) >= 4
-    assert all("aten.matmul" in name or "aten.bmm" in name for name in precise)
-    # four of each block and the head
-    assert len(quantised) == 4 * 2 + 1
-    assert all("aten.linear" in name for name in quantised)
 
 
 # refusals
@@ -518,20 +399,20 @@ REFUSED = {
 }
 
 
-@cache
-def refused_model():
+@pytest.fixture(scope="module")
+def refused_model(dense):
     return dense(depth=1)
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_refusals_are_one_line_and_leave_nothing(tmp_path, what):
+def test_refusals_are_one_line_and_leave_nothing(tmp_path, what, refused_model):
     name, settings, kind, said = REFUSED[what]
     for there in ("there.onnx", "there.bin"):
         (tmp_path / there).write_text("mine")
     (tmp_path / "folder.pt2").mkdir()
     before = names(tmp_path)
     with pytest.raises(kind) as caught:
-        export(refused_model(), tmp_path / name, **settings)
+        export(refused_model, tmp_path / name, **settings)
     message = str(caught.value)
     assert "\n" not in message
     assert all(part in message for part in said), message
@@ -560,27 +441,31 @@ MISSING = [
 @pytest.mark.parametrize(
     ("suffix", "package", "settings"), MISSING, ids=[row[1] for row in MISSING]
 )
-def test_what_is_not_installed_is_named(tmp_path, monkeypatch, suffix, package, settings):
+def test_what_is_not_installed_is_named(
+    tmp_path, monkeypatch, suffix, package, settings, refused_model
+):
     # importing what stands there as None raises ImportError
     monkeypatch.setitem(__import__("sys").modules, package, None)
     with pytest.raises(
         ValueError, match=rf"needs {package}: pip install 'batvit\[export\]'"
     ) as caught:
-        export(refused_model(), tmp_path / f"model{suffix}", **settings)
+        export(refused_model, tmp_path / f"model{suffix}", **settings)
     assert "\n" not in str(caught.value)
     assert not names(tmp_path)
 
 
 @graphs
-def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
+def test_a_file_that_computes_something_else_is_not_written(
+    tmp_path, monkeypatch, dense, traced_once
+):
     other = dense(depth=1)
     with torch.no_grad():
         other.head.weight.neg_()
     wrong = torch.export.export(
         other, (noise(2),), dynamic_shapes=({0: torch.export.Dim("batch")},)
     )
-    write = exporter.WRITERS["pt2"]
-    monkeypatch.setitem(exporter.WRITERS, "pt2", lambda program, *rest: write(wrong, *rest))
+    write = FORMAT.write
+    monkeypatch.setattr(FORMAT, "write", lambda program, *rest: write(wrong, *rest))
     told = "computes something else than the model: half of the images"
     with pytest.raises(ValueError, match=told) as caught, traced_once("one block"):
         export(dense(depth=1), tmp_path / "model.pt2")
@@ -590,34 +475,15 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatc
 
 
 @graphs
-def test_a_writer_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
+def test_a_writer_that_breaks_off_leaves_nothing(tmp_path, monkeypatch, dense, traced_once):
     def full(program, path, *rest):
         path.write_bytes(b"half")
         raise OSError("no space left")
 
-    monkeypatch.setitem(exporter.WRITERS, "pt2", full)
+    monkeypatch.setattr(FORMAT, "write", full)
     with pytest.raises(OSError, match="no space left"), traced_once("one block"):
         export(dense(depth=1), tmp_path / "model.pt2")
     assert not names(tmp_path)
-
-
-def test_a_card_is_what_it_was_after_reading():
-    card = ExportMetadata(
-        model="m",
-        config={"keep_rate": 0.5},
-        macs=1,
-        dense_macs=2,
-        param_count=3,
-        num_classes=4,
-        int8=True,
-        input_size=(3, 5, 6),
-        mean=(0.1, 0.2, 0.3),
-        std=(1.0, 2.0, 3.0),
-        interpolation="bicubic",
-        crop_pct=0.9,
-        crop_mode="center",
-    )
-    assert ExportMetadata.from_json(card.to_json(), Path("x")) == card
 
 
 def test_what_came_to_be_there_meanwhile_stays(tmp_path):
@@ -640,7 +506,7 @@ def test_what_came_to_be_there_meanwhile_stays(tmp_path):
     reason="BATVIT_DATA names no folder with weights and photographs",
 )
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
-def test_fifty_photographs_are_classified_the_same(tmp_path, suffix):
+def test_fifty_photographs_are_classified_the_same(tmp_path, suffix, traced_once):
     folder = Path(os.environ["BATVIT_DATA"])
     with tarfile.open(folder / "nips2017.tar") as archive:
         members = sorted(

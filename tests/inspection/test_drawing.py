@@ -1,21 +1,22 @@
-from pathlib import Path
-
-import matplotlib as mpl
 import numpy as np
 import pytest
 import timm.data
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 
 import batvit
 from batvit.core import Assignment
 from batvit.inspection import drawing
-from batvit.inspection.plot import plot_diversity
+from batvit.inspection.panel import (
+    ATTENTIVE_BORDER,
+    BORDER_ON_DARK,
+    EMPTY,
+    HATCH,
+    INATTENTIVE_BORDER,
+)
 from batvit.inspection.tracing import SiteTrace, Trace, trace
 from batvit.plans.plan import Counts
-from batvit.storage import figures
 
 # four attentive groups (0 is scattered), two clusters, one pruned patch
 GROUPS = ((0, 1, 1, 4), (2, 0, 4, 4), (3, 3, 5, -1))
@@ -52,7 +53,7 @@ def photograph(
 
 
 def panels(picture: Image.Image, grid: tuple[int, int], count: int) -> tuple[list[np.ndarray], int]:
-    """The pixels of each panel of a strip with titles narrower than the panels, and the side of a patch."""
+    """The pixels of each panel of a strip whose titles are narrow, and the side of a patch."""
     scale = max(16, -(-drawing.PANEL // max(grid)))
     height, width = grid[0] * scale, grid[1] * scale
     pixels = np.asarray(picture)[drawing.HEADER :]
@@ -105,9 +106,7 @@ class TestDraw:
             ]
             colours = np.unique(inside.reshape(-1, 3), axis=0)
             expected = (
-                [[drawing.HATCH] * 3, [drawing.EMPTY] * 3]
-                if GROUPS[row][column] < 0
-                else colours[:1].tolist()
+                [[HATCH] * 3, [EMPTY] * 3] if GROUPS[row][column] < 0 else colours[:1].tolist()
             )
             assert colours.tolist() == expected
 
@@ -125,11 +124,7 @@ class TestDraw:
             ):
                 r, c = row + dr, column + dc
                 meets_another = 0 <= r < 3 and 0 <= c < 4 and GROUPS[r][c] != group
-                border = (
-                    drawing.ATTENTIVE_BORDER
-                    if 0 <= group < ATTENTIVE
-                    else drawing.INATTENTIVE_BORDER
-                )
+                border = ATTENTIVE_BORDER if 0 <= group < ATTENTIVE else INATTENTIVE_BORDER
                 found = panel[top + y, left + x]
                 if meets_another:
                     assert (found == border).all()
@@ -159,7 +154,7 @@ class TestDraw:
     def test_borders_of_dark_attentive_groups_can_be_seen(self):
         (_, panel), scale = panels(drawing.draw(Image.new("RGB", (40, 30)), hand_made()), GRID, 2)
         assert (centre(panel, scale, 1, 0) == 0).all()
-        assert (panel[scale, scale // 2] == drawing.BORDER_ON_DARK).all()
+        assert (panel[scale, scale // 2] == BORDER_ON_DARK).all()
 
     def test_one_group_has_no_border(self):
         (_, panel), _ = panels(
@@ -213,7 +208,7 @@ class TestDraw:
         for panel, site in zip(found[1:], record.sites, strict=True):
             kept = site.origin.kept[1].reshape(6, 8)
             hatched = [
-                (panel[r * scale : (r + 1) * scale, c * scale : (c + 1) * scale] == drawing.HATCH)
+                (panel[r * scale : (r + 1) * scale, c * scale : (c + 1) * scale] == HATCH)
                 .all(axis=-1)
                 .any()
                 for r, c in np.ndindex(6, 8)
@@ -344,94 +339,3 @@ class TestFromTensor:
     def test_errors(self, image, mean, message):
         with pytest.raises(ValueError, match=message):
             drawing.from_tensor(image, mean, self.std)
-
-
-class TestPlotDiversity:
-    def test_one_line_a_model_over_the_blocks(self):
-        curves = {f"model {i}": [i + 3.0, 2.0, 1.0] for i in range(9)}
-        figure = plot_diversity(curves)
-        (axes,) = figure.axes
-        assert axes.get_xlabel() == "block (from 0)"
-        assert axes.get_ylabel() == "diversity r(X)"
-        assert [text.get_text() for text in axes.get_legend().get_texts()] == list(curves)
-        assert list(axes.lines[2].get_xdata()) == [0, 1, 2]
-        assert list(axes.lines[2].get_ydata()) == [5, 2, 1]
-        assert axes.get_ylim()[0] == 0
-        assert len({(line.get_color(), line.get_marker()) for line in axes.lines}) == 9
-
-    def test_names_are_shown_as_they_are(self):
-        names = ["_x", "$a$ $b", "dense"]
-        legend = plot_diversity({name: [1.0] for name in names}).axes[0].get_legend()
-        assert [text.get_text() for text in legend.get_texts()] == names
-        assert not any(text.get_parse_math() for text in legend.get_texts())
-
-    def test_no_global_state_is_touched(self, tmp_path):
-        before = dict(mpl.rcParams)
-        figures.save(plot_diversity({"dense": [1.0]}), tmp_path / "curves.svg")
-        assert dict(mpl.rcParams) == before
-
-    @pytest.mark.parametrize(
-        ("curves", "message"),
-        [
-            ({}, "curves is empty"),
-            ({"dense": []}, "'dense'"),
-            ({"bat": [1.0, float("nan")]}, r"'bat'.*\[1.0, nan\]"),
-        ],
-    )
-    def test_errors(self, curves, message):
-        with pytest.raises(ValueError, match=message):
-            plot_diversity(curves)
-
-
-class TestSave:
-    @pytest.mark.parametrize("suffix", [".png", ".PNG", ".webp", ".jpg", ".jpeg"])
-    def test_pictures(self, tmp_path, suffix):
-        picture = drawing.draw(photograph(), hand_made())
-        path = figures.save(picture, tmp_path / f"groups{suffix}")
-        with Image.open(path) as found:
-            assert found.format == figures.PICTURE_FORMATS[suffix.lower()]
-            assert found.size == picture.size
-            assert suffix.startswith(".j") or found.convert("RGB").tobytes() == picture.tobytes()
-        assert list(tmp_path.iterdir()) == [path]
-
-    def test_transparent_pictures_can_be_jpegs(self, tmp_path):
-        assert figures.save(Image.new("RGBA", (4, 4)), str(tmp_path / "a.jpg")).is_file()
-
-    @pytest.mark.parametrize(
-        ("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")]
-    )
-    def test_figures_are_the_same_bytes_each_time(self, tmp_path, suffix, start):
-        paths = [tmp_path / f"{name}{suffix}" for name in "ab"]
-        for path in paths:
-            assert figures.save(plot_diversity({"dense": [3.0, 2.0]}), path) == path
-        first, second = (path.read_bytes() for path in paths)
-        assert first.startswith(start)
-        assert first == second
-
-    @pytest.mark.parametrize("name", ["groups.svg", "groups.gif", "groups"])
-    def test_unknown_suffixes_of_pictures(self, tmp_path, name):
-        with pytest.raises(
-            ValueError, match=rf"{name}: pictures are \.png, .*got '{Path(name).suffix}'"
-        ):
-            figures.save(Image.new("RGB", (4, 4)), tmp_path / name)
-        assert list(tmp_path.iterdir()) == []
-
-    def test_unknown_suffix_of_a_figure_is_refused_before_rendering(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(Figure, "savefig", lambda *args, **kwargs: pytest.fail("rendered"))
-        with pytest.raises(ValueError, match=r"figures are \.png, \.svg, \.pdf, got '\.jpg'"):
-            figures.save(Figure(), tmp_path / "curves.jpg")
-        with pytest.raises(FileNotFoundError, match="create it first"):
-            figures.save(Figure(), tmp_path / "missing" / "curves.png")
-
-    def test_a_failure_keeps_the_old_file_and_leaves_nothing_else(self, tmp_path, monkeypatch):
-        path = figures.save(Image.new("RGB", (4, 4)), tmp_path / "a.webp")
-        before = path.read_bytes()
-        with pytest.raises(Exception, match="16383"):
-            figures.save(Image.new("RGB", (20_000, 1)), path)
-        monkeypatch.setattr(
-            Path, "replace", lambda *args: (_ for _ in ()).throw(OSError("disk full"))
-        )
-        with pytest.raises(OSError, match="disk full"):
-            figures.save(Image.new("RGB", (9, 9)), path)
-        assert path.read_bytes() == before
-        assert list(tmp_path.iterdir()) == [path]

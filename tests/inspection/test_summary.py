@@ -55,7 +55,7 @@ def test_a_dense_model_has_a_table_too():
     assert "my vit at 64 x 64: " in str(found)
 
 
-def test_of_a_plan_that_tells_no_attentive_tokens_from_others_the_table_has_only_numbers_of_tokens():
+def test_of_a_plan_without_attentive_tokens_the_table_has_only_numbers_of_tokens():
     found = batvit.info(batvit.patch(vit(), method="dpcknn", tokens=(10,), blocks=(1,)))
     assert [(b.attentive, b.pairs, b.clusters) for b in found.blocks] == [(None, None, None)] * 4
     assert [b.tokens_out for b in found.blocks] == [16, 10, 10, 10]

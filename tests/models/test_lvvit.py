@@ -35,7 +35,7 @@ KEYS = {
 
 
 def tiny(name=NAMES[0], **settings):
-    """Two blocks of 3 heads with 24 features, 16 patches, 5 classes; norms and heads with weights that can be seen."""
+    """Two blocks of 3 heads with 24 features, 16 patches, 5 classes; random norms and heads."""
     torch.manual_seed(0)
     sizes = {"img_size": 64, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5}
     model = timm.create_model(name, **(sizes | settings))
@@ -92,8 +92,9 @@ def logits_by_hand(w, tokens):
     return linear(w, tokens[:, 0], "head"), linear(w, tokens[:, 1:], "aux_head")
 
 
-# the authors' counter (flops_computation.py of zihangJiang/TokenLabeling) has 6.57 G and 12.74 G, softmax, norms and
-# activations included and the heads not; the 16.0 G quoted for the medium model does not follow from it
+# the authors' counter (flops_computation.py of zihangJiang/TokenLabeling) has 6.57 G and 12.74 G,
+# softmax, norms and activations included and the heads not; the 16.0 G quoted for the medium model
+# does not follow from it
 @pytest.mark.parametrize(
     ("name", "parameters", "macs"), [(NAMES[0], 26.15e6, 6.6e9), (NAMES[1], 55.83e6, 12.7e9)]
 )

@@ -17,6 +17,7 @@ from PIL import Image
 from timm.models import model_entrypoint
 
 import batvit
+from batvit.models import timm_registry
 
 ONE_EACH = {
     "AugReg": "vit_tiny_patch16_224",
@@ -305,8 +306,9 @@ model = timm.create_model(args.model, **args.model_kwargs)
 config = resolve_data_config(vars(args), model=model)
 dataset = create_dataset(name="", root=args.data, split="validation")
 loader = create_loader(
-    dataset, config["input_size"], 4, use_prefetcher=False, num_workers=0, mean=config["mean"], std=config["std"],
-    crop_pct=config["crop_pct"], interpolation=config["interpolation"],
+    dataset, config["input_size"], 4, use_prefetcher=False, num_workers=0,
+    mean=config["mean"], std=config["std"], crop_pct=config["crop_pct"],
+    interpolation=config["interpolation"],
 )
 optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.05)
 losses = []
@@ -320,7 +322,8 @@ for _ in range(2):
 with torch.inference_mode():
     (top1,) = accuracy(model.eval()(images), target, topk=(1,))
 print(json.dumps({
-    "losses": losses, "top1": top1.item(), "shape": list(images.shape), "blocks": [type(b).__name__ for b in model.blocks],
+    "losses": losses, "top1": top1.item(), "shape": list(images.shape),
+    "blocks": [type(b).__name__ for b in model.blocks],
     "argv": sys.argv, "path": sys.path[0], "name": __name__, "file": __file__,
 }))
 """

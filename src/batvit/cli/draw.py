@@ -2,17 +2,9 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-import torch
-from timm.data import create_transform
-
-from batvit.cli import console, load_models, options
-from batvit.data.loading import data_config, placed
-from batvit.data.pictures import open_picture
-from batvit.inspection.drawing import draw, from_tensor
-from batvit.inspection.plot import plot_diversity
-from batvit.inspection.tracing import diversity_by_block, trace
-from batvit.storage.figures import FIGURE_FORMATS, PICTURE_FORMATS, save
+from batvit.cli import console, options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,35 +25,69 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Trace one picture and save the strip."""
-    options.check_suffix("--output", args.output, PICTURE_FORMATS)
-    options.check_suffix("--diversity", args.diversity, FIGURE_FORMATS)
-    options.check_outputs(args.json, args.output, args.diversity, keep=load_models.inputs(args))
-    image = open_picture(Path(args.picture))
-    pair = load_models.load(args, pretrained=True)
-    settings = data_config(pair.dense)
-    tensor = create_transform(**settings)(image)
-    batch = placed(tensor.unsqueeze(0), pair.dense)
-    with trace(pair.reduced) as found, torch.inference_mode():
-        pair.reduced(batch)
-    save(draw(from_tensor(tensor, settings["mean"], settings["std"]), found), args.output)
-    console.say(str(found))
+    import torch
+    from timm.data import create_transform
+
+    from batvit.cli import load_models
+    from batvit.data.loading import data_config, placed
+    from batvit.data.pictures import open_picture
+    from batvit.inspection.drawing import draw, from_tensor
+    from batvit.inspection.tracing import trace
+    from batvit.storage.figures import save
+
+    _check_outputs(args)
+    picture = open_picture(Path(args.picture))
+    models = load_models.load(args, pretrained=True)
+    settings = data_config(models.dense)
+    image = create_transform(**settings)(picture)
+    batch = placed(image.unsqueeze(0), models.dense)
+    with trace(models.reduced) as record, torch.inference_mode():
+        models.reduced(batch)
+    seen = from_tensor(image, settings["mean"], settings["std"])
+    save(draw(seen, record), args.output)
+    console.say(str(record))
     console.say(f"wrote {args.output}")
-    wanted = ("dense", "reduced") if args.diversity or args.json else ()
-    curves = {name: diversity_by_block(getattr(pair, name), batch) for name in wanted}
-    if args.diversity:
-        save(plot_diversity(curves), args.diversity)
-        console.say(f"wrote {args.diversity}")
+    curves = _diversity(args, models, batch)
+    sites = []
+    for site in record.sites:
+        groups = site.origin.index[0].tolist()
+        sites.append(site.counts._asdict() | {"groups": groups})
     options.write_json(
         args.json,
         {
             "model": args.model,
             "picture": args.picture,
-            "config": pair.config,
-            "grid": found.grid,
-            "sites": [
-                site.counts._asdict() | {"groups": site.origin.index[0].tolist()}
-                for site in found.sites
-            ],
+            "config": models.config,
+            "grid": record.grid,
+            "sites": sites,
             "diversity": curves,
         },
     )
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Refuse files that cannot be written before anything is loaded."""
+    from batvit.cli import load_models
+    from batvit.storage.figures import FIGURE_FORMATS, PICTURE_FORMATS
+
+    options.check_suffix("--output", args.output, PICTURE_FORMATS)
+    options.check_suffix("--diversity", args.diversity, FIGURE_FORMATS)
+    options.check_outputs(args.json, args.output, args.diversity, keep=load_models.inputs(args))
+
+
+def _diversity(args: argparse.Namespace, models: Any, batch: Any) -> dict[str, list[float]]:
+    """Measure the diversity of both models if it is asked for, and plot it where it shall go."""
+    from batvit.inspection.plot import plot_diversity
+    from batvit.inspection.tracing import diversity_by_block
+    from batvit.storage.figures import save
+
+    if not args.diversity and not args.json:
+        return {}
+    curves = {
+        "dense": diversity_by_block(models.dense, batch),
+        "reduced": diversity_by_block(models.reduced, batch),
+    }
+    if args.diversity:
+        save(plot_diversity(curves), args.diversity)
+        console.say(f"wrote {args.diversity}")
+    return curves

@@ -1,26 +1,18 @@
 """Write a model for ONNX Runtime, OpenVINO or torch.export."""
 
 import argparse
-import random
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from batvit.cli import console, load_models, options
-from batvit.data.folder import Pictures, unlabelled
-from batvit.data.loading import loader
-from batvit.deploy.export import check_target, export
-from batvit.deploy.format import SUFFIXES, weights_beside
-from batvit.deploy.pair import cost_of
-
-CALIBRATION = 300
+from batvit.cli import console, options
+from batvit.deploy.formats import FORMATS, files_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Model, file and configuration."""
     options.add_model(parser)
     parser.add_argument(
-        "--format", choices=SUFFIXES, help="by default what the suffix of the file says"
+        "--format", choices=FORMATS, help="by default what the suffix of the file says"
     )
     parser.add_argument(
         "-o",
@@ -42,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         metavar="DIR",
-        help="a folder of pictures: the file is compared with the model on them; on noise otherwise",
+        help="a folder of pictures: the file is compared with the model on them; "
+        "on noise otherwise",
     )
     parser.add_argument(
         "--samples",
@@ -59,45 +52,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the file, then say how it compares."""
+    from batvit.cli import load_models
+    from batvit.data.folder import unlabelled
+    from batvit.deploy.export import export
+    from batvit.deploy.pictures import choose_pictures
+
     output = Path(args.output)
     _check(args, output)
-    pictures = None if args.data is None else _pictures(args)
-    model = (
-        load_models.load_dense(args, pretrained=True)
-        if args.dense
-        else load_models.load(args, pretrained=True).reduced
+    images = None
+    calibration = None
+    if args.data is not None:
+        pictures = unlabelled(args.data, skip_unreadable=args.skip_unreadable)
+        images, calibration = choose_pictures(pictures, samples=args.samples, int8=args.int8)
+    if args.dense:
+        model = load_models.load_dense(args, pretrained=True)
+    else:
+        model = load_models.load(args, pretrained=True).reduced
+    exported = export(
+        model,
+        output,
+        name=args.model,
+        images=images,
+        calibration=calibration,
+        opset=args.opset,
     )
-    images = (
-        None if pictures is None else [image for image, _ in loader(pictures, model, batch_size=1)]
-    )
-    calibration = images[args.samples :] if args.int8 and images is not None else None
-    shown = None if images is None else torch.cat(images[: args.samples])
-    done = export(
-        model, output, name=args.model, images=shown, calibration=calibration, opset=args.opset
-    )
-    console.say(
-        f"{output}: {args.model}, {'dense' if args.dense else 'reduced'}, {done.card.macs / 1e9:.3f} of "
-        f"{done.card.dense_macs / 1e9:.3f} G MACs{', int8' if done.card.int8 else ''}\n"
-        f"on {done.samples} {'pictures' if images is not None else 'images of noise'}: largest difference of a logit to torch "
-        f"{done.largest_difference:.2g}, within 1e-3 {done.within:.1f} %, same class {done.agreement:.1f} %"
-    )
+    console.say(_summary(args, exported))
     options.write_json(
         args.json,
         {
             "output": str(output),
-            "samples": done.samples,
-            "within": done.within,
-            "agreement": done.agreement,
-            "largest_difference": done.largest_difference,
-            **cost_of(done.card),
+            "samples": exported.samples,
+            "within": exported.within,
+            "agreement": exported.agreement,
+            "largest_difference": exported.largest_difference,
+            **cost_of(exported.metadata),
         },
     )
 
 
 def _check(args: argparse.Namespace, output: Path) -> None:
-    if args.format is not None and output.suffix != SUFFIXES[args.format]:
+    """Refuse what cannot be written before a model is made."""
+    from batvit.cli import load_models
+    from batvit.deploy.export import check_target
+
+    if args.format is not None and output.suffix != FORMATS[args.format].suffix:
         raise ValueError(
-            f"--format {args.format} is written to a file ending in {SUFFIXES[args.format]}, got {output}"
+            f"--format {args.format} is written to a file ending in "
+            f"{FORMATS[args.format].suffix}, got {output}"
         )
     if args.int8 and args.data is None:
         raise ValueError("--int8 needs pictures to calibrate on: give --data DIR")
@@ -107,17 +108,20 @@ def _check(args: argparse.Namespace, output: Path) -> None:
             f"{given[0]} is about a reduction, and --dense leaves it out; give one of them"
         )
     check_target(output, opset=args.opset, int8=args.int8)
-    options.check_outputs(args.json, output, weights_beside(output), keep=load_models.inputs(args))
+    options.check_outputs(args.json, *files_of(output), keep=load_models.inputs(args))
     load_models.check_inputs(args)
 
 
-def _pictures(args: argparse.Namespace) -> Pictures:
-    """Some pictures of a folder, chosen by a fixed seed: those to compare on, then those to calibrate on."""
-    pictures = unlabelled(args.data, skip_unreadable=args.skip_unreadable)
-    if args.int8 and len(pictures) <= args.samples:
-        raise ValueError(
-            f"--int8 needs more pictures than the {args.samples} compared on; lower --samples, or give more"
-        )
-    random.Random(0).shuffle(pictures.samples)
-    pictures.samples = pictures.samples[: args.samples + CALIBRATION * args.int8]
-    return pictures
+def _summary(args: argparse.Namespace, exported: Any) -> str:
+    """Return the two lines that say what was written and how it compares."""
+    metadata = exported.metadata
+    kind = "dense" if args.dense else "reduced"
+    int8 = ", int8" if metadata.int8 else ""
+    images = "images of noise" if args.data is None else "pictures"
+    return (
+        f"{exported.path}: {args.model}, {kind}, {metadata.macs / 1e9:.3f} of "
+        f"{metadata.dense_macs / 1e9:.3f} G MACs{int8}\n"
+        f"on {exported.samples} {images}: largest difference of a logit to torch "
+        f"{exported.largest_difference:.2g}, within 1e-3 {exported.within:.1f} %, "
+        f"same class {exported.agreement:.1f} %"
+    )

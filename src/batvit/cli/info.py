@@ -2,8 +2,7 @@
 
 import argparse
 
-from batvit.cli import console, load_models, options
-from batvit.inspection.summary import info
+from batvit.cli import console, options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,8 +13,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the table."""
+    from batvit.cli import load_models
+    from batvit.inspection.summary import info
+
     options.check_outputs(args.json, keep=load_models.inputs(args))
-    pair = load_models.load(args, pretrained=False)
-    result = info(pair.reduced, name=args.model)
+    models = load_models.load(args, pretrained=False)
+    result = info(models.reduced, name=args.model)
     console.say(str(result))
     options.write_json(args.json, result.to_dict())

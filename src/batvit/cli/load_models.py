@@ -37,7 +37,7 @@ class Models(NamedTuple):
         from batvit.inspection.summary import info
 
         if isinstance(self.reduced, Engine):
-            return cost_of(self.reduced.card)
+            return cost_of(self.reduced.metadata)
         cost = info(self.reduced).to_dict()
         del cost["blocks"]
         del cost["prefix_tokens"]
@@ -102,7 +102,7 @@ def load_dense(args: argparse.Namespace, *, pretrained: bool) -> "torch.nn.Modul
 
 def inputs(args: argparse.Namespace) -> list[str | Path]:
     """Return the files that a command reads, which no output may overwrite."""
-    from batvit.deploy.format import is_exported, weights_beside
+    from batvit.deploy.formats import files_of, is_exported
 
     files: list[str | Path] = []
     for name in ("checkpoint", "config", "class_map", "dense_file", "teacher", "picture"):
@@ -113,8 +113,7 @@ def inputs(args: argparse.Namespace) -> list[str | Path]:
         files.append(BATConfig.path_beside(args.checkpoint))
     for path in (args.model, getattr(args, "dense_file", None)):
         if path is not None and is_exported(path):
-            files.append(path)
-            files.append(weights_beside(Path(path)))
+            files += files_of(path)
     return files
 
 
@@ -216,7 +215,7 @@ def _load_files(args: argparse.Namespace) -> Models:
     _set_threads(args)
     dense, reduced = load_pair(args.dense_file, args.model, precision=args.precision)
     args.precision = precision_of_pair(dense, reduced, precision=args.precision)
-    return Models(dense, reduced, reduced.card.config, runtime_of_pair(dense, reduced))
+    return Models(dense, reduced, reduced.metadata.config, runtime_of_pair(dense, reduced))
 
 
 def _set_threads(args: argparse.Namespace) -> None:

@@ -1,8 +1,9 @@
-"""Writing a model for other engines: static token counts, any batch size, checked before the file is there."""
+"""Write a model for another engine: any batch size, checked before the file is there."""
 
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from batvit.backbones.registry import anatomy_of
+from batvit.data.folder import Pictures
 from batvit.data.loading import data_config
-from batvit.deploy.format import PACKAGES, SUFFIXES, Engine, need, weights_beside
+from batvit.deploy.format import Engine, Format
+from batvit.deploy.formats import SUFFIXES, files_of, format_of, is_exported
 from batvit.deploy.load import load_engine
 from batvit.deploy.metadata import PREPROCESSING, ExportMetadata
-from batvit.deploy.onnx_format import write_onnx
-from batvit.deploy.openvino_format import write_openvino
-from batvit.deploy.torch_format import write_program
+from batvit.deploy.pictures import prepared
 from batvit.inspection.summary import info
 from batvit.module_copy import quiet_copy
 from batvit.storage.files import check_writable
 
-OLDEST_OPSET = 18
 TOLERANCE = 1e-3
+"""of a logit, for an image to count as computed the same"""
 BATCH = 25
 
 
@@ -32,7 +33,7 @@ class Exported:
     """A file that was written, and how it compares with the model it was written from."""
 
     path: Path
-    card: ExportMetadata
+    metadata: ExportMetadata
     samples: int
     """images compared"""
     within: float
@@ -64,96 +65,170 @@ def export(
     path: str | Path,
     *,
     name: str | None = None,
-    images: Tensor | None = None,
-    calibration: Sequence[Tensor] | None = None,
+    images: Tensor | Pictures | None = None,
+    calibration: Sequence[Tensor] | Pictures | None = None,
     opset: int | None = None,
     preprocessing: Mapping[str, Any] | None = None,
 ) -> Exported:
     """Write a supported classifier, patched or not, for ONNX Runtime, OpenVINO or torch.export.
 
-    The suffix decides: ``.onnx`` (above 1.5 GB with a ``.onnx.data`` beside it), ``.xml`` (OpenVINO, with a ``.bin`` beside
-    it), ``.pt2``. The token counts are those of the configuration and the image size, so every shape but the batch is fixed.
-    Weights are written in float32, and of the images nothing.
+    The suffix decides: ``.onnx`` (above 1.5 GB with a ``.onnx.data`` beside it), ``.xml``
+    (OpenVINO, with a ``.bin`` beside it), ``.pt2``. The token counts are those of the configuration
+    and the image size, so every shape but the batch is fixed. Weights are written in float32, and
+    of the images nothing.
 
     Args:
         model: as :func:`batvit.patch` takes it; a copy of it is exported.
         path: a file that does not exist yet.
         name: what the file calls it; the class name by default.
-        images: (B, 3, H, W), prepared as the model expects them, on which file and model are compared; noise by default.
-        calibration: batches of such images; with them OpenVINO's tool (nncf) quantises to int8, all but the reduction.
+        images: on which file and model are compared: (B, 3, H, W), prepared as the model expects
+            them, or pictures of :func:`batvit.deploy.pictures.choose_pictures`; noise by default.
+        calibration: batches of such images, or pictures; with them OpenVINO's tool (nncf) quantises
+            to int8, all but the reduction.
         opset: of ONNX; torch's choice by default.
-        preprocessing: what the file tells of the images, where the model does not tell it, as timm's do: ``mean``, ``std``,
-            ``interpolation``, ``crop_pct``, ``crop_mode``; timm's defaults (ImageNet's mean and std) otherwise.
+        preprocessing: how images are prepared, where the model does not say it, as timm's do:
+            ``mean``, ``std``, ``interpolation``, ``crop_pct``, ``crop_mode``; timm's defaults
+            (ImageNet's mean and std) otherwise.
 
     Returns:
         What was written, and how far it is from the model.
 
     Raises:
         TypeError: if the model is not supported.
-        ValueError: if the suffix, opset or images are wrong, an engine is missing, or the file computes something else.
+        ValueError: if the suffix, opset or images are wrong, an engine is missing, or the file
+            computes something else.
         OSError: if the file exists or cannot be written. In all cases nothing is left behind.
     """
     path = Path(path)
-    form = check_target(path, opset=opset, int8=calibration is not None)
-    if calibration is not None and not calibration:
+    int8 = calibration is not None
+    form = check_target(path, opset=opset, int8=int8)
+    if calibration is not None and not len(calibration):
         raise ValueError(f"int8 needs images to calibrate on, got 0 batches for {path.name}")
     anatomy = anatomy_of(model)
     shape = (anatomy.channels, *anatomy.image_size)
-    if images is None:
-        images = torch.randn(8, *shape, generator=torch.Generator().manual_seed(0), device="cpu")
-    if images.dim() != 4 or images.shape[1:] != shape or not len(images):
-        raise ValueError(
-            f"images must have shape (B, {', '.join(map(str, shape))}), got {tuple(images.shape)}"
-        )
-    images = images.to("cpu", torch.float32)
+    if isinstance(images, Tensor):
+        _check_images(images, shape)
     plain = Logits(quiet_copy(model)).to("cpu", torch.float32).eval().requires_grad_(False)
-    card = _card(model, plain(images[:1]), name, preprocessing or {}, int8=calibration is not None)
-    with (
-        tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder,
-        warnings.catch_warnings(),
-    ):
-        # exporters warn of their own inner workings
-        warnings.simplefilter("ignore")
+    metadata = _metadata(model, plain, shape, name, preprocessing or {}, int8=int8)
+    compared_on = _images(images, metadata)
+    calibrated_on = _batches(calibration, metadata)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         draft = Path(folder) / path.name
-        try:
-            program = _program(plain, images)
-            WRITERS[form](program, draft, card, calibration, opset)
-            result = _compared(plain, _loaded(draft), images, path)
-        except (ValueError, OSError):
-            raise
-        except Exception as error:
-            # engines raise classes of their own, of many lines
-            why = " ".join(str(error).split())[:400]
-            raise ValueError(
-                f"{path}: {form} cannot take this model ({why}); nothing was written"
-            ) from error
+        with _errors_in_one_line(path, form):
+            form.write(_program(plain, shape), draft, metadata, calibrated_on, opset)
+            result = _compared(plain, _loaded(draft), compared_on, path)
         _move(Path(folder), path.parent)
     return result
 
 
-def check_target(path: Path, *, opset: int | None = None, int8: bool = False) -> str:
-    """The format of a file to write; refused, as :func:`export` says, before a model is made for it."""
-    form = next((form for form, suffix in SUFFIXES.items() if suffix == path.suffix), None)
-    if form is None:
+def check_target(path: Path, *, opset: int | None = None, int8: bool = False) -> Format:
+    """Return the format of a file to write, or refuse it before a model is made for it.
+
+    Raises:
+        ValueError, OSError: as :func:`export`.
+    """
+    if not is_exported(path):
         raise ValueError(
-            f"{path}: the suffix decides the format; end it in one of {', '.join(SUFFIXES.values())}"
+            f"{path}: the suffix decides the format; end it in one of {', '.join(SUFFIXES)}"
         )
-    for file in (path, weights_beside(path)) if form != "pt2" else (path,):
+    for file in files_of(path):
         _refuse_existing(check_writable(file))
-    if int8 and form != "openvino":
+    form = format_of(path)
+    if int8 and not form.int8_packages:
         raise ValueError(f"int8 needs the format openvino (.xml), got {path.name}")
-    for package in (*PACKAGES[form], *(("nncf",) if int8 else ())):
-        need(form, package)
+    form.check_installed(int8=int8)
     if opset is not None:
-        newest = need("onnx", "onnx").defs.onnx_opset_version() if form == "onnx" else 0
-        if not OLDEST_OPSET <= opset <= newest:
-            allowed = (
-                f"must lie in {OLDEST_OPSET} .. {newest}"
-                if form == "onnx"
-                else "is for the format onnx"
-            )
-            raise ValueError(f"opset {allowed}, got {opset} for {path.name}")
+        form.check_opset(opset, path)
     return form
+
+
+def _check_images(images: Tensor, shape: tuple[int, ...]) -> None:
+    if images.dim() != 4 or images.shape[1:] != shape or not len(images):
+        sides = ", ".join(str(side) for side in shape)
+        raise ValueError(f"images must have shape (B, {sides}), got {tuple(images.shape)}")
+
+
+def _metadata(
+    model: nn.Module,
+    plain: Logits,
+    shape: tuple[int, int, int],
+    name: str | None,
+    preprocessing: Mapping[str, Any],
+    *,
+    int8: bool,
+) -> ExportMetadata:
+    """Return what the file shall say of the model."""
+    for field in preprocessing:
+        if field not in PREPROCESSING:
+            raise ValueError(
+                "preprocessing tells of mean, std, interpolation, crop_pct and crop_mode, "
+                f"got {field!r}"
+            )
+    cost = info(model, name=name)
+    settings = data_config(model) | dict(preprocessing)
+    metadata = ExportMetadata(
+        model=cost.model,
+        config=cost.config,
+        macs=cost.macs,
+        dense_macs=cost.dense_macs,
+        param_count=cost.param_count,
+        num_classes=plain(torch.zeros(1, *shape, device="cpu")).shape[1],
+        int8=int8,
+        input_size=shape,
+        mean=_channels(settings["mean"]),
+        std=_channels(settings["std"]),
+        interpolation=settings["interpolation"],
+        crop_pct=settings["crop_pct"],
+        crop_mode=settings["crop_mode"],
+    )
+    metadata.check_preprocessing()
+    return metadata
+
+
+def _channels(values: float | Sequence[float]) -> tuple[float, ...]:
+    return tuple(values) if isinstance(values, Sequence) else (values,)
+
+
+def _images(images: Tensor | Pictures | None, metadata: ExportMetadata) -> Tensor:
+    """Return the images to compare on (B, 3, H, W), in float32 on the CPU."""
+    if images is None:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(8, *metadata.input_size, generator=generator, device="cpu")
+    if isinstance(images, Pictures):
+        return torch.cat(prepared(images, metadata))
+    return images.to("cpu", torch.float32)
+
+
+def _batches(
+    calibration: Sequence[Tensor] | Pictures | None, metadata: ExportMetadata
+) -> Sequence[Tensor] | None:
+    if isinstance(calibration, Pictures):
+        return prepared(calibration, metadata)
+    return calibration
+
+
+def _program(plain: nn.Module, shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
+    # a .pt2 keeps its example, which must be nobody's picture
+    example = torch.zeros(2, *shape, device="cpu")
+    return torch.export.export(plain, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+
+
+@contextmanager
+def _errors_in_one_line(path: Path, form: Format) -> Iterator[None]:
+    """Turn what an exporter or an engine raises into one line, and silence its warnings."""
+    try:
+        with warnings.catch_warnings():
+            # exporters warn of their own inner workings
+            warnings.simplefilter("ignore")
+            yield
+    except (ValueError, OSError):
+        raise
+    except Exception as error:
+        # engines raise classes of their own, of many lines
+        why = " ".join(str(error).split())[:400]
+        raise ValueError(
+            f"{path}: {form.name} cannot take this model ({why}); nothing was written"
+        ) from error
 
 
 def _loaded(draft: Path) -> Engine:
@@ -162,6 +237,39 @@ def _loaded(draft: Path) -> Engine:
     except ValueError as error:
         # it names the draft, and asks to export it again
         raise RuntimeError(str(error.__cause__ or error)) from error
+
+
+@torch.inference_mode()
+def _compared(plain: nn.Module, engine: Engine, images: Tensor, path: Path) -> Exported:
+    """Compare the logits of an engine with those of the model.
+
+    Raises:
+        ValueError: if half of the images have another logit, and the engine does not round to int8.
+    """
+    batches = images.split(BATCH)
+    expected = torch.cat([plain(batch) for batch in batches])
+    logits = torch.cat([engine(batch) for batch in batches])
+    difference = (logits - expected).abs().amax(dim=1)
+    median = float(difference.median())
+    # not "above": a logit may be no number
+    if not engine.metadata.int8 and not median <= TOLERANCE:
+        raise ValueError(
+            f"{path}: the engine computes something else than the model: half of the images have "
+            f"a logit that differs by {median:.2g} or more; nothing was written"
+        )
+    same_class = logits.argmax(dim=1) == expected.argmax(dim=1)
+    return Exported(
+        path=path,
+        metadata=engine.metadata,
+        samples=len(images),
+        within=_percent(difference <= TOLERANCE),
+        agreement=_percent(same_class),
+        largest_difference=float(difference.max()),
+    )
+
+
+def _percent(holds: Tensor) -> float:
+    return 100 * float(holds.double().mean())
 
 
 def _move(source: Path, target: Path) -> None:
@@ -177,72 +285,3 @@ def _move(source: Path, target: Path) -> None:
 def _refuse_existing(path: Path) -> None:
     if path.exists():
         raise FileExistsError(f"{path} exists; remove it or name another file")
-
-
-def _card(
-    model: nn.Module,
-    logits: Tensor,
-    name: str | None,
-    preprocessing: Mapping[str, Any],
-    *,
-    int8: bool,
-) -> ExportMetadata:
-    cost, settings = info(model, name=name), data_config(model)
-    unknown = next((each for each in preprocessing if each not in PREPROCESSING), None)
-    if unknown is not None:
-        raise ValueError(
-            f"preprocessing tells of mean, std, interpolation, crop_pct and crop_mode, got {unknown!r}"
-        )
-    settings |= preprocessing
-    mean, std = (
-        tuple(each) if isinstance(each, Sequence) else (each,)
-        for each in (settings["mean"], settings["std"])
-    )
-    card = ExportMetadata(
-        model=cost.model,
-        config=cost.config,
-        macs=cost.macs,
-        dense_macs=cost.dense_macs,
-        param_count=cost.param_count,
-        num_classes=logits.shape[1],
-        int8=int8,
-        input_size=(anatomy_of(model).channels, *cost.img_size),
-        mean=mean,
-        std=std,
-        interpolation=settings["interpolation"],
-        crop_pct=settings["crop_pct"],
-        crop_mode=settings["crop_mode"],
-    )
-    card.check_preprocessing()
-    return card
-
-
-def _program(plain: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
-    # a .pt2 keeps its example, which must be nobody's picture
-    example = images.new_zeros(2, *images.shape[1:])
-    return torch.export.export(plain, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-
-
-@torch.inference_mode()
-def _compared(plain: nn.Module, engine: Engine, images: Tensor, path: Path) -> Exported:
-    expected, found = (
-        torch.cat([run(batch) for batch in images.split(BATCH)]) for run in (plain, engine)
-    )
-    difference = (found - expected).abs().amax(dim=1)
-    same = 100 * float((found.argmax(dim=1) == expected.argmax(dim=1)).double().mean())
-    if not engine.card.int8 and not float(difference.median()) <= TOLERANCE:
-        raise ValueError(
-            f"{path}: the engine computes something else than the model: half of the images have a logit that differs by "
-            f"{float(difference.median()):.2g} or more; nothing was written"
-        )
-    return Exported(
-        path=path,
-        card=engine.card,
-        samples=len(images),
-        within=100 * float((difference <= TOLERANCE).double().mean()),
-        agreement=same,
-        largest_difference=float(difference.max()),
-    )
-
-
-WRITERS = {"onnx": write_onnx, "openvino": write_openvino, "pt2": write_program}

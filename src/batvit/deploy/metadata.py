@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 METADATA_KEY = "batvit"
+"""under which a file holds it"""
 # what timm's transforms know
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 CROP_MODES = ("center", "squash", "border")
 PREPROCESSING = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
+"""the fields that say how images are prepared"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportMetadata:
-    """What an exported file says of itself, so that it can be fed and compared without the model it came from."""
+    """What an exported file says of its model, so that it can be fed and compared without it."""
 
     model: str
     config: dict[str, Any] | None
@@ -34,7 +36,7 @@ class ExportMetadata:
     crop_mode: str
 
     def to_json(self) -> str:
-        """As it stands in the file."""
+        """Return it as it stands in the file."""
         return json.dumps(asdict(self))
 
     def check_preprocessing(self) -> None:
@@ -43,44 +45,48 @@ class ExportMetadata:
         Raises:
             ValueError, TypeError: naming what it is.
         """
-        for name, known in (("interpolation", INTERPOLATIONS), ("crop_mode", CROP_MODES)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
-                )
-        scales = (*self.mean, *self.std, self.crop_pct)
-        fitting = len(self.mean) == len(self.std) == self.input_size[0] and all(
-            map(math.isfinite, scales)
-        )
+        if self.interpolation not in INTERPOLATIONS:
+            raise ValueError(
+                f"interpolation must be one of {', '.join(INTERPOLATIONS)}, "
+                f"got {self.interpolation!r}"
+            )
+        if self.crop_mode not in CROP_MODES:
+            raise ValueError(
+                f"crop_mode must be one of {', '.join(CROP_MODES)}, got {self.crop_mode!r}"
+            )
+        channels = self.input_size[0]
+        finite = all(math.isfinite(scale) for scale in (*self.mean, *self.std, self.crop_pct))
+        fitting = finite and len(self.mean) == len(self.std) == channels
         if not fitting or min(*self.std, self.crop_pct) <= 0:
             raise ValueError(
-                f"images of {self.input_size[0]} channels take as many numbers as mean and std, std and crop_pct above 0; got "
-                f"{self.mean}, {self.std} and {self.crop_pct}"
+                f"images of {channels} channels take as many numbers as mean and std, "
+                f"std and crop_pct above 0; got {self.mean}, {self.std} and {self.crop_pct}"
             )
 
     @classmethod
     def from_json(cls, text: str | None, path: Path) -> "ExportMetadata":
-        """Read it from a file, which may hold anything.
+        """Read it from the text in a file, which may hold anything.
 
         Raises:
-            ValueError: if it is no card.
+            ValueError: if it is no such metadata, naming the file.
         """
         try:
             fields = json.loads(text or "")
-            several = {name: tuple(fields[name]) for name in ("input_size", "mean", "std")}
-            card = cls(**(fields | several))
-            numbers = (
-                card.macs,
-                card.dense_macs,
-                card.param_count,
-                card.num_classes,
-                *card.input_size,
-            )
-            if len(card.input_size) != 3 or not all(isinstance(n, int) and n > 0 for n in numbers):
-                raise ValueError(f"its numbers are {numbers}")
-            card.check_preprocessing()
+            # JSON has lists for tuples
+            for name in ("input_size", "mean", "std"):
+                fields[name] = tuple(fields[name])
+            metadata = cls(**fields)
+            metadata._check_numbers()
+            metadata.check_preprocessing()
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{path}: not a model that batvit exported ({error}); write it with batvit export"
             ) from error
-        return card
+        return metadata
+
+    def _check_numbers(self) -> None:
+        counts = (self.macs, self.dense_macs, self.param_count, self.num_classes)
+        numbers = (*counts, *self.input_size)
+        positive = all(isinstance(number, int) and number > 0 for number in numbers)
+        if len(self.input_size) != 3 or not positive:
+            raise ValueError(f"its numbers are {numbers}")

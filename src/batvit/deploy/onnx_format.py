@@ -1,4 +1,4 @@
-"""Writing the graph of a model in the format of an engine, with the card that says what it is."""
+"""ONNX: its files written, and run by ONNX Runtime."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,44 +7,63 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from batvit.deploy.format import Engine, need
+from batvit.deploy.format import Engine, Format, need
 from batvit.deploy.metadata import METADATA_KEY, ExportMetadata
 
+OLDEST_OPSET = 18
 
-def write_onnx(
-    program: torch.export.ExportedProgram,
-    path: Path,
-    card: ExportMetadata,
-    calibration: Sequence[Tensor] | None,
-    opset: int | None,
-) -> None:
-    ops = need("onnx", "onnxscript").opset18
 
-    def stable_sort(x: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
-        # equal values go by rising index: ONNX promises that of TopK
-        return ops.TopK(
-            x, ops.Constant(value_ints=[x.shape[dim]]), axis=dim, largest=int(descending), sorted=1
+class OnnxFormat(Format):
+    """ONNX, of one file; above 1.5 GB with a second one for the weights."""
+
+    name = "onnx"
+    packages = ("onnx", "onnxscript", "onnxruntime")
+
+    def write(
+        self,
+        program: torch.export.ExportedProgram,
+        path: Path,
+        metadata: ExportMetadata,
+        calibration: Sequence[Tensor] | None,
+        opset: int | None,
+    ) -> None:
+        """Translate by torch's exporter, equal values sorted as torch sorts them."""
+        written = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=opset,
+            input_names=["images"],
+            output_names=["logits"],
+            # what it calls the batch
+            dynamic_shapes=({0: "batch"},),
+            custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
+            verbose=False,
         )
+        assert written is not None
+        made = written.model.opset_imports.get("")
+        if opset not in (None, made):
+            raise ValueError(
+                f"{path.name}: opset {opset} cannot be had of this torch and onnxscript, "
+                f"which give {made}; ask for that"
+            )
+        written.model.metadata_props[METADATA_KEY] = metadata.to_json()
+        written.save(path)
 
-    written = torch.onnx.export(
-        program,
-        dynamo=True,
-        opset_version=opset,
-        input_names=["images"],
-        output_names=["logits"],
-        # what it calls the batch
-        dynamic_shapes=({0: "batch"},),
-        custom_translation_table={torch.ops.aten.sort.stable: stable_sort},
-        verbose=False,
-    )
-    assert written is not None
-    made = written.model.opset_imports.get("")
-    if opset not in (None, made):
-        raise ValueError(
-            f"{path.name}: opset {opset} cannot be had of this torch and onnxscript, which give {made}; ask for that"
-        )
-    written.model.metadata_props[METADATA_KEY] = card.to_json()
-    written.save(path)
+    def load(self, path: Path, threads: int, precision: str) -> Engine:
+        """Start a session of ONNX Runtime."""
+        return OnnxEngine(path, threads)
+
+    def files_beside(self, path: Path) -> tuple[Path, ...]:
+        """Return where weights go that are more than one file can hold."""
+        return (path.with_name(f"{path.name}.data"),)
+
+    def check_opset(self, opset: int, path: Path) -> None:
+        """Refuse an opset older than the translation, or newer than the package knows."""
+        newest = need(self.name, "onnx").defs.onnx_opset_version()
+        if not OLDEST_OPSET <= opset <= newest:
+            raise ValueError(
+                f"opset must lie in {OLDEST_OPSET} .. {newest}, got {opset} for {path.name}"
+            )
 
 
 class OnnxEngine(Engine):
@@ -53,16 +72,29 @@ class OnnxEngine(Engine):
     def __init__(self, path: Path, threads: int) -> None:
         runtime = need("onnx", "onnxruntime")
         settings = runtime.SessionOptions()
-        settings.intra_op_num_threads, settings.log_severity_level = threads, 3
+        settings.intra_op_num_threads = threads
+        # errors alone
+        settings.log_severity_level = 3
         # between runs its threads would go on turning, and take the cores of whatever runs next
         settings.add_session_config_entry("session.force_spinning_stop", "1")
         session = runtime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-        card = ExportMetadata.from_json(
-            session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path
+        text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        super().__init__(
+            ExportMetadata.from_json(text, path), f"ONNX Runtime {runtime.__version__}"
         )
-        super().__init__(card, f"ONNX Runtime {runtime.__version__}")
         self.session = session
 
     def run(self, images: Tensor) -> Tensor:
-        """One run of the session."""
-        return torch.from_numpy(self.session.run(None, {"images": images.numpy()})[0])
+        """Return the logits of one run of the session."""
+        (logits,) = self.session.run(None, {"images": images.numpy()})
+        return torch.from_numpy(logits)
+
+
+def _stable_sort(x: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
+    """Translate torch's stable sort: of equal values ONNX's TopK promises the lower index first."""
+    ops = need("onnx", "onnxscript").opset18
+    length = ops.Constant(value_ints=[x.shape[dim]])
+    return ops.TopK(x, length, axis=dim, largest=int(descending), sorted=1)
+
+
+FORMAT = OnnxFormat()

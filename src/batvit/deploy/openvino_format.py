@@ -10,40 +10,50 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from batvit.deploy.format import Engine, need
+from batvit.deploy.format import Engine, Format, need
 from batvit.deploy.metadata import METADATA_KEY, ExportMetadata
 
 # the products and orders of the reduction itself; what they decide must not be rounded
 PRECISE = (".*aten.matmul.*", ".*aten.bmm.*", ".*aten.sort.*", ".*argsort.*")
+HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
-def write_openvino(
-    program: torch.export.ExportedProgram,
-    path: Path,
-    card: ExportMetadata,
-    calibration: Sequence[Tensor] | None,
-    opset: int | None,
-) -> None:
-    openvino = need("openvino", "openvino")
-    written = openvino.convert_model(program)
-    for node in written.get_ops():
-        # to keep equal values in the order of their index takes OpenVINO twenty times as long. A sort, not an argmax
-        if node.get_type_name() == "TopK" and node.get_attributes()["sort"] == "value":
-            node.set_attribute("stable", False)
-    if calibration is not None:
-        nncf = need("openvino", "nncf")
-        nncf.set_log_level(logging.ERROR)
-        # its progress would stand among what commands print
-        with contextlib.redirect_stdout(io.StringIO()):
-            written = nncf.quantize(
-                written,
-                nncf.Dataset([batch.to("cpu", torch.float32).numpy() for batch in calibration]),
-                subset_size=len(calibration),
-                model_type=nncf.ModelType.TRANSFORMER,
-                ignored_scope=nncf.IgnoredScope(patterns=list(PRECISE), validate=False),
-            )
-    written.set_rt_info(card.to_json(), [METADATA_KEY])
-    openvino.save_model(written, path, compress_to_fp16=False)
+class OpenVinoFormat(Format):
+    """OpenVINO's pair of files, the graph in ``.xml`` and the weights in ``.bin``."""
+
+    name = "openvino"
+    packages = ("openvino",)
+    int8_packages = ("nncf",)
+    precisions = tuple(HINTS)
+
+    def write(
+        self,
+        program: torch.export.ExportedProgram,
+        path: Path,
+        metadata: ExportMetadata,
+        calibration: Sequence[Tensor] | None,
+        opset: int | None,
+    ) -> None:
+        """Convert, and quantise all but the reduction if there is something to calibrate on."""
+        openvino = need(self.name, "openvino")
+        graph = openvino.convert_model(program)
+        for node in graph.get_ops():
+            # to keep equal values in the order of their index takes OpenVINO twenty times as long;
+            # an argmax, which sorts by index, keeps it
+            if node.get_type_name() == "TopK" and node.get_attributes()["sort"] == "value":
+                node.set_attribute("stable", False)
+        if calibration is not None:
+            graph = _quantised(graph, calibration)
+        graph.set_rt_info(metadata.to_json(), [METADATA_KEY])
+        openvino.save_model(graph, path, compress_to_fp16=False)
+
+    def load(self, path: Path, threads: int, precision: str) -> Engine:
+        """Read the graph; it is compiled when images come."""
+        return OpenVinoEngine(path, threads, precision)
+
+    def files_beside(self, path: Path) -> tuple[Path, ...]:
+        """Return where the weights are."""
+        return (path.with_suffix(".bin"),)
 
 
 class OpenVinoEngine(Engine):
@@ -51,40 +61,57 @@ class OpenVinoEngine(Engine):
 
     def __init__(self, path: Path, threads: int, precision: str) -> None:
         openvino = need("openvino", "openvino")
-        self.core = openvino.Core()
-        if precision == "bf16" and "BF16" not in self.core.get_property(
-            "CPU", "OPTIMIZATION_CAPABILITIES"
-        ):
+        core = openvino.Core()
+        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision == "bf16" and "BF16" not in capabilities:
             raise ValueError(
-                f"{path}: OpenVINO computes no bf16 on this processor, and would take fp32; give precision fp32"
+                f"{path}: OpenVINO computes no bf16 on this processor, and would take fp32; "
+                "give precision=fp32"
             )
-        model = self.core.read_model(path)
-        text = (
-            str(model.get_rt_info([METADATA_KEY]).astype(str))
-            if model.has_rt_info([METADATA_KEY])
-            else None
-        )
-        super().__init__(
-            ExportMetadata.from_json(text, path),
-            f"OpenVINO {openvino.__version__.partition('-')[0]}",
-        )
-        self.model, self.requests = model, dict[int, Any]()
-        hint = {"fp32": "f32", "bf16": "bf16"}[precision]
+        graph = core.read_model(path)
+        text = None
+        if graph.has_rt_info([METADATA_KEY]):
+            text = str(graph.get_rt_info([METADATA_KEY]).astype(str))
+        version = openvino.__version__.partition("-")[0]
+        super().__init__(ExportMetadata.from_json(text, path), f"OpenVINO {version}")
+        self.core = core
+        self.graph = graph
+        self.requests: dict[int, Any] = {}
         self.settings = {
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": hint,
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
         }
 
     def run(self, images: Tensor) -> Tensor:
-        """One request of the model compiled for this batch size."""
-        if len(images) not in self.requests:
-            model = self.model.clone()
-            model.reshape(list(images.shape))
-            self.requests[len(images)] = self.core.compile_model(
-                model, "CPU", self.settings
-            ).create_infer_request()
+        """Return the logits of one request of the graph compiled for this batch size."""
+        batch = len(images)
+        if batch not in self.requests:
+            self.requests[batch] = self._compiled(list(images.shape))
+        logits = self.requests[batch].infer({0: images.numpy()}, share_inputs=True)[0]
         # the request writes its next result where this one lies
-        return torch.from_numpy(
-            self.requests[len(images)].infer({0: images.numpy()}, share_inputs=True)[0].copy()
+        return torch.from_numpy(logits.copy())
+
+    def _compiled(self, shape: list[int]) -> Any:
+        graph = self.graph.clone()
+        graph.reshape(shape)
+        return self.core.compile_model(graph, "CPU", self.settings).create_infer_request()
+
+
+def _quantised(graph: Any, calibration: Sequence[Tensor]) -> Any:
+    """Return a graph that computes in int8, its ranges measured on the images."""
+    nncf = need("openvino", "nncf")
+    nncf.set_log_level(logging.ERROR)
+    images = [batch.to("cpu", torch.float32).numpy() for batch in calibration]
+    # its progress would stand among what commands print
+    with contextlib.redirect_stdout(io.StringIO()):
+        return nncf.quantize(
+            graph,
+            nncf.Dataset(images),
+            subset_size=len(images),
+            model_type=nncf.ModelType.TRANSFORMER,
+            ignored_scope=nncf.IgnoredScope(patterns=list(PRECISE), validate=False),
         )
+
+
+FORMAT = OpenVinoFormat()

@@ -12,55 +12,81 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from batvit.deploy.format import Engine
+from batvit.deploy.format import Engine, Format
 from batvit.deploy.metadata import METADATA_KEY, ExportMetadata
 
+METADATA_FILE = f"{METADATA_KEY}.json"
 
-def write_program(
-    program: torch.export.ExportedProgram,
-    path: Path,
-    card: ExportMetadata,
-    calibration: Sequence[Tensor] | None,
-    opset: int | None,
-) -> None:
-    torch.export.save(program, path, extra_files={f"{METADATA_KEY}.json": card.to_json()})
-
-
-# of what torch.export.load links, looks up, evaluates or unpickles, that which computes and no more
-RECORDS = r"models/model\.json|data/(weights|constants|sample_inputs)/\w+(\.json|\.pt)?|extra/.*|\.data/\w+|(?!version)\w+"
-
-
+# a file may come from anyone, and torch.export.load links, looks up, evaluates or unpickles what
+# it holds: only such records, and in them only such names and expressions, are let through
+RECORDS = "|".join(
+    (
+        r"models/model\.json",
+        r"data/(weights|constants|sample_inputs)/\w+(\.json|\.pt)?",
+        r"extra/.*",
+        r"\.data/\w+",
+        r"(?!version)\w+",
+    )
+)
 ALLOWED = {
-    "target": r"torch\.ops\.(aten\.(?!from_file)\w+\.\w+|higher_order\.wrap_with_set_grad_enabled)|_operator\.(add|mul)",
-    "expr_str": r"(?>Symbol|Integer|Mul|Add|Max|Min|positive|integer|nonnegative|True|s\d++|-?\d++|[(), '=])++",
+    "target": (
+        r"torch\.ops\.(aten\.(?!from_file)\w+\.\w+|higher_order\.wrap_with_set_grad_enabled)"
+        r"|_operator\.(add|mul)"
+    ),
+    "expr_str": (
+        r"(?>Symbol|Integer|Mul|Add|Max|Min|positive|integer|nonnegative|True"
+        r"|s\d++|-?\d++|[(), '=])++"
+    ),
     "path_name": r"(weight|tensor)_\d+",
     "guards_code": r"\[\]",
 }
 
 
-class ProgramEngine(Engine):
+class TorchFormat(Format):
+    """One ``.pt2`` file, which torch itself writes and runs."""
+
+    name = "pt2"
+
+    def write(
+        self,
+        program: torch.export.ExportedProgram,
+        path: Path,
+        metadata: ExportMetadata,
+        calibration: Sequence[Tensor] | None,
+        opset: int | None,
+    ) -> None:
+        """Save the graph as it is."""
+        torch.export.save(program, path, extra_files={METADATA_FILE: metadata.to_json()})
+
+    def load(self, path: Path, threads: int, precision: str) -> Engine:
+        """Read the graph; torch has its own number of threads."""
+        return TorchEngine(path)
+
+
+class TorchEngine(Engine):
     """A graph of torch.export, run by torch."""
 
     def __init__(self, path: Path) -> None:
-        extra = {f"{METADATA_KEY}.json": ""}
+        extra = {METADATA_FILE: ""}
         with _weights_only():
             _check_program(path)
             program = torch.export.load(path, extra_files=extra)
-        super().__init__(
-            ExportMetadata.from_json(extra[f"{METADATA_KEY}.json"], path),
-            f"torch {torch.__version__}",
-        )
+        metadata = ExportMetadata.from_json(extra[METADATA_FILE], path)
+        super().__init__(metadata, f"torch {torch.__version__}")
         self.graph = program.module()
 
     def run(self, images: Tensor) -> Tensor:
-        """One run of the graph."""
+        """Return the logits of one run of the graph."""
         logits: Tensor = self.graph(images)
         return logits
 
 
 @contextmanager
 def _weights_only() -> Iterator[None]:
-    """Have torch.load read nothing but tensors, wherever it is called: a graph's file may hold pickles. Its log is silent."""
+    """Have torch.load read tensors alone, wherever it is called: a graph's file may hold pickles.
+
+    torch's log, which would name a refusal in many lines, is silent meanwhile.
+    """
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(name)
     os.environ[name] = "1"
@@ -81,7 +107,11 @@ def _weights_only() -> Iterator[None]:
 
 
 def _check_program(path: Path) -> None:
-    """Refuse a graph that is more than operators on tensors: torch evaluates, unpickles and links what else it finds."""
+    """Refuse a file that holds more than operators on tensors.
+
+    Raises:
+        RuntimeError: naming what else it holds.
+    """
     # the reader that torch.export.load uses, so that both see the same records
     archive = torch._C.PyTorchFileReader(str(path))
     for name in archive.get_all_records():
@@ -92,8 +122,13 @@ def _check_program(path: Path) -> None:
 
 
 def _check_graph(part: Any) -> None:
-    for key, value in part.items() if isinstance(part, dict) else enumerate(part):
+    """Refuse a part of a graph, a JSON object or list, that names more than operators."""
+    entries = part.items() if isinstance(part, dict) else enumerate(part)
+    for key, value in entries:
         if key in ALLOWED and not re.fullmatch(ALLOWED[key], str(value)):
             raise RuntimeError(f"{key} {str(value)[:50]!r} is none of what batvit writes")
         if isinstance(value, dict | list):
             _check_graph(value)
+
+
+FORMAT = TorchFormat()

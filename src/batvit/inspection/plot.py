@@ -10,7 +10,7 @@ from batvit.storage.figures import CURVE_COLOURS, CURVE_MARKERS, name_entries
 
 
 def plot_diversity(curves: Mapping[str, Sequence[float]]) -> Figure:
-    """Curves of :func:`batvit.trace.diversity_by_block`, one line a model.
+    """Plot what :func:`batvit.diversity_by_block` gives, one line a model.
 
     Args:
         curves: name of the model to r(X) after each block, block 0 first.
@@ -20,24 +20,20 @@ def plot_diversity(curves: Mapping[str, Sequence[float]]) -> Figure:
     """
     if not curves:
         raise ValueError(
-            "curves is empty; give what diversity_by_block returns for each model, by the model's name"
+            "curves is empty; give what diversity_by_block returns for each model, by its name"
         )
     figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     for i, (name, values) in enumerate(curves.items()):
-        if len(values) == 0 or not all(math.isfinite(v) for v in values):
+        if len(values) == 0 or not all(math.isfinite(value) for value in values):
             raise ValueError(
                 f"curve {name!r} must be a finite number for each block, got {list(values)}"
             )
-        colour, marker = (
-            CURVE_COLOURS[i % len(CURVE_COLOURS)],
-            CURVE_MARKERS[i % len(CURVE_MARKERS)],
-        )
         axes.plot(
             range(len(values)),
             list(values),
-            color=colour,
-            marker=marker,
+            color=CURVE_COLOURS[i % len(CURVE_COLOURS)],
+            marker=CURVE_MARKERS[i % len(CURVE_MARKERS)],
             markersize=5,
             linewidth=1.8,
             label=str(i),

@@ -1,5 +1,6 @@
-"""What a model costs, block by block: the figure's table."""
+"""What a model costs, block by block: the table of tokens and MACs."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,20 +10,43 @@ from batvit.backbones.patch import schedule_of, unpatch
 from batvit.backbones.registry import anatomy_of
 from batvit.measure.macs import count_macs, count_parameters
 from batvit.module_copy import on_meta
+from batvit.plans import PLANS
 from batvit.reduction.site import config_of
+
+HEAD = ("block", "tokens in", "attentive", "pairs", "clusters", "tokens out", "M MACs")
 
 
 @dataclass(frozen=True)
 class BlockInfo:
-    """One block; token counts are of image tokens, without prefix. None goes out of the last one if prefix tokens alone do."""
+    """One block; tokens are image tokens, without prefix.
+
+    ``attentive``, ``pairs`` and ``clusters`` are None where nothing is reduced, or by a plan that
+    knows no such parts.
+    """
 
     block: int
     tokens_in: int
     attentive: int | None
     pairs: int | None
     clusters: int | None
+    """of inattentive tokens: what :class:`batvit.BATConfig` sets by ``centres``"""
     tokens_out: int
+    """0 of a last block that lets prefix tokens alone go on"""
     macs: int
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Its row of the table; empty where there is no number."""
+        numbers = (
+            self.block,
+            self.tokens_in,
+            self.attentive,
+            self.pairs,
+            self.clusters,
+            self.tokens_out,
+        )
+        cells = ["" if number is None else str(number) for number in numbers]
+        return (*cells, f"{self.macs / 1e6:.1f}")
 
 
 @dataclass(frozen=True)
@@ -44,58 +68,40 @@ class Info:
         return self.dense_macs / self.macs
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values with timm's names, MACs in units of 1e9."""
+        """Return plain values with timm's names, MACs in units of 1e9."""
         fields = asdict(self)
-        fields["gmacs"], fields["dense_gmacs"] = (
-            fields.pop("macs") / 1e9,
-            fields.pop("dense_macs") / 1e9,
-        )
-        return fields | {"mac_ratio": self.mac_ratio}
+        fields["gmacs"] = fields.pop("macs") / 1e9
+        fields["dense_gmacs"] = fields.pop("dense_macs") / 1e9
+        fields["mac_ratio"] = self.mac_ratio
+        return fields
 
     def __str__(self) -> str:
-        head = ("block", "tokens in", "attentive", "pairs", "clusters", "tokens out", "M MACs")
-        rows = [
-            (
-                b.block,
-                b.tokens_in,
-                *("" if v is None else v for v in (b.attentive, b.pairs, b.clusters)),
-                b.tokens_out,
-                f"{b.macs / 1e6:.1f}",
-            )
-            for b in self.blocks
-        ]
-        widths = [max(len(str(row[i])) for row in (head, *rows)) for i in range(len(head))]
-        lines = [
-            "  ".join(str(cell).rjust(width) for cell, width in zip(row, widths, strict=True))
-            for row in (head, *rows)
-        ]
-        return "\n".join(lines) + "\n" + self.summary
+        return "\n".join([*_aligned([HEAD, *(block.cells for block in self.blocks)]), self.summary])
 
     @property
     def summary(self) -> str:
         """The totals in one line."""
         height, width = self.img_size
+        change = 100 * (self.macs / self.dense_macs - 1)
         return (
-            f"{self.model} at {height} x {width}: {self.param_count:,} parameters, {self.macs / 1e9:.4f} G MACs of "
-            f"{self.dense_macs / 1e9:.4f} G dense ({100 * (self.macs / self.dense_macs - 1):+.1f} %){self._alignment}"
+            f"{self.model} at {height} x {width}: {self.param_count:,} parameters, "
+            f"{self.macs / 1e9:.4f} G MACs of {self.dense_macs / 1e9:.4f} G dense "
+            f"({change:+.1f} %){self._alignment}"
         )
 
     @property
     def _alignment(self) -> str:
-        align = (
-            1 if self.config is None or self.config["keep_rate"] is None else self.config["align"]
-        )
-        return (
-            f"; tokens and prefix in multiples of {align} where that changes little"
-            if align > 1
-            else ""
-        )
+        # tokens that are given are taken as they are
+        if self.config is None or self.config["keep_rate"] is None or self.config["align"] == 1:
+            return ""
+        align = self.config["align"]
+        return f"; tokens and prefix in multiples of {align} where that changes little"
 
 
 def info(
     model: nn.Module, *, image_size: tuple[int, int] | None = None, name: str | None = None
 ) -> Info:
-    """Tokens and MACs of every block of a supported model, patched or not.
+    """Count tokens and MACs of every block of a supported model, patched or not.
 
     Args:
         model: a model of :func:`batvit.supported`.
@@ -107,35 +113,54 @@ def info(
         ValueError: if it takes images of one size only, and not of this.
     """
     anatomy = anatomy_of(model, image_size)
-    tower, size = anatomy.tower, anatomy.image_size
     config = config_of(model)
-    sites = {counts.block: counts for counts in schedule_of(model, image_size)}
-    shape = (anatomy.channels, *size)
-    macs = count_macs(tower, shape, **anatomy.arguments)
-    dense = (
-        macs if config is None else count_macs(unpatch(on_meta(tower)), shape, **anatomy.arguments)
-    )
-    blocks, tokens = [], anatomy.patches
-    for i in range(anatomy.depth):
-        site = sites.get(i)
-        out = site.tokens_out if site else tokens
-        if getattr(anatomy.blocks[i], "output_form", None) == "prefix":
-            out = 0
-        told = site is not None and config is not None and config.method == "bat"
-        attentive, pairs, clusters = (
-            (site.attentive, site.pairs, site.centres) if site and told else (None, None, None)
-        )
-        blocks.append(
-            BlockInfo(i, tokens, attentive, pairs, clusters, out, macs[anatomy.name_of(i)])
-        )
-        tokens = out
+    shape = (anatomy.channels, *anatomy.image_size)
+    macs = count_macs(anatomy.tower, shape, **anatomy.arguments)
+    dense_macs = macs
+    if config is not None:
+        dense_macs = count_macs(unpatch(on_meta(anatomy.tower)), shape, **anatomy.arguments)
     return Info(
         model=name or anatomy.name,
-        img_size=size,
-        param_count=count_parameters(tower),
+        img_size=anatomy.image_size,
+        param_count=count_parameters(anatomy.tower),
         prefix_tokens=anatomy.prefix,
-        blocks=tuple(blocks),
+        blocks=_blocks(model, image_size, macs),
         macs=macs[""],
-        dense_macs=dense[""],
-        config=config.to_dict() if config else None,
+        dense_macs=dense_macs[""],
+        config=None if config is None else config.to_dict(),
     )
+
+
+def _blocks(
+    model: nn.Module, image_size: tuple[int, int] | None, macs: dict[str, int]
+) -> tuple[BlockInfo, ...]:
+    """Return one entry a block, given the MACs of every module by its name."""
+    anatomy = anatomy_of(model, image_size)
+    config = config_of(model)
+    has_parts = config is not None and PLANS[config.method].split is not None
+    sites = {counts.block: counts for counts in schedule_of(model, image_size)}
+    blocks = []
+    tokens_in = anatomy.patches
+    for i in range(anatomy.depth):
+        tokens_out = tokens_in
+        parts: tuple[int | None, int | None, int | None] = (None, None, None)
+        if i in sites:
+            counts = sites[i]
+            tokens_out = counts.tokens_out
+            if has_parts:
+                parts = (counts.attentive, counts.pairs, counts.centres)
+        if getattr(anatomy.blocks[i], "output_form", None) == "prefix":
+            tokens_out = 0
+        blocks.append(BlockInfo(i, tokens_in, *parts, tokens_out, macs[anatomy.name_of(i)]))
+        tokens_in = tokens_out
+    return tuple(blocks)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a line a row, the columns as wide as they need and flush right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(cells))
+    return lines

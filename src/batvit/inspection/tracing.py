@@ -1,4 +1,4 @@
-"""What became of each patch, and how diverse the tokens stay: listening to a model while it runs."""
+"""What becomes of each patch, and how diverse the tokens stay, recorded while a model runs."""
 
 import math
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from batvit.backbones.registry import anatomy_of
 from batvit.core import Assignment, diversity, unmerge
 from batvit.inspection.summary import info
+from batvit.plans import PLANS
 from batvit.plans.plan import Counts
 from batvit.reduction.site import Reduce, reductions
 from batvit.reduction.tokens import Tokens
@@ -23,16 +24,19 @@ class SiteTrace:
     """What became of each patch at one site, for a batch of B images."""
 
     counts: Counts
-    """how many tokens came in, were attentive, paired, clustered, and went on"""
+    """how many tokens came in, were attentive, were merged in pairs and into clusters, and went
+    on"""
     origin: Assignment
-    """the N patches of the image to the M groups after this site"""
+    """which of the M groups after this site each of the N patches of the image is in"""
     size: Float[Tensor, "batch groups"]
     """how many patches each group holds"""
 
     @property
     def attentive(self) -> Bool[Tensor, "batch patches"]:
         """Which patches are in an attentive group; the others are in a cluster, or pruned."""
-        return self.origin.kept & (self.origin.index < self.counts.attentive - self.counts.pairs)
+        # the attentive groups come first, and each pair is one of them
+        groups = self.counts.attentive - self.counts.pairs
+        return self.origin.kept & (self.origin.index < groups)
 
     def unmerge(
         self, features: Float[Tensor, "batch groups channels"]
@@ -50,7 +54,8 @@ class Trace:
     """(height, width) in pixels of the images that went through"""
     sites: list[SiteTrace] = field(default_factory=list)
     kind: str = "attentive"
-    """what the groups are that are no clusters: attentive, as BAT tells them from others; of its peers just groups"""
+    """what groups that are no clusters are called: attentive, or just groups of a plan that knows
+    no attentive tokens"""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -59,33 +64,42 @@ class Trace:
 
     @property
     def covered(self) -> tuple[int, int]:
-        """(height, width) in pixels of all patches together: the edge of an image that is no multiple of them is in none."""
-        size, stem = self.image_size or self.grid, anatomy_of(self.model, self.image_size).stem
-        strides = [module.stride for module in stem.modules() if isinstance(module, nn.Conv2d)]
-        steps = [math.prod(stride[axis] for stride in strides) for axis in (0, 1)]
-        whole = [number * step for number, step in zip(self.grid, steps, strict=True)]
-        known = all(
-            abs(pixels - all_) < step for pixels, all_, step in zip(whole, size, steps, strict=True)
-        )
-        return (whole[0], whole[1]) if known else size
+        """(height, width) in pixels of all patches together.
+
+        An edge of the image that is narrower than a patch is in none.
+        """
+        size = self.image_size or self.grid
+        # the stride of the stem is that of all its convolutions, one after the other
+        steps = [1, 1]
+        for module in anatomy_of(self.model, self.image_size).stem.modules():
+            if isinstance(module, nn.Conv2d):
+                steps = [steps[0] * module.stride[0], steps[1] * module.stride[1]]
+        height = self.grid[0] * steps[0]
+        width = self.grid[1] * steps[1]
+        # a stem that is no chain of convolutions does not tell its stride
+        plausible = abs(height - size[0]) < steps[0] and abs(width - size[1]) < steps[1]
+        return (height, width) if plausible else size
 
     def __str__(self) -> str:
         if not self.sites:
             return "Trace(empty: run the model inside the with block)"
-        sizes = [f"after block {s.counts.block}: {s.origin!r}" for s in self.sites]
-        seen, patches = self.sites[0].origin.tokens, math.prod(self.grid)
-        table = (
-            info(self.model, image_size=self.image_size)
-            if seen == patches
-            else f"{seen} of {patches} patches were seen"
-        )
-        return "\n".join([str(table), *sizes])
+        seen = self.sites[0].origin.tokens
+        patches = math.prod(self.grid)
+        if seen == patches:
+            head = str(info(self.model, image_size=self.image_size))
+        else:
+            head = f"{seen} of {patches} patches were seen"
+        groups = [f"after block {site.counts.block}: {site.origin!r}" for site in self.sites]
+        return "\n".join([head, *groups])
 
     def _start(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        """Forget the pass before: a hook before the stem."""
+        height, width = args[0].shape[-2:]
+        self.image_size = (height, width)
         self.sites = []
-        self.image_size = (args[0].shape[-2], args[0].shape[-1])
 
     def _record(self, module: Reduce, args: tuple[Any, ...], tokens: Tokens) -> None:
+        """Keep what a site gave: a hook after it."""
         counts = module.counts(tokens.origin.tokens)
         # gradient checkpointing runs a block again
         earlier = [site for site in self.sites if site.counts.block < counts.block]
@@ -93,7 +107,8 @@ class Trace:
             # nothing was decided here: the groups are those that they were
             counts = earlier[-1].counts._replace(block=counts.block, tokens_in=counts.tokens_in)
         self.sites = [*earlier, SiteTrace(counts, tokens.origin, tokens.size.detach())]
-        self.kind = "attentive" if module.config.method == "bat" else "groups"
+        has_parts = PLANS[module.config.method].split is not None
+        self.kind = "attentive" if has_parts else "groups"
 
 
 @contextmanager
@@ -114,7 +129,8 @@ def trace(model: nn.Module) -> Iterator[Trace]:
     sites = reductions(model)
     if not sites:
         raise ValueError(
-            "this model is not patched, so there is nothing to trace; call batvit.patch(model) first"
+            "this model is not patched, so there is nothing to trace; "
+            "call batvit.patch(model) first"
         )
     record = Trace(model)
     with ExitStack() as hooks:
@@ -128,37 +144,51 @@ def trace(model: nn.Module) -> Iterator[Trace]:
 def diversity_by_block(
     model: nn.Module, images: Float[Tensor, "batch 3 height width"]
 ) -> list[float]:
-    """:func:`batvit.diversity` of the image tokens after each block, averaged over the images.
+    """Return :func:`batvit.diversity` of the image tokens after each block, averaged over the
+    images.
 
-    A group counts once for every patch it holds, so dense and reduced models can be compared; dropped tokens do not count.
+    A group counts once for every patch it holds, so that dense and reduced models can be compared.
+    Dropped tokens do not count.
 
     Args:
         model: a supported model, patched or not, in eval mode.
         images: normalised as the model expects.
     """
-    anatomy = anatomy_of(model, (images.shape[-2], images.shape[-1]))
-    prefix = anatomy.prefix
-    found: list[float] = []
-    size: list[Tensor | None] = [None]
-
-    def hear_site(module: nn.Module, args: Any, tokens: Tokens) -> None:
-        size[0] = tokens.size
-
-    def hear_block(module: nn.Module, args: Any, output: Tensor | Tokens) -> None:
-        x = (output.x if isinstance(output, Tokens) else output)[:, prefix:]
-        # a last block that gives the grid back has one token a patch again
-        weight = size[0] if size[0] is not None and size[0].shape[1] == x.shape[1] else None
-        found.append(float(diversity(x, weight).mean()))
-
+    height, width = images.shape[-2:]
+    anatomy = anatomy_of(model, (height, width))
+    listener = _DiversityListener(anatomy.prefix)
     with ExitStack() as hooks:
         last: Any = anatomy.blocks[-1]
         if getattr(last, "output_form", None) == "prefix":
-            # the tokens that the head does not read are looked at all the same
+            # look at the patches too, although the head does not read them
             hooks.callback(setattr, last, "output_form", "prefix")
             last.output_form = "tensor"
         for site in reductions(model).values():
-            hooks.callback(site.register_forward_hook(hear_site).remove)
+            hooks.callback(site.register_forward_hook(listener.after_site).remove)
         for block in anatomy.blocks:
-            hooks.callback(block.register_forward_hook(hear_block).remove)
+            hooks.callback(block.register_forward_hook(listener.after_block).remove)
         anatomy.tower(images, **anatomy.arguments)
-    return found
+    return listener.values
+
+
+class _DiversityListener:
+    """The diversity after each block of one forward pass."""
+
+    def __init__(self, prefix: int) -> None:
+        self.prefix = prefix
+        self.values: list[float] = []
+        self.size: Tensor | None = None
+
+    def after_site(self, module: nn.Module, args: Any, tokens: Tokens) -> None:
+        """Remember how many patches each group holds."""
+        self.size = tokens.size
+
+    def after_block(self, module: nn.Module, args: Any, output: Tensor | Tokens) -> None:
+        """Measure the image tokens that a block gives."""
+        x = output.x if isinstance(output, Tokens) else output
+        image = x[:, self.prefix :]
+        size = self.size
+        if size is not None and size.shape[1] != image.shape[1]:
+            # a last block that gives the grid back has one token a patch again
+            size = None
+        self.values.append(float(diversity(image, size).mean()))

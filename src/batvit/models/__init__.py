@@ -1,9 +1,9 @@
-"""In timm's registry once this is imported: LV-ViT, which timm lacks, and ``bat_<name>`` for the models that it has.
+"""Models by name. Importing this folder puts its own into timm's registry, and registers LV-ViT.
 
 - ``create``: a model by its name, with weights from a file or from timm's hub.
-- ``lvvit``, ``lvvit_adapter``: the architecture that timm lacks, and what a patch needs to know of it.
-- ``timm_registry``: ``bat_<name>`` models, reduced as they are made.
 - ``supported``: which models can be reduced.
+- ``lvvit``: LV-ViT, which timm lacks; ``lvvit_adapter``: what a patch needs to know of it.
+- ``timm_registry``: ``bat_<name>`` for the models that timm has, reduced as they are made.
 - ``__main__``: ``python -m batvit.models train.py …`` runs timm's own scripts with these models.
 """
 

@@ -11,6 +11,9 @@ from torch import nn
 from batvit.storage.files import first_line
 from batvit.storage.weights import load_state, misshapen_key, read_weights
 
+LIKENESS = 0.6
+"""of two names, above which one may be meant by the other"""
+
 
 def create_model(
     name: str,
@@ -21,14 +24,15 @@ def create_model(
     image_size: tuple[int, int] | None = None,
     drop_path: float = 0.0,
 ) -> nn.Module:
-    """A timm model, with weights from a local file or, if asked, from timm's hub.
+    """Make a timm model, with weights from a local file or, if asked, from timm's hub.
 
     Args:
         name: as ``timm.create_model`` takes it.
         checkpoint: a ``.safetensors`` or ``.pth`` file; no download then.
         pretrained: have timm download its weights, if there is no checkpoint.
         num_classes: classes of the head, if not the model's own.
-        image_size: (height, width) in pixels, if not the model's own; position embeddings are resampled.
+        image_size: (height, width) in pixels, if not the model's own; position embeddings are
+            resampled.
         drop_path: the rate of stochastic depth, for training.
 
     Raises:
@@ -40,73 +44,88 @@ def create_model(
         raise ValueError(
             f"num_classes must be 1 or more, or 0 for a model without a head, got {num_classes}"
         )
-    state = None if checkpoint is None else read_weights(checkpoint)
-    options = {"num_classes": num_classes, "drop_path_rate": drop_path or None}
-    model = _build(
-        name,
-        pretrained and state is None,
-        {key: value for key, value in options.items() if value is not None},
-    )
+    options: dict[str, Any] = {}
+    if num_classes is not None:
+        options["num_classes"] = num_classes
+    if drop_path:
+        options["drop_path_rate"] = drop_path
+    if checkpoint is None:
+        model = _build(name, pretrained, options)
+        if image_size is not None:
+            _resize(model, name, image_size)
+        return model
+    state = read_weights(checkpoint)
+    model = _build(name, False, options)
     # weights fine-tuned at that size need it before, others are resampled to it after
-    fits = state is None or not misshapen_key(model, state)
-    if image_size is not None and not fits:
+    resize_first = misshapen_key(model, state) is not None
+    if image_size is not None and resize_first:
         _resize(model, name, image_size)
-    if checkpoint is not None and state is not None:
-        load_state(model, state, Path(checkpoint))
-    if image_size is not None and fits:
+    load_state(model, state, Path(checkpoint))
+    if image_size is not None and not resize_first:
         _resize(model, name, image_size)
     return model
 
 
 def _check_name(name: str) -> None:
+    """Refuse a name that timm does not know, of a model or of its weights."""
     architecture, _, tag = name.partition(".")
+    # a model of a hub, such as hf-hub:timm/…
     if "/" in name:
         return
     if not timm.is_model(architecture):
-        # what this library adds to timm's registry
+        # it puts its own models into timm's registry
         importlib.import_module("batvit.models")
     if not timm.is_model(architecture):
-        known = [model for model in timm.list_models() if not model.startswith("bat_")]
-        # only as much of a name as was typed, or the shortest names would look nearest
-        likeness = {
-            m: difflib.SequenceMatcher(None, architecture, m[: len(architecture)]).ratio()
-            for m in known
-        }
-        near = [
-            m
-            for m in sorted(known, key=lambda m: -likeness[m])[:3]
-            if architecture and likeness[m] > 0.6
-        ]
-        raise ValueError(
-            f"unknown model {name!r}"
-            + (f"; did you mean {', '.join(near)}?" if near else "; see timm.list_models()")
-        )
-    if tag and name not in (tagged := timm.list_pretrained(f"{architecture}.*")):
+        near = _near_names(architecture)
+        remedy = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
+        raise ValueError(f"unknown model {name!r}; {remedy}")
+    tagged = timm.list_pretrained(f"{architecture}.*") if tag else [name]
+    if name not in tagged:
         raise ValueError(
             f"unknown weights {name!r}; there are {', '.join(tagged) or 'none of this model'}"
         )
 
 
+def _near_names(architecture: str) -> list[str]:
+    """Return up to three names of dense models that are like a name, the likest first."""
+    if not architecture:
+        return []
+    likeness: dict[str, float] = {}
+    for model in timm.list_models():
+        if not model.startswith("bat_"):
+            # only as much of a name as was typed, or the shortest names would look nearest
+            begin = model[: len(architecture)]
+            likeness[model] = difflib.SequenceMatcher(None, architecture, begin).ratio()
+    likest = sorted(likeness, key=lambda model: -likeness[model])[:3]
+    return [model for model in likest if likeness[model] > LIKENESS]
+
+
 def _build(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
+    """Have timm make a model; where a download fails, say what else can be given."""
     try:
         return timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:
+        reason = first_line(error)
         if pretrained:
-            message = f"no pretrained weights of {name} could be had ({first_line(error)}); give --checkpoint FILE"
-        elif "/" in name:
-            message = f"{name} could not be had ({first_line(error)}); give the name of a timm model"
-        else:
-            raise
-        raise OSError(message) from error
+            raise OSError(
+                f"no pretrained weights of {name} could be had ({reason}); give checkpoint=FILE"
+            ) from error
+        if "/" in name:
+            raise OSError(
+                f"{name} could not be had ({reason}); give the name of a timm model"
+            ) from error
+        raise
 
 
 def _resize(model: Any, name: str, image_size: tuple[int, int]) -> None:
+    """Have a model take images of another size."""
     wanted = f"{image_size[0]} x {image_size[1]} pixels"
     if not hasattr(model, "set_input_size"):
         raise ValueError(f"{name} cannot change its image size to {wanted}")
-    patch = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))
-    if any(pixels % side for pixels, side in zip(image_size, patch, strict=True)):
+    height, width = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))
+    if image_size[0] % height or image_size[1] % width:
         raise ValueError(
-            f"{wanted} cannot be cut into the {patch[0]} x {patch[1]} patches of {name}; give multiples of them"
+            f"{wanted} cannot be cut into the {height} x {width} patches of {name}; "
+            "give multiples of them"
         )
     model.set_input_size(image_size)

@@ -1,10 +1,12 @@
-"""LV-ViT: "All Tokens Matter: Token Labeling for Training Better Vision Transformers" (Jiang et al., NeurIPS 2021).
+"""LV-ViT, of the paper on token labeling (Jiang et al., NeurIPS 2021).
 
-A Vision Transformer with a convolutional stem, halved residual branches and two heads: one reads the class token, one
-every patch token. https://arxiv.org/abs/2104.10858
+"All Tokens Matter: Token Labeling for Training Better Vision Transformers",
+https://arxiv.org/abs/2104.10858. A Vision Transformer with a convolutional stem, halved residual
+branches and two heads: one reads the class token, one every patch token.
 
-Importing this file puts the models into timm's registry: ``timm.create_model("lvvit_small_patch16_224")``; for pictures
-of 384 or 448 pixels add ``img_size=384``.
+Importing this file puts the models into timm's registry:
+``timm.create_model("lvvit_small_patch16_224")``; for pictures of 384 or 448 pixels add
+``img_size=384``.
 """
 
 from functools import partial
@@ -19,19 +21,18 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor, nn
 from torch.nn import functional
 
-
 __all__ = ["ConvStem", "Divide", "LVViT"]
 
 
 class Divide(nn.Module):
-    """Divides by a constant; stands where timm's blocks have their layer scale, and has no weights."""
+    """Divide by a constant: stands where timm's blocks have their layer scale, without weights."""
 
     def __init__(self, divisor: float) -> None:
         super().__init__()
         self.divisor = divisor
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape, and the same shape again."""
+        """Return the same shape, whatever it is."""
         return x / self.divisor
 
     def extra_repr(self) -> str:
@@ -40,10 +41,13 @@ class Divide(nn.Module):
 
 
 class ConvStem(PatchEmbed):
-    """Patch embedding by four convolutions: 7x7 with stride 2, two of 3x3, and one that takes half a patch per step.
+    """Patch embedding by four convolutions.
+
+    One of 7x7 with stride 2, two of 3x3, and one that takes half a patch per step.
 
     Args:
-        img_size, patch_size, in_chans, embed_dim, bias: as for timm's ``PatchEmbed``; the sides of a patch are even.
+        img_size, patch_size, in_chans, embed_dim, bias: as for timm's ``PatchEmbed``; the sides of
+            a patch are even.
         width: channels between the convolutions.
         options: the other arguments of ``PatchEmbed``.
     """
@@ -67,7 +71,8 @@ class ConvStem(PatchEmbed):
         )
         if any(side % 2 for side in self.patch_size):
             raise ValueError(
-                f"the stem of LV-ViT halves the image first: patch_size must be even, got {patch_size}"
+                "the stem of LV-ViT halves the image first: "
+                f"patch_size must be even, got {patch_size}"
             )
         half = tuple(side // 2 for side in self.patch_size)
         self.in_chans = in_chans
@@ -84,29 +89,33 @@ class ConvStem(PatchEmbed):
         img_size: int | tuple[int, int] | None = None,
         patch_size: int | tuple[int, int] | None = None,
     ) -> None:
-        """Change the size of the pictures; the size of a patch is that of the convolutions and stays."""
+        """Change the size of the pictures; that of a patch is fixed by the convolutions."""
         if patch_size is not None and to_2tuple(patch_size) != self.patch_size:
             raise ValueError(
-                f"the stem of LV-ViT has patches of {self.patch_size}, which cannot become {patch_size}"
+                f"the stem of LV-ViT has patches of {self.patch_size}, "
+                f"which cannot become {patch_size}"
             )
         super().set_input_size(None if img_size is None else to_2tuple(img_size))
 
     def forward(
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch *patches_and_features"]:
-        """Pictures to patches: (batch, patches, features), or the layout that ``output_fmt`` names."""
+        """Return patches (batch, patches, features), or in the layout that ``output_fmt`` names."""
         x = self._fitted(x)
-        for conv, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)):
-            x = norm(conv(x)).relu()
+        x = self.bn1(self.conv1(x)).relu()
+        x = self.bn2(self.conv2(x)).relu()
+        x = self.bn3(self.conv3(x)).relu()
         x = self.proj(x)
         x = x.flatten(2).transpose(1, 2) if self.flatten else nchw_to(x, self.output_fmt)
         patches: Tensor = self.norm(x)
         return patches
 
     def _fitted(self, x: Tensor) -> Tensor:
-        """The pictures padded to whole patches, or refused, by the rules of ``PatchEmbed``."""
+        """Pad pictures to whole patches, or refuse them, by the rules of ``PatchEmbed``."""
         size = tuple(x.shape[-2:])
-        down, right = (-side % patch for side, patch in zip(size, self.patch_size, strict=True))
+        # what is missing to a multiple of a patch
+        down = -size[0] % self.patch_size[0]
+        right = -size[1] % self.patch_size[1]
         if self.img_size is not None and self.strict_img_size:
             torch._assert(
                 size == tuple(self.img_size),
@@ -123,17 +132,18 @@ class ConvStem(PatchEmbed):
 class LVViT(VisionTransformer):
     """LV-ViT, built of timm's own blocks, with the parameter names of the published checkpoints.
 
-    The logits are ``head(class token) + 0.5 * max over patch tokens of aux_head(patch token)``. The patch tokens may have
-    been merged on the way: the maximum is over those that are left.
+    The logits are ``head(class token) + 0.5 * max over patch tokens of aux_head(patch token)``. The
+    patch tokens may have been merged on the way: the maximum is over those that are left.
 
     Args:
         skip_lam: what the residual branches are divided by.
-        token_labeling: whether a model in training mode returns both heads' logits, ``(class_logits, dense_logits)`` of
-            shapes (batch, classes) and (batch, patch tokens, classes), for a loss with a label for every token. May be
-            set as an attribute, but before ``batvit.patch``. Without it, and always in eval mode, one tensor (batch,
+        token_labeling: whether a model in training mode returns both heads' logits,
+            ``(class_logits, dense_logits)`` of shapes (batch, classes) and (batch, patch tokens,
+            classes), for a loss with a label for every token. May be set as an attribute, but
+            before ``batvit.patch``. Without it, and always in eval mode, one tensor (batch,
             classes) is returned.
-        options: the arguments of timm's ``VisionTransformer``, with LV-ViT's own defaults where they differ: no bias in
-            qkv, layer norms with an epsilon of 1e-5.
+        options: the arguments of timm's ``VisionTransformer``, with LV-ViT's own defaults where
+            they differ: no bias in qkv, layer norms with an epsilon of 1e-5.
     """
 
     def __init__(
@@ -152,12 +162,13 @@ class LVViT(VisionTransformer):
         super().__init__(**own | options)
         self.token_labeling = token_labeling
         for block in self.blocks:
-            block.ls1, block.ls2 = Divide(skip_lam), Divide(skip_lam)
+            block.ls1 = Divide(skip_lam)
+            block.ls2 = Divide(skip_lam)
         self.aux_head = self._new_aux_head()
         self._init_weights(self.aux_head)
 
     def init_weights(self, *args: Any, **kwargs: Any) -> None:
-        """As timm's, but the class token starts like the position embedding."""
+        """Start as timm does, but the class token like the position embedding."""
         super().init_weights(*args, **kwargs)
         if self.cls_token is not None:
             trunc_normal_(self.cls_token, std=0.02)
@@ -174,7 +185,10 @@ class LVViT(VisionTransformer):
         Float[Tensor, "batch *features"]
         | tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch patches classes"]]
     ):
-        """Normed tokens, the class token first, to logits; or to features, if there are no classes or ``pre_logits``."""
+        """Return the logits of normed tokens, the class token first.
+
+        Without classes, or with ``pre_logits``, features are returned.
+        """
         if pre_logits or self.num_classes == 0:
             return super().forward_head(x, pre_logits=pre_logits)
         x = self.head_drop(self.fc_norm(x))
@@ -188,9 +202,8 @@ class LVViT(VisionTransformer):
         if self.num_classes == 0:
             return nn.Identity()
         like = self.patch_embed.proj.weight
-        return nn.Linear(
-            self.embed_dim, self.num_classes, device=like.device, dtype=like.dtype
-        ).train(self.training)
+        head = nn.Linear(self.embed_dim, self.num_classes, device=like.device, dtype=like.dtype)
+        return head.train(self.training)
 
 
 def _check_pool(num_classes: int, global_pool: str) -> None:
@@ -202,7 +215,8 @@ def _check_pool(num_classes: int, global_pool: str) -> None:
 
 
 def _cfg(**changes: Any) -> dict[str, Any]:
-    return {
+    """Return what timm wants to know of weights that it does not have."""
+    cfg = {
         "url": "",
         "num_classes": 1000,
         "input_size": (3, 224, 224),
@@ -216,7 +230,8 @@ def _cfg(**changes: Any) -> dict[str, Any]:
         "classifier": ("head", "aux_head"),
         "paper_ids": "arXiv:2104.10858",
         "origin_url": "https://github.com/zihangJiang/TokenLabeling",
-    } | changes
+    }
+    return cfg | changes
 
 
 default_cfgs = generate_default_cfgs(

@@ -23,12 +23,13 @@ class TimmLVViT(TimmAdapter):
     models = (ReducedLVViT,)
 
     def anatomy(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Anatomy:
-        known: Any = model
+        lvvit: Any = model
         anatomy = timm_anatomy(model, image_size, class_token=True)
-        # of a token head a maximum over groups is the maximum over their patches; labels are for patches
+        # the second head takes a maximum, which over groups is that over their patches; but labels
+        # are for patches
         return replace(
             anatomy,
-            reads_patches=known.token_labeling or anatomy.reads_patches,
+            reads_patches=lvvit.token_labeling or anatomy.reads_patches,
             reads_prefix_only=False,
         )
 

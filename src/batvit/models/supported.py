@@ -7,7 +7,7 @@ from batvit.backbones.registry import LIBRARIES, families
 
 
 def supported() -> dict[str, dict[str, str]]:
-    """Return the families that :func:`batvit.patch` takes, by library, each with a model as an example.
+    """Return the families that :func:`batvit.patch` takes, by library, each with an example.
 
     Of libraries that are not installed, nothing is known.
 
@@ -15,6 +15,7 @@ def supported() -> dict[str, dict[str, str]]:
     >>> supported()["timm"]["DeiT"]
     'deit_small_patch16_224'
     """
+    # an adapter is asked once its library is imported; batvit.models registers one more
     for library in ("batvit.models", *LIBRARIES):
         if importlib.util.find_spec(library) is not None:
             importlib.import_module(library)

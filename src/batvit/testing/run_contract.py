@@ -1,4 +1,4 @@
-"""What every supported model must do. An adapter of yours is right when :func:`check_backbone` passes."""
+"""The contract, run: an adapter is right when :func:`check_backbone` passes."""
 
 import copy
 from collections.abc import Callable
@@ -15,7 +15,8 @@ def check_backbone(
 ) -> list[str]:
     """Run the contract on a model that :func:`batvit.patch` should support.
 
-    Every parameter is made random first, so that a part that is dropped on the way (LayerScale, registers, a norm) shows.
+    Every parameter is made random first, so that a part that is dropped on the way (LayerScale,
+    registers, a norm) shows.
 
     Args:
         model_factory: makes a small model on the CPU, of 3 blocks or more; called once.
@@ -23,8 +24,8 @@ def check_backbone(
         only: the name of one check; all of them by default.
 
     Returns:
-        The names of the checks that passed. A check of something that the model does not offer, such as gradient
-        checkpointing, is left out.
+        The names of the checks that passed. A check of something that the model does not offer,
+        such as gradient checkpointing, is left out.
 
     Raises:
         AssertionError: naming the check and what was found.
@@ -32,14 +33,16 @@ def check_backbone(
     """
     if only is not None and only not in CHECKS:
         raise ValueError(f"no check is called {only!r}; there are {', '.join(CHECKS)}")
+    names = list(CHECKS) if only is None else [only]
     model = unpatch(randomised(model_factory()))
     passed = []
-    for name in CHECKS if only is None else (only,):
+    for name in names:
         try:
             offered = CHECKS[name](copy.deepcopy(model), images)
         except AssertionError as error:
             raise AssertionError(f"{name}: {error}") from error
-        except Exception as error:  # whatever it is, it is said which check it broke
+        except Exception as error:
+            # whatever it is, say which check it broke
             raise AssertionError(f"{name}: {type(error).__name__}: {error}") from error
         if offered is not False:
             passed.append(name)
@@ -47,10 +50,15 @@ def check_backbone(
 
 
 def randomised(model: nn.Module) -> nn.Module:
-    """The model in eval mode with normally distributed parameters (standard deviation 0.2, norms around 1); always the same."""
+    """Return the model in eval mode with random parameters, the same each time.
+
+    They are normally distributed with a standard deviation of 0.2, those of norms around 1.
+    """
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
             around_one = parameter.dim() == 1 and float(parameter.detach().mean()) > 0.5
-            parameter.normal_(0, 0.2, generator=generator).add_(float(around_one))
+            parameter.normal_(0, 0.2, generator=generator)
+            if around_one:
+                parameter.add_(1.0)
     return model.eval()
