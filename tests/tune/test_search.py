@@ -12,7 +12,6 @@ import timm
 import torch
 
 import batvit
-from batvit import tune
 from batvit.backbones.registry import anatomy_of
 from batvit.budget import OutOfReachError, macs_of
 from batvit.config.config import BATConfig
@@ -21,6 +20,7 @@ from batvit.module_copy import light_copy
 from batvit.reduction.schedule import schedule
 from batvit.reduction.site import config_of
 from batvit.tune import cost_model as costs
+from batvit.tune import search as searching
 from batvit.tune.cost_model import (
     FEATURES,
     CostModel,
@@ -374,7 +374,7 @@ def stub(monkeypatch, loss_of):
         report(0, loss)
         return Score(torch.tensor([loss]), torch.tensor([10 * loss]))
 
-    monkeypatch.setattr(tune, "judge", judged)
+    monkeypatch.setattr(searching, "judge", judged)
 
 
 def left_over(config):
@@ -406,7 +406,7 @@ def test_a_search_begins_with_what_is_known_to_be_good(search, monkeypatch, goal
     stub(monkeypatch, left_over)
     found = search(goal)
     found.run(trials=4)
-    assert shapes(found.study)[:3] == [tune.asdict(shape) for shape in BEGIN]
+    assert shapes(found.study)[:3] == [searching.asdict(shape) for shape in BEGIN]
 
 
 def test_a_search_goes_on_where_it_was_left(search, monkeypatch, tmp_path):
@@ -440,7 +440,7 @@ def test_hopeless_trials_are_left_once_there_is_something_to_go_by(
 ):
     number = itertools.count()
     stub(monkeypatch, lambda config: 1.0 if next(number) < 4 else 2.0)
-    monkeypatch.setattr("batvit.trials.FIRST_TRIALS", 4)
+    monkeypatch.setattr("batvit.tune.trials.FIRST_TRIALS", 4)
     found = search(goal)
     found.run(trials=14)
     judged = [trial.state.name for trial in found.study.trials if trial.intermediate_values]
@@ -465,7 +465,7 @@ def test_an_interrupt_loses_no_trial(search, monkeypatch):
     found.run(trials=5)
     assert finished(found.study) == 5
     done = [trial for trial in shapes(found.study) if trial]
-    assert [done.count(tune.asdict(shape)) for shape in BEGIN] == [1, 2, 1]
+    assert [done.count(searching.asdict(shape)) for shape in BEGIN] == [1, 2, 1]
     # what was tried again is not tried a third time
     assert cut_short(found.study) == []
 
@@ -708,8 +708,8 @@ def test_the_preset_stands_beside_at_equal_time_or_macs_or_not_at_all(deep, monk
         config = at_macs(dense, family, share)
         return config, time_share(config)
 
-    monkeypatch.setattr("batvit.settle.at_macs", at_macs)
-    monkeypatch.setattr("batvit.settle.at_time", at_time)
+    monkeypatch.setattr("batvit.tune.finalists.at_macs", at_macs)
+    monkeypatch.setattr("batvit.tune.finalists.at_time", at_time)
 
     def stands(share, macs, *, timed):
         found = Measured(BATConfig(), measured(share, macs), share)

@@ -18,7 +18,7 @@ from batvit.backbones.registry import anatomy_of
 from batvit.budget import macs_of
 from batvit.config.config import BATConfig
 from batvit.measure.clock import in_turns, quartiles
-from batvit.reduction.schedule import schedule
+from batvit.reduction.schedule import check_method, schedule
 from batvit.storage.files import read_json, write_atomic
 
 FEATURES = (
@@ -114,6 +114,8 @@ def load_samples(path: Path) -> list[Sample]:
             Sample(BATConfig.from_dict(row["config"]), float(row["share"]), int(row["part"]))
             for row in kept
         ]
+        for sample in samples:
+            check_method(sample.config.method)
         if not samples or not all(0 < sample.share < math.inf for sample in samples):
             raise ValueError("there must be shares, finite and above 0")
     except (KeyError, TypeError, ValueError) as error:
