@@ -35,7 +35,7 @@ NAME = "test_vit"
 def _times():
     """So small a model takes the time that it takes: one try, and whatever comes out is taken."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("batvit.budget.NEAR", 1e9)
+        patched.setattr("batvit.budget.TIME_TOLERANCE", 1e9)
         patched.setattr("batvit.budget.ATTEMPTS", 1)
         yield
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from batvit.backbones.patch import reduced_copy, schedule_of
-from batvit.budget import NEAR, Family, at_macs, at_time, macs_of
+from batvit.budget import TIME_TOLERANCE, Family, at_macs, at_time, macs_of
 from batvit.compare.results import COSTS, OUTCOMES, Row, Study
 from batvit.compare.scores import DENSE, Outcomes, collect_errors, finite_logits
 from batvit.config.config import BATConfig
@@ -161,7 +161,7 @@ def time_plans(
             if i in failed:
                 study.fail(row.key, failed[i])
             elif row.at == "time" and row.target and row.speedup:
-                row.off_target = abs(1 / row.speedup - row.target) > NEAR * row.target
+                row.off_target = abs(1 / row.speedup - row.target) > TIME_TOLERANCE * row.target
         study.beside = [*(row for row in study.beside if row.group != group), dense]
         study.save()
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from batvit.data.loading import data_config, placed
 from batvit.measure.clock import (
     compiled_alone,
     in_turns,
@@ -249,6 +250,16 @@ def token_counts(known: Iterable[int], *, least: int, steps: Iterable[int] = (16
         for edge in (count // step * step, -(-count // step) * step)
     }
     return sorted(known | {count for count in near if count >= least})
+
+
+def noise(model: nn.Module, batch_size: int) -> Tensor:
+    """Return a batch of noise, always the same, as a model takes pictures.
+
+    Speed does not depend on what pictures show.
+    """
+    generator = torch.Generator().manual_seed(0)
+    size = data_config(model)["input_size"]
+    return placed(torch.randn(batch_size, *size, generator=generator), model)
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
