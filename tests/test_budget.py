@@ -44,17 +44,17 @@ def model():
 @pytest.mark.parametrize("method", contenders())
 def test_a_family_falls_from_everything_to_almost_nothing(method, model):
     family = Family.of(method, model)
-    schedules = [
+    by_keep = [
         schedule(family.at(keep), depth=6, patches=100, prefix=1)
         for keep in (1.0, 0.9, 0.6, 0.3, 0.05)
     ]
-    totals = [sum(counts.tokens_out for counts in schedule) for schedule in schedules]
+    totals = [sum(counts.tokens_out for counts in sites) for sites in by_keep]
     assert totals == sorted(totals, reverse=True)
-    assert all(counts.tokens_out == 100 for counts in schedules[0])
+    assert all(counts.tokens_out == 100 for counts in by_keep[0])
     assert totals[-1] < totals[0] / 2
     # the plan can do each step
-    for schedule in schedules:
-        for counts in schedule:
+    for sites in by_keep:
+        for counts in sites:
             assert (
                 counts.tokens_in - counts.tokens_out
                 <= PLANS[family.at(1.0).method].max_reduction * counts.tokens_in

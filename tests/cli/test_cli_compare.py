@@ -29,8 +29,8 @@ def compare(given, output, *arguments):
 def _times():
     """So small a model takes the time that it takes: one try, and whatever comes out is taken."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("batvit.budget.NEAR", 1e9)
-        patched.setattr("batvit.compare.steps.NEAR", 1e9)
+        patched.setattr("batvit.budget.TIME_TOLERANCE", 1e9)
+        patched.setattr("batvit.compare.steps.TIME_TOLERANCE", 1e9)
         patched.setattr("batvit.budget.ATTEMPTS", 1)
         patched.setattr("batvit.budget.HALVINGS", 5)
         # all are of one model, whose MACs are counted once for each configuration; a plan may be
@@ -316,7 +316,7 @@ def test_pictures_are_drawn_at_the_smallest_target_that_was_met(given, tmp_path,
 
 
 def test_a_target_out_of_reach_says_the_nearest(given, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("batvit.budget.NEAR", 0.075)
+    monkeypatch.setattr("batvit.budget.TIME_TOLERANCE", 0.075)
     assert compare(given, tmp_path / "out", "--targets", "0.01", "--plans", "bat") == 2
     assert (
         "no plan meets a target: bat cannot go down to 0.01 of the MACs; the nearest is 0."

@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import batvit
-from batvit import tune as searches
 from batvit.backbones.patch import reduced_copy
 from batvit.backbones.registry import anatomy_of
 from batvit.cli import main
@@ -23,6 +22,7 @@ from batvit.measure.clock import quartiles
 from batvit.measure.macs import count_macs
 from batvit.measure.speed import SpeedComparison, Timing
 from batvit.storage.run_folder import claimed
+from batvit.tune import search as searches
 from batvit.tune.cost_model import Sample, counted
 from batvit.tune.finalists import Measured
 from batvit.tune.objective import TuningSet
@@ -36,7 +36,7 @@ NAME = "test_vit"
 def _times():
     """So small a model takes the time that it takes: one try, and whatever comes out is taken."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("batvit.budget.NEAR", 1e9)
+        patched.setattr("batvit.budget.TIME_TOLERANCE", 1e9)
         patched.setattr("batvit.budget.ATTEMPTS", 1)
         yield
 
@@ -354,7 +354,7 @@ def interrupt(monkeypatch, name, at):
 def test_an_interrupt_in_the_second_part_loses_nothing(given, tmp_path, slower, alone, monkeypatch):
     out = tmp_path / "out"
     arguments = ("--target-speedup", "1.3", "--trials", 6)
-    interrupt(monkeypatch, "tune.judge", 2)
+    interrupt(monkeypatch, "tune.search.judge", 2)
     assert tune(given, out, *arguments) == 130
     begun = [study.trials for study in studies(out)]
     assert len(begun) == 2

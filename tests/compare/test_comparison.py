@@ -18,8 +18,8 @@ def _quick():
     """So small a model takes the time that it takes: one try, and whatever comes out is taken."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("KINETO_LOG_LEVEL", "99")
-        patched.setattr("batvit.budget.NEAR", 1e9)
-        patched.setattr("batvit.compare.steps.NEAR", 1e9)
+        patched.setattr("batvit.budget.TIME_TOLERANCE", 1e9)
+        patched.setattr("batvit.compare.steps.TIME_TOLERANCE", 1e9)
         patched.setattr("batvit.budget.ATTEMPTS", 1)
         patched.setattr("batvit.budget.HALVINGS", 2)
         yield

@@ -78,8 +78,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what cannot be, before any work."""
-    from batvit.deploy.format import is_exported
-    from batvit.storage.figures import FIGURE_FORMATS
+    from batvit.deploy.formats import is_exported
+    from batvit.storage.formats import FIGURE_FORMATS
 
     if args.compile_mode is not None and not args.compile:
         raise ValueError(f"--compile-mode {args.compile_mode} says how to compile; add --compile")
@@ -153,8 +153,11 @@ def _compare(args: argparse.Namespace, pair: Any, batch: int) -> Any:
     settings: dict[str, Any]
     if isinstance(pair.reduced, Engine):
         # what cannot be counted in an exported file, it says itself
-        card = pair.reduced.card
-        settings = {"macs": (card.dense_macs, card.macs), "param_count": card.param_count}
+        metadata = pair.reduced.metadata
+        settings = {
+            "macs": (metadata.dense_macs, metadata.macs),
+            "param_count": metadata.param_count,
+        }
     else:
         settings = {"parts": reduction_names(pair.reduced)}
     return benchmark(

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
 def _check_outputs(args: argparse.Namespace) -> None:
     """Refuse files that cannot be written before anything is loaded."""
     from batvit.cli import load_models
-    from batvit.storage.figures import FIGURE_FORMATS, PICTURE_FORMATS
+    from batvit.storage.formats import FIGURE_FORMATS, PICTURE_FORMATS
 
     options.check_suffix("--output", args.output, PICTURE_FORMATS)
     options.check_suffix("--diversity", args.diversity, FIGURE_FORMATS)

@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> None:
     from batvit.cli import load_models
     from batvit.data.folder import unlabelled
     from batvit.deploy.export import export
+    from batvit.deploy.pair import cost_of
     from batvit.deploy.pictures import choose_pictures
 
     output = Path(args.output)

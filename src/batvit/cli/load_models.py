@@ -58,7 +58,7 @@ def load(args: argparse.Namespace, *, pretrained: bool) -> Models:
     import torch
 
     from batvit.backbones.patch import patch
-    from batvit.deploy.format import is_exported
+    from batvit.deploy.formats import is_exported
 
     takes_files = hasattr(args, "dense_file")
     if takes_files and is_exported(args.model):
@@ -125,7 +125,7 @@ def check_inputs(args: argparse.Namespace) -> None:
             model would have random weights.
     """
     from batvit.data.folder import read_class_map
-    from batvit.deploy.format import is_exported
+    from batvit.deploy.formats import is_exported
 
     if args.data is not None:
         check_there(Path(args.data))

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from batvit.backbones.patch import reduced_copy
-from batvit.budget import NEAR, Family, at_macs, at_time
+from batvit.budget import TIME_TOLERANCE, Family, at_macs, at_time
 from batvit.compare.failures import collect_errors
 from batvit.compare.results import Results
 from batvit.compare.rows import DENSE, Key, Row, RowAccuracy
@@ -142,7 +142,7 @@ def _marked(row: Row) -> Row:
     target, at = row.key.group
     if at != "time" or row.timing is None:
         return row
-    off_target = abs(1 / row.timing.speedup - target) > NEAR * target
+    off_target = abs(1 / row.timing.speedup - target) > TIME_TOLERANCE * target
     return replace(row, timing=replace(row.timing, off_target=off_target))
 
 

@@ -21,13 +21,13 @@ def load_pair(
     """
     dense = load_engine(dense_file, precision=precision)
     reduced = load_engine(reduced_file, precision=precision)
-    if dense.card.config is not None:
+    if dense.metadata.config is not None:
         raise ValueError(
             f"dense_file={dense_file} is a reduced model; give one that batvit export --dense wrote"
         )
     for name in SAME_IN_BOTH:
-        of_dense = getattr(dense.card, name)
-        of_reduced = getattr(reduced.card, name)
+        of_dense = getattr(dense.metadata, name)
+        of_reduced = getattr(reduced.metadata, name)
         if of_dense != of_reduced:
             raise ValueError(
                 f"{dense_file} and {reduced_file} do not compare: "
@@ -43,8 +43,8 @@ def runtime_of_pair(dense: Engine, reduced: Engine) -> str:
 
 def precision_of_pair(dense: Engine, reduced: Engine, *, precision: str) -> str:
     """Return what two engines compute in, which were loaded with a precision."""
-    of_dense = "int8" if dense.card.int8 else precision
-    of_reduced = "int8" if reduced.card.int8 else precision
+    of_dense = "int8" if dense.metadata.int8 else precision
+    of_reduced = "int8" if reduced.metadata.int8 else precision
     return _of_both(of_dense, of_reduced)
 
 

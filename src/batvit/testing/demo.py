@@ -21,7 +21,7 @@ from batvit.data.digits import CLASSES, Digits, digits
 from batvit.inspection.drawing import draw_many, from_tensor
 from batvit.inspection.tracing import trace
 from batvit.measure.accuracy import Evaluation, evaluate
-from batvit.measure.speed import Comparison, benchmark
+from batvit.measure.speed import SpeedComparison, benchmark
 from batvit.reduction.site import config_of
 from batvit.storage.figures import save
 from batvit.storage.weights import save_weights
@@ -64,7 +64,7 @@ class Row:
 
     name: str
     accuracy: Evaluation
-    speed: Comparison | None
+    speed: SpeedComparison | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""

@@ -1,4 +1,4 @@
-"""The end of a search: what was found is measured, given as many tokens as that allows, and set beside the preset."""
+"""The end of a search: the best are measured, given as many tokens as that allows, and compared."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,170 +8,238 @@ from torch import nn
 
 from batvit.backbones.adapter import Anatomy
 from batvit.budget import Family, OutOfReachError, at_macs, at_time
-from batvit.config.config import BATConfig
-from batvit.measure.speed import SpeedComparison
+from batvit.config import BATConfig
 from batvit.tune.objective import Score
 from batvit.tune.search import Goal, Search, best_of
 from batvit.tune.space import Candidate, Cost
-from batvit.tune.trials import leaders
+from batvit.tune.trials import Trial, leaders
 
-CORRECTIONS, CLOSE = 2, 0.02
-MISSED = 0.05
 FINALISTS = 3
+# how often a cost is corrected by what was measured
+CORRECTIONS = 2
+# relative; what is nearer to its target meets it, or nearly meets it
+GOAL_TOLERANCE = 0.02
+NEAR_MISS = 0.05
 
-Measure = Callable[[BATConfig], SpeedComparison]
+
+class Measurement(NamedTuple):
+    """A configuration, measured beside the dense model."""
+
+    speedup: float
+    macs: int
+    dense_macs: int
+
+
+Measure = Callable[[BATConfig], Measurement]
 """times a configuration beside the dense model"""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A configuration as it was measured beside the dense model, and what had been predicted."""
+    """A configuration as it was measured, and its time as it had been predicted."""
 
     config: BATConfig
-    measured: SpeedComparison
+    measurement: Measurement
     predicted: float
     """share of the dense model's time, by the cost as it was known before"""
 
     @property
-    def share(self) -> float:
-        """Of the dense model's time, as measured."""
-        return 1 / self.measured.speedup
+    def time_share(self) -> float:
+        """Share of the dense model's time, as measured."""
+        return 1 / self.measurement.speedup
+
+    @property
+    def macs_share(self) -> float:
+        """Share of the dense model's MACs."""
+        return self.measurement.macs / self.measurement.dense_macs
 
     @property
     def error(self) -> float:
-        """Of the prediction, relative to what was measured."""
-        return self.predicted / self.share - 1
+        """Error of the prediction, relative to what was measured."""
+        return self.predicted / self.time_share - 1
 
-    def row(self, found: Score) -> dict[str, Any]:
-        """The configuration, what it loses, and what it takes."""
-        told = {"config": self.config.to_dict(), **found.to_dict()}
-        return told | {"speedup": self.measured.speedup, "gmacs": self.measured.macs / 1e9}
+    def row(self, score: Score) -> dict[str, Any]:
+        """Return plain values: the configuration, what it loses, and what it takes."""
+        return {
+            "config": self.config.to_dict(),
+            **score.to_dict(),
+            "speedup": self.measurement.speedup,
+            "gmacs": self.measurement.macs / 1e9,
+        }
 
 
-class Winner(NamedTuple):
-    """What a search found, as it was in the search, and as it was measured."""
+class Finalist(NamedTuple):
+    """One of the best of a search, as it was in the search, and as it was measured."""
 
-    trial: dict[str, Any]
-    """a complete trial"""
-    fitted: Measured
-    """its configuration with the cost that the search knew"""
+    trial: Trial
+    first: Measured
+    """with the cost that the search knew"""
     final: Measured
-    """its shape with as many tokens as the time has room for, as measured"""
+    """with as many tokens as the time has room for, as measured"""
 
 
-def winner(search: Search, measure: Measure, *, timed: bool) -> Winner:
-    """The best of a search; for a time, which is predicted less well for some shapes than for others, the best after measuring.
+class PresetMatch(NamedTuple):
+    """The training-free preset where it costs as much as what was tuned."""
+
+    at: str | None
+    """the cost that is equal: "time" or "MACs"; None if there is no such preset"""
+    measured: Measured | None
+    missing: list[str]
+    """sentences about what could not be had"""
+
+
+def best_finalist(search: Search, measure: Measure, *, timed: bool) -> Finalist:
+    """Return the best of a search, after measuring.
+
+    A time is predicted less well for some candidates than for others. So if the cost is time, the
+    best few, each with other blocks, are brought to the time that may be spent. Of those that keep
+    to it the one counts that loses least on the pictures of the search; if none does, the fastest.
 
     Args:
         search: that came to an end.
         measure: asked once for each configuration.
         timed: whether the cost is time.
 
-    Returns:
-        Of the best few, each with other blocks and brought to the time, that which loses least on the pictures searched on;
-        if all miss the time, the fastest.
-
     Raises:
-        ValueError: as :func:`batvit.tune.best_of`; or if by now not one of the best is known to be within the time.
+        ValueError: as :func:`batvit.tune.search.best_of`; or if by now not one of the best is known
+            to be within the time.
     """
     best = best_of(search.study, search.goal)
-    if search.goal.budget is None or not timed:
-        config = BATConfig.from_dict(best["config"])
-        alone = Measured(config, measure(config), best["cost"])
-        return Winner(best, alone, alone)
-    few, budget, limit = list[Winner](), search.goal.budget, (1 + CLOSE) * search.goal.budget
+    budget = search.goal.budget
+    if budget is None or not timed:
+        measured = Measured(best.config, measure(best.config), best.cost)
+        return Finalist(best, measured, measured)
+    finalists = []
     for trial in leaders(search.study)[:FINALISTS]:
-        tried = settle(
-            Candidate(**trial.user_attrs["shape"]), budget, search.cost, search.anatomy, measure
-        )
+        tried = measure_within(trial.candidate, budget, search.cost, search.anatomy, measure)
         if tried:
-            nearest = min(tried, key=lambda one: (one.share > limit, abs(one.share - budget)))
-            few.append(Winner(trial.user_attrs, tried[0], nearest))
-    if not few:
+            finalists.append(Finalist(trial, tried[0], _nearest(tried, budget)))
+    if not finalists:
         raise ValueError(
-            f"what was found takes more than {budget:.3g} of the dense model's time; allow more minutes, or time"
+            f"what was found takes more than {budget:.3g} of the dense model's time; "
+            "allow more minutes, or time"
         )
-    within = [one for one in few if one.final.share <= limit] or [
-        min(few, key=lambda one: one.final.share)
-    ]
-    return min(within, key=lambda one: search.judged(one.final.config)["loss"])
+    in_time = [finalist for finalist in finalists if _in_time(finalist.final, budget)]
+    if not in_time:
+        return min(finalists, key=lambda finalist: finalist.final.time_share)
+    return min(in_time, key=lambda finalist: search.loss_of(finalist.final.config))
 
 
-def settle(
-    shape: Candidate, budget: float, cost: Cost, anatomy: Anatomy, measure: Measure
+def measure_within(
+    candidate: Candidate, budget: float, cost: Cost, anatomy: Anatomy, measure: Measure
 ) -> list[Measured]:
-    """Measure a shape within a time; where time or prediction miss by more than 2 %, correct the cost, and measure it anew.
+    """Measure a candidate with as many tokens as a time allows.
+
+    Where the time or its prediction misses by more than 2 %, the cost is corrected by what was
+    measured, and the candidate is given tokens and measured anew.
 
     Args:
-        shape: with its most tokens for the budget, as the cost so far has it.
+        candidate: a point of the search space.
         budget: share of the dense model's time.
         cost: of time, as fitted.
         anatomy: of the dense model.
-        measure: asked once for each.
+        measure: asked once for each configuration.
 
     Returns:
-        All that was measured, in order: one to three; none if the shape does not go so low.
+        All that was measured, in order: at most three; none if the candidate does not go so low.
     """
-    tried, factor = list[Measured](), 1.0
-    while (
-        len(tried) <= CORRECTIONS
-        and (config := shape.within(budget / factor, cost, anatomy)) is not None
-    ):
-        tried.append(Measured(config, measure(config), factor * cost(config)))
-        if max(abs(tried[-1].share / budget - 1), abs(tried[-1].error)) <= CLOSE:
+    tried: list[Measured] = []
+    factor = 1.0
+    while len(tried) <= CORRECTIONS:
+        config = candidate.within(budget / factor, cost, anatomy)
+        if config is None:
             break
-        factor = tried[-1].share / cost(config)
+        measured = Measured(config, measure(config), factor * cost(config))
+        tried.append(measured)
+        miss = abs(measured.time_share / budget - 1)
+        if max(miss, abs(measured.error)) <= GOAL_TOLERANCE:
+            break
+        factor = measured.time_share / cost(config)
     return tried
 
 
-def preset_beside(
-    dense: nn.Module, found: Measured, measure: Measure, *, timed: bool
-) -> tuple[str | None, Measured | None, list[str]]:
-    """The training-free preset where it costs as much as what was found: in time, if it was timed, or else in MACs.
+def preset_at_same(
+    dense: nn.Module, tuned: Measured, measure: Measure, *, timed: bool
+) -> PresetMatch:
+    """Bring the training-free preset to the cost of what was tuned.
 
-    Returns:
-        Which of both, the preset, and in words what could not be had.
+    That is the time, if the cost is time and a preset is so fast; or else the MACs.
     """
-    shares = {"time": found.share} if timed else {}
-    shares["MACs"] = found.measured.macs / found.measured.dense_macs
-    family, missing = Family.of("bat", dense), list[str]()
+    shares = {}
+    if timed:
+        shares["time"] = tuned.time_share
+    shares["MACs"] = tuned.macs_share
+    missing = []
     for at, share in shares.items():
         try:
-            if share >= 1:
-                raise OutOfReachError("tuned saves nothing over the dense model")
-            if at == "time":
-                config, _ = at_time(dense, family, share, lambda each: 1 / measure(each).speedup)
-            else:
-                config = at_macs(dense, family, share)
+            config = _preset_at(dense, at, share, measure)
         except OutOfReachError as error:
             missing.append(f"no preset at equal {at}: {error}")
-        else:
-            return at, Measured(config, measure(config), share), missing
-    return None, None, missing
+            continue
+        return PresetMatch(at, Measured(config, measure(config), share), missing)
+    return PresetMatch(None, None, missing)
 
 
-def may_be_written(goal: Goal, preset: Measured, *, timed: bool) -> bool:
-    """Whether the preset could take the place of what was found: it keeps to the budget, as it was measured."""
-    return goal.budget is not None and (not timed or preset.share <= (1 + CLOSE) * goal.budget)
-
-
-def held(goal: Goal, found: Measured, drop: float, *, timed: bool) -> str:
-    """Whether what was found meets the goal, as it was measured, in a sentence."""
+def preset_may_win(goal: Goal, preset: Measured, *, timed: bool) -> bool:
+    """Return whether the preset may be written instead of what was tuned: it keeps the budget."""
     if goal.budget is None:
-        told, over = (
-            f"lost {drop:.2f} points of top-1, {goal.max_drop:g} may be",
-            drop > (goal.max_drop or 0.0),
+        return False
+    return not timed or _in_time(preset, goal.budget)
+
+
+def goal_sentence(goal: Goal, measured: Measured, drop: float, *, timed: bool) -> str:
+    """Write a sentence about whether what was measured meets the goal."""
+    if goal.budget is None:
+        holds = "holds" if drop <= (goal.max_drop or 0.0) else "does not hold"
+        return (
+            f"the limit {holds} on the pictures held out: "
+            f"lost {drop:.2f} points of top-1, {goal.max_drop:g} may be"
         )
-        return f"the limit {'does not hold' if over else 'holds'} on the pictures held out: {told}"
-    if not timed:
-        dense, macs = found.measured.dense_macs / 1e9, found.measured.macs / 1e9
-        return f"the target is {_met(macs / dense / goal.budget - 1)}: asked {goal.budget * dense:.3f} G MACs, has {macs:.3f}"
-    return f"the target is {_met(found.share / goal.budget - 1)}: asked {1 / goal.budget:.2f}, measured {1 / found.share:.2f}"
-
-
-def _met(over: float) -> str:
+    if timed:
+        outcome = _outcome(measured.time_share / goal.budget - 1)
+        return (
+            f"the target is {outcome}: "
+            f"asked {1 / goal.budget:.2f}, measured {1 / measured.time_share:.2f}"
+        )
+    outcome = _outcome(measured.macs_share / goal.budget - 1)
+    asked = goal.budget * measured.measurement.dense_macs / 1e9
     return (
-        "held"
-        if over <= CLOSE
-        else f"{'missed' if over > MISSED else 'nearly held'}, by {100 * over:.1f} %"
+        f"the target is {outcome}: "
+        f"asked {asked:.3f} G MACs, has {measured.measurement.macs / 1e9:.3f}"
     )
+
+
+def _outcome(over: float) -> str:
+    """Say how a target was met, which was exceeded by a share of itself."""
+    if over <= GOAL_TOLERANCE:
+        return "held"
+    kind = "missed" if over > NEAR_MISS else "nearly held"
+    return f"{kind}, by {100 * over:.1f} %"
+
+
+def _in_time(measured: Measured, budget: float) -> bool:
+    return measured.time_share <= (1 + GOAL_TOLERANCE) * budget
+
+
+def _nearest(tried: list[Measured], budget: float) -> Measured:
+    """Return what is nearest to a time, of those that keep to it if any does."""
+
+    def rank(measured: Measured) -> tuple[bool, float]:
+        return not _in_time(measured, budget), abs(measured.time_share - budget)
+
+    return min(tried, key=rank)
+
+
+def _preset_at(dense: nn.Module, at: str, share: float, measure: Measure) -> BATConfig:
+    """Return the preset at a share of the dense model's time or MACs."""
+    if share >= 1:
+        raise OutOfReachError("tuned saves nothing over the dense model")
+    family = Family.of("bat", dense)
+    if at == "MACs":
+        return at_macs(dense, family, share)
+
+    def time_share(config: BATConfig) -> float:
+        return 1 / measure(config).speedup
+
+    config, _ = at_time(dense, family, share, time_share)
+    return config

@@ -1,4 +1,4 @@
-"""How far a reduced model is from the dense one in what it says, on pictures that need no labels."""
+"""How far a reduced model is from the dense one, picture by picture; labels are not needed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from batvit.data.loading import placed
 from batvit.measure.accuracy import paired_interval
+from batvit.measure.logits import finite_logits
 
 
 class TuningSet(NamedTuple):
-    """Pictures, and what the dense model says of them."""
+    """Pictures, and the dense model's answers on them."""
 
     batches: Sequence[Tensor]
     """(B, 3, H, W) each"""
     labels: Sequence[Tensor] | None
-    """(B,) each, if they are to count instead of the dense model's word"""
+    """(B,) each; None if the dense model's answers count instead"""
     truth: Sequence[Tensor]
     """log-probabilities of the dense model, (B, classes) each"""
 
@@ -26,45 +26,52 @@ class TuningSet(NamedTuple):
     def of(
         cls, dense: nn.Module, batches: Sequence[Sequence[Tensor]], *, labelled: bool
     ) -> "TuningSet":
-        """Ask the dense model once; a batch is pictures and labels.
+        """Run the dense model once on all pictures.
+
+        Args:
+            dense: a classifier; it is put into eval mode.
+            batches: pictures (B, 3, H, W) and labels (B,) each.
+            labelled: whether the labels count.
 
         Raises:
-            ValueError: if what it says is not finite.
+            ValueError: if the logits are not finite, or a label is none of the classes.
         """
-        truth = [log_probabilities(dense, images) for images, _ in batches]
-        if not all(each.isfinite().all() for each in truth):
-            raise ValueError(
-                "the dense model's logits are not finite; run it in fp32 or bf16, or check its weights"
-            )
-        return cls(
-            [images for images, _ in batches],
-            [labels for _, labels in batches] if labelled else None,
-            truth,
-        )
+        images = []
+        labels = []
+        truth = []
+        for batch, batch_labels in batches:
+            answers = log_probabilities(dense, batch, name="the dense model")
+            if labelled:
+                _check_labels(batch_labels, classes=answers.shape[1])
+            images.append(batch)
+            labels.append(batch_labels)
+            truth.append(answers)
+        return cls(images, labels if labelled else None, truth)
 
     @property
     def samples(self) -> int:
         """How many pictures."""
-        return sum(map(len, self.batches))
+        return sum(len(batch) for batch in self.batches)
 
 
 class Difference(NamedTuple):
-    """Mean of a paired difference over pictures, and where it lies in 95 % of the bootstraps over them."""
+    """Mean of a paired difference over pictures, and its 95 % bootstrap interval over them."""
 
     mean: float
     low: float
     high: float
 
     @property
-    def stands(self) -> str:
-        """What it says of a loss."""
-        return (
-            "better than"
-            if self.high < 0
-            else "worse than"
-            if self.low > 0
-            else "not told apart from"
-        )
+    def relation(self) -> str:
+        """Which of two models is better, where the difference is one of losses."""
+        if self.high < 0:
+            return "better than"
+        if self.low > 0:
+            return "worse than"
+        return "not told apart from"
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +81,7 @@ class Score:
     losses: Tensor
     """KL divergence from the dense model, in nats (S,); with labels the cross-entropy"""
     lost: Tensor
-    """points of top-1 lost with labels, 100, 0 or -100 (S,); without, 100 where the class changes"""
+    """points of top-1 lost with labels, 100, 0 or -100 (S,); without, 100 if the class changes"""
 
     @property
     def loss(self) -> float:
@@ -83,55 +90,86 @@ class Score:
 
     @property
     def drop(self) -> float:
-        """Mean over the pictures: points of top-1 lost, or pictures in a hundred that change their class."""
+        """Points of top-1 lost; without labels, the percentage of pictures whose class changes."""
         return float(self.lost.mean())
 
     def to_dict(self) -> dict[str, float]:
-        """The means."""
+        """Return the means."""
         return {"loss": self.loss, "drop": self.drop}
 
-    def minus(self, other: "Score") -> dict[str, Difference]:
-        """How much more loss and drop than another model's on the same pictures."""
-        found = {"loss": self.losses - other.losses, "drop": self.lost - other.lost}
+    def compare_to(self, other: "Score") -> dict[str, Difference]:
+        """Return how much more loss and drop this is than another score on the same pictures."""
         return {
-            name: Difference(float(each.mean()), *paired_interval(each))
-            for name, each in found.items()
+            "loss": _difference(self.losses - other.losses),
+            "drop": _difference(self.lost - other.lost),
         }
 
 
-def beside(difference: Mapping[str, Difference], other: str) -> str:
-    """How the one that was found stands to another, in a sentence."""
-    told = {
-        name: f"{name} {each.mean:+.3f} [{each.low:+.3f}, {each.high:+.3f}]"
-        for name, each in difference.items()
-    }
-    return f"tuned is {difference['loss'].stands} {other}: {told['loss']}, {told['drop']}"
+def difference_sentence(differences: Mapping[str, Difference], other: str) -> str:
+    """Write a sentence about what was tuned and another model.
+
+    Args:
+        differences: of :meth:`Score.compare_to`, for what was tuned.
+        other: the name of the other model.
+    """
+    loss = differences["loss"]
+    drop = differences["drop"]
+    return f"tuned is {loss.relation} {other}: loss {loss}, drop {drop}"
 
 
-def judge(
+def score(
     model: nn.Module,
     data: TuningSet,
     report: Callable[[int, float], None] = lambda step, loss: None,
 ) -> Score:
-    """Run a reduced model on all pictures; ``report`` hears the mean loss after each batch, and may raise."""
-    losses, lost = list[Tensor](), list[Tensor]()
+    """Run a reduced model on all pictures.
+
+    Args:
+        model: a classifier; it is put into eval mode.
+        data: the pictures.
+        report: called after each batch with its number and the mean loss so far; it may raise.
+
+    Raises:
+        ValueError: if the logits are not finite.
+    """
+    losses: list[Tensor] = []
+    lost: list[Tensor] = []
     for i, (images, truth) in enumerate(zip(data.batches, data.truth, strict=True)):
-        found = log_probabilities(model, images)
+        answers = log_probabilities(model, images, name="the reduced model")
         if data.labels is None:
-            losses.append(
-                functional.kl_div(found, truth, log_target=True, reduction="none").sum(dim=1)
-            )
-            lost.append(100.0 * (found.argmax(dim=1) != truth.argmax(dim=1)))
+            divergences = functional.kl_div(answers, truth, log_target=True, reduction="none")
+            losses.append(divergences.sum(dim=1))
+            lost.append(100.0 * (answers.argmax(dim=1) != truth.argmax(dim=1)))
         else:
             labels = data.labels[i]
-            losses.append(functional.nll_loss(found, labels, reduction="none"))
-            right, before = found.argmax(dim=1) == labels, truth.argmax(dim=1) == labels
-            lost.append(100.0 * (before.float() - right.float()))
+            losses.append(functional.nll_loss(answers, labels, reduction="none"))
+            right = answers.argmax(dim=1) == labels
+            dense_right = truth.argmax(dim=1) == labels
+            lost.append(100.0 * (dense_right.float() - right.float()))
         report(i, float(torch.cat(losses).mean()))
     return Score(torch.cat(losses), torch.cat(lost))
 
 
-@torch.inference_mode()
-def log_probabilities(model: nn.Module, images: Tensor) -> Tensor:
-    """(B, classes) in float32, on the CPU."""
-    return functional.log_softmax(model.eval()(placed(images, model)).float().cpu(), dim=1)
+def log_probabilities(model: nn.Module, images: Tensor, *, name: str) -> Tensor:
+    """Return log-probabilities (B, classes), float32, on the CPU.
+
+    Raises:
+        ValueError: if the logits are not finite.
+    """
+    return functional.log_softmax(finite_logits(model, images, name=name), dim=1)
+
+
+def _difference(differences: Tensor) -> Difference:
+    low, high = paired_interval(differences)
+    return Difference(float(differences.mean()), low, high)
+
+
+def _check_labels(labels: Tensor, *, classes: int) -> None:
+    """Refuse labels that are none of the model's classes."""
+    lowest = int(labels.min())
+    highest = int(labels.max())
+    if lowest < 0 or highest >= classes:
+        raise ValueError(
+            f"labels {lowest} .. {highest} do not fit the model's {classes} classes; "
+            "labels count from 0"
+        )

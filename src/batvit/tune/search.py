@@ -1,4 +1,4 @@
-"""Search for the configuration of BAT that keeps most within a budget, on pictures that need no labels."""
+"""The search itself: trials of candidates, scored on pictures, each within the budget."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,30 +10,41 @@ from torch import nn
 from batvit.backbones.adapter import Anatomy
 from batvit.backbones.patch import reduced_copy
 from batvit.backbones.registry import anatomy_of
-from batvit.config.config import BATConfig
-from batvit.tune.objective import TuningSet, judge
-from batvit.tune.space import Candidate, Cost, least
+from batvit.config import BATConfig
+from batvit.tune.objective import Score, TuningSet, score
+from batvit.tune.space import Candidate, Cost, least_cost
 from batvit.tune.trials import (
     RETRIED,
+    Trial,
     complete,
+    count_finished,
     cut_short,
     failures,
-    finished,
     leaders,
+    losses,
     optuna_part,
 )
 
+# what a point beyond the largest drop adds to the objective
 DROP_WEIGHT = 0.1
-DEPTH, BEGIN_BUDGET = 12, 0.6
+# the budgets that are searched where only a largest drop is given
+BUDGETS = (0.2, 0.95)
+# a search in which the first trials all fail ends after so many
 HOPELESS = 5
-FRONT_SHAPES, FRONT_AT = 2, (0.8, 0.9, 1.1, 1.25)
+FRONT_CANDIDATES = 2
+FRONT_BUDGETS = (0.8, 0.9, 1.1, 1.25)
 
-# where a search begins: as the presets do, and with sites next to one another
+# where a search in a model of so many blocks begins: as the presets do, and with adjacent sites
+BEGIN_DEPTH = 12
+BEGIN_BUDGET = 0.6
 BEGIN = (
     Candidate(3, 3, 9, 0.0, 0.5, 0.1, 2, "tokens", "importance", True),
     Candidate(6, 3, 8, 0.0, 0.6, 0.02, 2, "tokens", "importance", True),
     Candidate(3, 4, 6, 0.5, 0.5, 0.1, 2, "keys", "importance", True),
 )
+
+Report = Callable[[int, float], None]
+"""told the number of each batch and the mean loss so far; it may raise"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,10 @@ class Goal:
 
 @dataclass(frozen=True)
 class Search:
-    """Tries shapes, each with as many tokens as the budget allows; every trial is kept in the study, which goes on from it."""
+    """Tries candidates, each with as many tokens as the budget allows.
+
+    Every trial is kept in the study, from which a search resumes.
+    """
 
     dense: nn.Module
     """a supported model; it is left alone"""
@@ -57,9 +71,10 @@ class Search:
     """what a configuration costs, as a share of the dense model"""
     goal: Goal
     study: Any
-    """of ``open_study``; each complete trial holds its ``shape``, ``config``, ``cost``, ``loss`` and ``drop``"""
+    """of :func:`batvit.tune.trials.open_study`"""
     before: Any = None
-    """the study of a part before, if there is one: its best shapes are tried anew, at what they are known to cost by now"""
+    """the study of the part before, if there is one: its best candidates are tried anew, at what
+    they are known to cost by now"""
 
     @property
     def anatomy(self) -> Anatomy:
@@ -76,52 +91,107 @@ class Search:
         """Search until so many trials are finished in all, or for so long.
 
         A trial in which torch fails is left, and the search goes on; unless the first few all fail.
+        A part for which no candidate is cheap enough is left out, if there is one before it.
 
         Args:
-            trials: of this and earlier runs together; no limit when None.
-            seconds: of this run; no limit when None.
+            trials: of this and earlier runs together; no limit if None.
+            seconds: of this run; no limit if None.
             progress: called after each trial.
 
         Raises:
-            ValueError: if nothing costs so little, naming the nearest; a later part is left out instead, as there is something.
+            ValueError: if no candidate is cheap enough, naming the nearest.
         """
-        nearest = least(self.cost, self.anatomy)
+        nearest = least_cost(self.cost, self.anatomy)
         if self.goal.budget is not None and self.goal.budget < nearest:
             if self.before is not None:
                 return
             raise ValueError(
-                f"no configuration goes down to {self.goal.budget:.3g} of the dense model's cost; the nearest that can be had "
-                f"is {nearest:.3g}, {1 / nearest:.2f} times less"
+                f"no configuration goes down to {self.goal.budget:.3g} of the dense model's cost; "
+                f"the nearest that can be had is {nearest:.3g}, {1 / nearest:.2f} times less"
             )
 
-        def told(study: Any, trial: Any) -> None:
+        def after_trial(study: Any, trial: Any) -> None:
             progress()
-            if len(failures(study)) >= HOPELESS and not complete(study):
+            if len(failures(study)) >= HOPELESS and not losses(study):
                 study.stop()
 
         self._enqueue()
-        left = None if trials is None else max(0, trials - finished(self.study))
-        if left != 0:
-            self.study.optimize(
-                self.objective,
-                n_trials=left,
-                timeout=seconds,
-                catch=(RuntimeError,),
-                callbacks=[told],
-            )
+        left = None
+        if trials is not None:
+            left = max(0, trials - count_finished(self.study))
+        if left == 0:
+            return
+        self.study.optimize(
+            self.objective,
+            n_trials=left,
+            timeout=seconds,
+            catch=(RuntimeError,),
+            callbacks=[after_trial],
+        )
 
     def objective(self, trial: Any) -> float:
-        """What one trial comes to: the loss, or with a largest drop the cost, and a penalty for what is lost beyond."""
+        """Return what a trial of Optuna is to make small.
+
+        That is the loss; where a largest drop is given the cost, and a penalty for what is lost
+        beyond.
+        """
         pruned = optuna_part("optuna").TrialPruned
-        shape = Candidate.suggest(trial, self.anatomy.depth)
-        budget = (
-            trial.suggest_float("budget", 0.2, 0.95)
-            if self.goal.budget is None
-            else self.goal.budget
-        )
-        config = shape.within(budget, self.cost, self.anatomy)
+        candidate = Candidate.suggest(trial, self.anatomy.depth)
+        budget = self.goal.budget
+        if budget is None:
+            budget = trial.suggest_float("budget", *BUDGETS)
+        config = candidate.within(budget, self.cost, self.anatomy)
         if config is None:
             raise pruned("no count of tokens is within the budget")
+        trial_score = self._score_trial(trial, config)
+        if trial_score is None or not math.isfinite(trial_score.loss):
+            raise pruned("the loss is not finite")
+        result = self._result(candidate, config, trial_score)
+        for name, value in result.to_dict().items():
+            trial.set_user_attr(name, value)
+        if self.goal.max_drop is None:
+            return result.loss
+        excess = max(0.0, result.drop - self.goal.max_drop)
+        return result.cost + DROP_WEIGHT * excess
+
+    def score_of(self, config: BATConfig, report: Report = lambda step, loss: None) -> Score | None:
+        """Score a configuration on the pictures of the search; None if its logits are not finite.
+
+        A ``report`` that raises ends it.
+        """
+        reduced = reduced_copy(self.dense, config)
+        try:
+            return score(reduced, self.data, report)
+        except ValueError:
+            # the dense model's logits are finite, so this configuration is at fault
+            return None
+
+    def loss_of(self, config: BATConfig) -> float:
+        """Return the loss of a configuration; infinite if its logits are not finite."""
+        config_score = self.score_of(config)
+        return math.inf if config_score is None else config_score.loss
+
+    def around(self) -> list[Trial]:
+        """Try the best candidates for less and for more than the budget, which all trials spend."""
+        if self.goal.budget is None:
+            return []
+        tried: dict[BATConfig, Trial] = {}
+        for leader in leaders(self.study)[:FRONT_CANDIDATES]:
+            for factor in FRONT_BUDGETS:
+                budget = factor * self.goal.budget
+                if budget >= 1:
+                    continue
+                config = leader.candidate.within(budget, self.cost, self.anatomy)
+                if config is None or config in tried:
+                    continue
+                config_score = self.score_of(config)
+                if config_score is not None:
+                    tried[config] = self._result(leader.candidate, config, config_score)
+        return list(tried.values())
+
+    def _score_trial(self, trial: Any, config: BATConfig) -> Score | None:
+        """Score a configuration as far as it is not hopeless, and keep why it failed if it does."""
+        pruned = optuna_part("optuna").TrialPruned
 
         def report(step: int, loss: float) -> None:
             trial.report(loss, step)
@@ -130,80 +200,67 @@ class Search:
                 raise pruned
 
         try:
-            found = self.judged(config, report)
+            return self.score_of(config, report)
         except RuntimeError as error:
             trial.set_user_attr("failed", " ".join(str(error).split()))
             raise
-        if not math.isfinite(found["loss"]):
-            raise pruned("the loss is not finite")
-        for name, value in (found | {"shape": asdict(shape)}).items():
-            trial.set_user_attr(name, value)
-        if self.goal.max_drop is None:
-            return float(found["loss"])
-        return float(found["cost"] + DROP_WEIGHT * max(0.0, found["drop"] - self.goal.max_drop))
 
-    def judged(
-        self, config: BATConfig, report: Callable[[int, float], None] = lambda step, loss: None
-    ) -> dict[str, Any]:
-        """A configuration with its cost, loss and drop."""
-        found = judge(reduced_copy(self.dense, config), self.data, report)
-        return {"config": config.to_dict(), "cost": self.cost(config), **found.to_dict()}
-
-    def around(self) -> list[dict[str, Any]]:
-        """What the best shapes come to for less and for more than the budget, which all trials spend alike."""
-        if self.goal.budget is None:
-            return []
-        best = [
-            Candidate(**trial.user_attrs["shape"]) for trial in leaders(self.study)[:FRONT_SHAPES]
-        ]
-        budgets = [part * self.goal.budget for part in FRONT_AT if part * self.goal.budget < 1]
-        found = [
-            shape.within(budget, self.cost, self.anatomy) for shape in best for budget in budgets
-        ]
-        return [self.judged(config) for config in dict.fromkeys(found) if config is not None]
+    def _result(self, candidate: Candidate, config: BATConfig, config_score: Score) -> Trial:
+        return Trial(
+            candidate=candidate,
+            config=config,
+            cost=self.cost(config),
+            loss=config_score.loss,
+            drop=config_score.drop,
+        )
 
     def _enqueue(self) -> None:
-        """What an interrupt cut short, once more; and where to begin, as far as it was not tried."""
+        """Enqueue what an interrupt cut short, and where to begin, as far as it was not tried."""
         for params in cut_short(self.study):
             self.study.enqueue_trial(params)
-        wanted = list[dict[str, Any]]()
-        if self.before is not None:
-            wanted = [trial.params for trial in leaders(self.before)[:RETRIED]]
-        elif self.anatomy.depth == DEPTH:
-            more = {"budget": BEGIN_BUDGET} if self.goal.budget is None else {}
-            wanted = [asdict(shape) | more for shape in BEGIN]
-        for params in wanted:
+        for params in self._first_params():
             self.study.enqueue_trial(params, skip_if_exists=True)
 
+    def _first_params(self) -> list[dict[str, Any]]:
+        """Return where to begin: with the best of the part before, or with what is known."""
+        if self.before is not None:
+            return [asdict(leader.candidate) for leader in leaders(self.before)[:RETRIED]]
+        if self.anatomy.depth != BEGIN_DEPTH:
+            return []
+        params = [asdict(candidate) for candidate in BEGIN]
+        if self.goal.budget is None:
+            for values in params:
+                values["budget"] = BEGIN_BUDGET
+        return params
 
-def best_of(study: Any, goal: Goal) -> dict[str, Any]:
-    """What the best trial that meets the goal came to.
+
+def best_or_none(trials: Sequence[Trial], goal: Goal) -> Trial | None:
+    """Return the best of some complete trials that meets the goal; None if none does."""
+    if goal.max_drop is None:
+        return min(trials, key=lambda trial: trial.loss, default=None)
+    within = [trial for trial in trials if trial.drop <= goal.max_drop]
+    return min(within, key=lambda trial: trial.cost, default=None)
+
+
+def best_of(study: Any, goal: Goal) -> Trial:
+    """Return the best trial that meets the goal.
 
     Raises:
         ValueError: if none does, naming the nearest.
     """
-    done, failed = complete(study), failures(study)
-    if not done:
+    trials = complete(study)
+    best = best_or_none(trials, goal)
+    if best is not None:
+        return best
+    if not trials:
+        failed = failures(study)
         why = f"; {len(failed)} failed: {failed[-1]}" if failed else ""
         raise ValueError(
             f"no configuration tried is within the budget{why}; allow more trials, minutes, or cost"
         )
-    if goal.max_drop is None:
-        return min(done, key=lambda trial: float(trial["loss"]))
-    within = [trial for trial in done if trial["drop"] <= goal.max_drop]
-    if not within:
-        nearest = min(done, key=lambda trial: float(trial["drop"]))
-        raise ValueError(
-            f"no configuration loses at most {goal.max_drop:g} points; the nearest loses {nearest['drop']:.2f} at "
-            f"{nearest['cost']:.2f} of the cost; allow more trials, minutes, or points"
-        )
-    return min(within, key=lambda trial: float(trial["cost"]))
-
-
-def front_of(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those that none beats in both cost and loss, the cheapest first."""
-    front: list[dict[str, Any]] = []
-    for one in sorted(found, key=lambda one: (one["cost"], one["loss"])):
-        if not front or one["loss"] < front[-1]["loss"]:
-            front.append(one)
-    return front
+    nearest = min(trials, key=lambda trial: trial.drop)
+    raise ValueError(
+        f"no configuration loses at most {goal.max_drop:g} points; the nearest loses "
+        f"{nearest.drop:.2f} at {nearest.cost:.2f} of the cost; "
+        "allow more trials, minutes, or points"
+    )

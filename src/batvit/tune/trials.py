@@ -1,19 +1,57 @@
-"""The journal of a search: Optuna's studies in a folder, one for each part of the search, new or as they were left."""
+"""The journal of a search: Optuna's studies in a folder, one for each part of the search."""
 
 import importlib
-import itertools
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from batvit.config import BATConfig
+from batvit.tune.space import Candidate
+
+# trials drawn at random before Optuna's sampler proposes, and before a trial may be hopeless
 FIRST_TRIALS = 24
-# of the part before, with which the next begins
+# the best trials of a part, with which the next part begins
 RETRIED = 12
 JOURNAL = "trials.journal"
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A configuration that was tried, and what came of it."""
+
+    candidate: Candidate
+    config: BATConfig
+    """the candidate, with as many tokens as the budget allowed"""
+    cost: float
+    """predicted, as a share of the dense model's"""
+    loss: float
+    drop: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as Optuna keeps them."""
+        return {
+            "config": self.config.to_dict(),
+            "cost": self.cost,
+            "loss": self.loss,
+            "drop": self.drop,
+            "shape": asdict(self.candidate),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Trial":
+        """Return the inverse of :meth:`to_dict`."""
+        return cls(
+            candidate=Candidate(**values["shape"]),
+            config=BATConfig.from_dict(values["config"]),
+            cost=values["cost"],
+            loss=values["loss"],
+            drop=values["drop"],
+        )
+
+
 def optuna_part(name: str) -> Any:
-    """A module of Optuna, which is installed on request.
+    """Import a module of Optuna, which is installed on request.
 
     Raises:
         ValueError: if it is not installed, saying how to.
@@ -25,69 +63,88 @@ def optuna_part(name: str) -> Any:
 
 
 def studies(folder: Path) -> list[Any]:
-    """Optuna's studies in a folder, one for each part of the search, in order."""
-    optuna, storage = optuna_part("optuna"), _storage(folder)
-    known = optuna.get_all_study_names(storage)
-    names = itertools.takewhile(known.__contains__, map(_name, itertools.count()))
-    return [optuna.load_study(study_name=name, storage=storage) for name in names]
+    """Return Optuna's studies in a folder, one for each part of the search, in order."""
+    optuna = optuna_part("optuna")
+    storage = _storage(folder)
+    names = optuna.get_all_study_names(storage)
+    parts: list[Any] = []
+    while _name(len(parts)) in names:
+        parts.append(optuna.load_study(study_name=_name(len(parts)), storage=storage))
+    return parts
 
 
 def open_study(folder: Path, *, seed: int, part: int = 0) -> Any:
-    """The study of a part of the search, new or as it was left."""
+    """Return the study of a part of the search, new or as it was left."""
     optuna = optuna_part("optuna")
     study = optuna.create_study(
         study_name=_name(part), storage=_storage(folder), load_if_exists=True
     )
     # what was drawn before must not be drawn again
-    drawn = sum(len(each.trials) for each in studies(folder))
+    drawn = sum(len(known.trials) for known in studies(folder))
     first = RETRIED if part else FIRST_TRIALS
     study.sampler = optuna.samplers.TPESampler(seed=seed + drawn, n_startup_trials=first)
     study.pruner = optuna.pruners.MedianPruner(n_startup_trials=first)
     return study
 
 
-def finished(study: Any) -> int:
-    """How many trials came to an end, or were left as hopeless."""
+def count_finished(study: Any) -> int:
+    """Count the trials that came to an end, or were left as hopeless."""
     return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.trials)
 
 
 def failures(study: Any) -> list[str]:
-    """Why trials failed."""
+    """Return why trials failed."""
     return [trial.user_attrs["failed"] for trial in study.trials if "failed" in trial.user_attrs]
 
 
 def cut_short(study: Any) -> list[dict[str, Any]]:
-    """The parameters of trials that an interrupt ended, and that were not tried again, each once."""
-    found, known = list[dict[str, Any]](), list[dict[str, Any]]()
+    """Return the parameters of trials that an interrupt ended and that were not tried again."""
+    interrupted = []
+    tried = []
     for trial in study.trials:
         params = trial.system_attrs.get("fixed_params", {}) | trial.params
-        ended = trial.state.name in ("RUNNING", "FAIL") and "failed" not in trial.user_attrs
-        (found if ended else known).append(params)
-    return [
-        params for i, params in enumerate(found) if params not in known and params not in found[:i]
-    ]
+        if trial.state.name in ("RUNNING", "FAIL") and "failed" not in trial.user_attrs:
+            interrupted.append(params)
+        else:
+            tried.append(params)
+    left = []
+    for params in interrupted:
+        if params not in tried and params not in left:
+            left.append(params)
+    return left
 
 
-def complete(study: Any) -> list[dict[str, Any]]:
-    """What all complete trials came to."""
-    return [trial.user_attrs for trial in study.trials if trial.state.name == "COMPLETE"]
+def complete(study: Any) -> list[Trial]:
+    """Return all complete trials, in the order in which they were tried."""
+    return [Trial.from_dict(trial.user_attrs) for trial in _complete(study)]
 
 
-def leaders(study: Any) -> list[Any]:
-    """The best complete trial for each set of blocks, the best first."""
-    best = sorted(
-        (trial for trial in study.trials if trial.state.name == "COMPLETE"),
-        key=lambda trial: float(trial.value),
-    )
-    found = dict[tuple[int, ...], Any]()
-    for trial in best:
-        found.setdefault(tuple(trial.user_attrs["config"]["blocks"]), trial)
-    return list(found.values())
+def losses(study: Any) -> list[float]:
+    """Return the losses of all complete trials."""
+    return [trial.user_attrs["loss"] for trial in _complete(study)]
 
 
-def newest(known: Sequence[Any]) -> Any:
-    """The last study in which a trial is complete; None if there is none."""
-    return next((study for study in reversed(known) if complete(study)), None)
+def leaders(study: Any) -> list[Trial]:
+    """Return the best complete trial for each set of blocks, the best first."""
+    best_first = sorted(_complete(study), key=lambda trial: float(trial.value))
+    leading: dict[tuple[int, ...], Trial] = {}
+    for stored in best_first:
+        trial = Trial.from_dict(stored.user_attrs)
+        assert trial.config.blocks is not None
+        leading.setdefault(trial.config.blocks, trial)
+    return list(leading.values())
+
+
+def newest(parts: Sequence[Any]) -> Any:
+    """Return the last study in which a trial is complete; None if there is none."""
+    for study in reversed(parts):
+        if _complete(study):
+            return study
+    return None
+
+
+def _complete(study: Any) -> list[Any]:
+    return [trial for trial in study.trials if trial.state.name == "COMPLETE"]
 
 
 def _name(part: int) -> str:
@@ -95,6 +152,7 @@ def _name(part: int) -> str:
 
 
 def _storage(folder: Path) -> Any:
-    optuna, journal = optuna_part("optuna"), optuna_part("optuna.storages.journal")
+    optuna = optuna_part("optuna")
+    journal = optuna_part("optuna.storages.journal")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna.storages.JournalStorage(journal.JournalFileBackend(str(folder / JOURNAL)))

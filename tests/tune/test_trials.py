@@ -1,0 +1,73 @@
+"""The journal of a search: what it keeps of a trial, and of a search in parts."""
+
+import json
+
+import optuna
+import pytest
+
+from batvit.backbones.registry import anatomy_of
+from batvit.tune.search import BEGIN, Goal, best_of
+from batvit.tune.trials import (
+    JOURNAL,
+    Trial,
+    complete,
+    count_finished,
+    cut_short,
+    leaders,
+    losses,
+    newest,
+    open_study,
+    optuna_part,
+    studies,
+)
+
+
+def test_a_trial_is_kept_as_plain_values(deep):
+    config = BEGIN[0].at(9.0, anatomy_of(deep))
+    trial = Trial(candidate=BEGIN[0], config=config, cost=0.5, loss=0.1, drop=2.0)
+    values = json.loads(json.dumps(trial.to_dict()))
+    assert list(values) == ["config", "cost", "loss", "drop", "shape"]
+    assert Trial.from_dict(values) == trial
+
+
+def test_an_interrupt_is_no_traceback(search):
+    search(Goal(budget=0.75))
+    assert optuna.logging.get_verbosity() == optuna.logging.ERROR
+
+
+def test_the_leaders_have_each_other_blocks_the_best_first(search, stub):
+    stub()
+    found = search(Goal(budget=0.75))
+    found.run(trials=8)
+    best = leaders(found.study)
+    assert best[0] == best_of(found.study, found.goal)
+    assert [trial.loss for trial in best] == sorted(trial.loss for trial in best)
+    blocks = [trial.config.blocks for trial in complete(found.study)]
+    assert sorted(trial.config.blocks for trial in best) == sorted(set(blocks))
+    assert losses(found.study) == [trial.loss for trial in complete(found.study)]
+
+
+def test_the_newest_part_is_the_last_in_which_something_is_complete(search, stub, tmp_path):
+    stub()
+    assert studies(tmp_path) == []
+    assert newest([]) is None
+    first = search(Goal(budget=0.75))
+    assert newest(studies(tmp_path)) is None
+    first.run(trials=2)
+    open_study(tmp_path, seed=0, part=1)
+    assert [count_finished(study) for study in studies(tmp_path)] == [2, 0]
+    assert newest(studies(tmp_path)).trials == first.study.trials
+    assert (tmp_path / JOURNAL).is_file()
+
+
+def test_what_an_interrupt_ends_is_told_once(tmp_path):
+    study = open_study(tmp_path, seed=0)
+    for _ in range(2):
+        study.enqueue_trial({"sites": 3})
+        study.ask()
+    assert cut_short(study) == [{"sites": 3}]
+
+
+def test_a_library_that_is_not_there_is_named_with_how_to_install_it():
+    with pytest.raises(ValueError, match=r"a search needs optuna: pip install 'batvit\[tune\]'"):
+        optuna_part("optuna.no_such_part")
