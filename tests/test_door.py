@@ -85,3 +85,9 @@ def test_a_pickle_is_read_where_nothing_is_loaded(tmp_path):
     path.write_bytes(pickle.dumps(batvit.BATConfig(keep_rate=0.5)))
     code = f"import pickle\nprint(pickle.load(open({str(path)!r}, 'rb')).keep_rate)"
     assert run(code) == ["0.5"]
+
+
+def test_no_name_hides_a_room():
+    root = Path(batvit.__file__).parent
+    rooms = {path.stem for path in root.iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert rooms & set(batvit.__all__) == {"compare", "tune"}

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from batvit import __version__
-from batvit.cli.errors import is_input, is_memory, one_line
+from batvit.cli.errors import is_input, one_line
 
-__all__ = ["COMMANDS", "Parser", "build_parser", "is_memory", "main"]
+__all__ = ["COMMANDS", "Parser", "build_parser", "main"]
 
 COMMANDS = ("demo", "info", "eval", "bench", "export", "draw", "train", "plot", "compare", "tune")
 

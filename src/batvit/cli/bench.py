@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from batvit.cli import bench_blocks, console, is_memory, load_models, options
+from batvit.cli import bench_blocks, console, load_models, options
+from batvit.cli.errors import is_memory
 
 # modes of torch.compile, named here, as the help is to be there without torch
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
