@@ -758,7 +758,7 @@ def test_bench_compares_every_batch_size(writes):
     assert [result["batch_size"] for result in fields["results"]] == [1, 2]
     for result in fields["results"]:
         assert result["mac_ratio"] == pytest.approx(result["dense_gmacs"] / result["gmacs"])
-        assert result["speedup"] == pytest.approx(result["dense_step_time"] / result["step_time"])
+        assert 0 < result["speedup_low"] <= result["speedup"] <= result["speedup_high"]
         assert result["realised_share"] == pytest.approx(result["speedup"] / result["mac_ratio"])
         assert result["samples_per_sec"] > 0
         assert 0 < result["reduction_share"] < 1
