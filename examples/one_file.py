@@ -1,7 +1,8 @@
-"""A whole Vision Transformer with Beyond Attentive Tokens inline: torch only, nothing imported from batvit.
+"""A whole Vision Transformer with Beyond Attentive Tokens inline, in torch alone.
 
-Read it from top to bottom: importance, decouple, match, cluster, combine, and the block they sit in. A test holds it
-equal to the library (preset ``paper``, timm's ``deit_tiny_patch16_224`` layout, same weight names).
+Nothing is imported from batvit. Read it from top to bottom: decouple, match, cluster, reduce, and
+the block they sit in. A test holds it equal to the library (preset ``paper``, timm's
+``deit_tiny_patch16_224`` layout, same weight names).
 """
 
 import torch
@@ -10,13 +11,21 @@ from torch.nn.functional import normalize, scaled_dot_product_attention
 
 
 def decouple(importance: Tensor, attentive: int) -> tuple[Tensor, Tensor]:
-    """Positions of the tokens the class token looks at most, and of the rest: (B, A), (B, N - A)."""
+    """Return the tokens the class token looks at most (B, A), and the rest (B, N - A)."""
     order = importance.argsort(dim=1, descending=True, stable=True)
     return order[:, :attentive], order[:, attentive:]
 
 
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """Return the tokens (B, M, C) at the given positions (B, M)."""
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+
+
 def match(x: Tensor, pairs: int) -> Tensor:
-    """Group number of each attentive token (B, A): every second one may join its most similar other."""
+    """Return the group of each attentive token (B, A): every second one may join another.
+
+    Those that are most like their most similar other do.
+    """
     unit = normalize(x, dim=-1)
     best, partner = (unit[:, 0::2] @ unit[:, 1::2].transpose(1, 2)).max(dim=2)
     rank = best.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
@@ -28,7 +37,7 @@ def match(x: Tensor, pairs: int) -> Tensor:
 
 
 def cluster(x: Tensor, centres: int) -> Tensor:
-    """Group number of each inattentive token (B, I): density peaks."""
+    """Return the group of each inattentive token (B, I): density peaks."""
     norm = x.square().sum(-1)
     distance = (norm[:, :, None] + norm[:, None] - 2 * (x @ x.transpose(1, 2))).clamp(min=0)
     density = (-distance.mean(-1) / x.shape[-1]).exp()
@@ -43,21 +52,27 @@ def cluster(x: Tensor, centres: int) -> Tensor:
 
 
 def reduce(x: Tensor, importance: Tensor, attentive: int, pairs: int, centres: int) -> Tensor:
-    """N image tokens (B, N, C) to attentive - pairs + centres, each the mean of its group by importance."""
+    """Take image tokens (B, N, C) to attentive - pairs + centres groups.
+
+    Each group is the mean of its members, weighted by importance.
+    """
     batch, _, channels = x.shape
-    top, rest = decouple(importance, attentive)
     groups = attentive - pairs + centres
-    matched = match(x.gather(1, top[..., None].expand(-1, -1, channels)), pairs)
-    clustered = cluster(x.gather(1, rest[..., None].expand(-1, -1, channels)), centres)
-    group = torch.cat([matched, clustered + attentive - pairs], dim=1)
+    top, rest = decouple(importance, attentive)
+    matched = match(take(x, top), pairs)
+    clustered = cluster(take(x, rest), centres)
+
+    # attentive tokens first, and their groups
     order = torch.cat([top, rest], dim=1)
+    group = torch.cat([matched, clustered + attentive - pairs], dim=1)
+
+    # each token's share of its group, and the sums of these shares
     weight = importance.gather(1, order)
-    total = weight.new_zeros(batch, groups).scatter_add(1, group, weight).gather(1, group)
-    share = (weight / total)[..., None]
-    members = x.gather(1, order[..., None].expand(-1, -1, channels)) * share
-    return x.new_zeros(batch, groups, channels).scatter_add(
-        1, group[..., None].expand(-1, -1, channels), members
-    )
+    total = weight.new_zeros(batch, groups).scatter_add(1, group, weight)
+    share = weight / total.gather(1, group)
+    members = take(x, order) * share[..., None]
+    rows = group[..., None].expand(-1, -1, channels)
+    return x.new_zeros(batch, groups, channels).scatter_add(1, rows, members)
 
 
 class Attention(nn.Module):
@@ -65,7 +80,9 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        self.heads, self.qkv, self.proj = heads, nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1 + N, C) to the same, and the class attention (B, N)."""
@@ -81,7 +98,8 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.fc1, self.fc2 = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
+        self.fc1 = nn.Linear(dim, 4 * dim)
+        self.fc2 = nn.Linear(4 * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, C) to the same."""
@@ -93,8 +111,10 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, heads: int, site: tuple[int, int, int] | None) -> None:
         super().__init__()
-        self.norm1, self.attn = nn.LayerNorm(dim, eps=1e-6), Attention(dim, heads)
-        self.norm2, self.mlp = nn.LayerNorm(dim, eps=1e-6), Mlp(dim)
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim)
         self.site = site
 
     def forward(self, x: Tensor) -> Tensor:
@@ -134,7 +154,8 @@ class VisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 197, dim))
         self.blocks = nn.Sequential(*(Block(dim, heads, sites.get(i)) for i in range(depth)))
-        self.norm, self.head = nn.LayerNorm(dim, eps=1e-6), nn.Linear(dim, classes)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.head = nn.Linear(dim, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, 224, 224) to logits (B, classes)."""
@@ -144,7 +165,8 @@ class VisionTransformer(nn.Module):
 
 
 if __name__ == "__main__":
-    # keep rate 0.7: 196 -> 138 -> 97 -> 68 tokens; (attentive, pairs, centres) after blocks 4, 7, 10
+    # keep rate 0.7: 196 -> 138 -> 97 -> 68 tokens; (attentive, pairs, centres) after blocks 4, 7,
+    # 10
     model = VisionTransformer({3: (107, 10, 41), 6: (75, 7, 29), 9: (53, 5, 20)}).eval()
     with torch.no_grad():
         print(model(torch.randn(2, 3, 224, 224)).shape)

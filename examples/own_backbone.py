@@ -23,17 +23,18 @@ class MyAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        self.heads, self.qkv, self.out = heads, nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
 
     def split(self, x: Tensor) -> Tensor:
-        """(3, B, heads, tokens, width)."""
+        """Return queries, keys and values (3, B, heads, tokens, width)."""
         return self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         q, k, v = self.split(x)
-        return self.out(
-            scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
-        )
+        heads = scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return self.out(heads.transpose(1, 2).flatten(2))
 
 
 class MyBlock(nn.Module):
@@ -41,11 +42,10 @@ class MyBlock(nn.Module):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        self.norm_a, self.attention = nn.LayerNorm(dim), MyAttention(dim, heads)
-        self.norm_b, self.mlp = (
-            nn.LayerNorm(dim),
-            nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)),
-        )
+        self.norm_a = nn.LayerNorm(dim)
+        self.attention = MyAttention(dim, heads)
+        self.norm_b = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         x = x + self.attention(self.norm_a(x), bias)
@@ -59,12 +59,14 @@ class MyViT(nn.Module):
         self, size: int = 64, dim: int = 48, depth: int = 4, heads: int = 3, classes: int = 10
     ) -> None:
         super().__init__()
-        self.size, self.dim = size, dim
+        self.size = size
+        self.dim = dim
         self.patches = nn.Conv2d(3, dim, 8, 8)
         self.start = nn.Parameter(torch.zeros(1, 1, dim))
         self.places = nn.Parameter(torch.zeros(1, (size // 8) ** 2 + 1, dim))
         self.blocks = nn.ModuleList(MyBlock(dim, heads) for _ in range(depth))
-        self.norm, self.head = nn.LayerNorm(dim), nn.Linear(dim, classes)
+        self.norm = nn.LayerNorm(dim)
+        self.head = nn.Linear(dim, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.patches(images).flatten(2).transpose(1, 2)
@@ -78,7 +80,7 @@ class MyViT(nn.Module):
 
 
 class ReducedMyBlock(ReducedBlock, MyBlock):
-    """The block's parts in the order in which it runs them, and how to hear its queries and keys."""
+    """The block's parts in the order in which it runs them, and how its attention is run."""
 
     parts = Parts("norm_a", "attention", (), "norm_b", "mlp", ())
     attentions = (MyAttention,)

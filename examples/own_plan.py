@@ -13,10 +13,11 @@ from batvit.plans.plan import Counts
 
 
 def neighbours(evidence: Evidence, counts: Counts, config: batvit.BATConfig) -> Assignment:
-    """N tokens, in the order of the image, to M runs as equally long as can be; at half the tokens these are pairs."""
+    """Make M runs of N tokens, as equally long as can be; at half the tokens these are pairs."""
     batch = evidence.importance.shape[0]
     place = torch.arange(counts.tokens_in, device=evidence.importance.device)
-    # rises by at most one from token to token, from 0 to M - 1: no group is empty, and no token is lost
+    # rises by at most one from token to token, from 0 to M - 1: no group is empty, and no token is
+    # lost
     run = place * counts.tokens_out // counts.tokens_in
     return Assignment(run.expand(batch, -1), counts.tokens_out, drops=False)
 

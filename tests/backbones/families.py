@@ -1,4 +1,4 @@
-"""Every supported family as a small model with random weights everywhere, so that a dropped part shows."""
+"""Every supported family as a small model; random weights everywhere, so that a lost part shows."""
 
 from functools import partial
 
@@ -55,7 +55,7 @@ def of_two_towers(model, kind, depth, **settings):
 
 
 def in_order(module, args, arguments):
-    """Without noise of its own, a masked autoencoder would shuffle the patches anew in every pass."""
+    """Give noise in order: a masked autoencoder would else shuffle the patches in every pass."""
     images, side = args[0], module.config.image_size // module.config.patch_size
     noise = torch.arange(side * side, device=images.device).float().expand(len(images), -1)
     return args, arguments | {"noise": noise}
@@ -187,7 +187,7 @@ def small(name, depth=4):
 
 
 def family(name, depth=5):
-    """A model in eval mode whose every parameter is random, LayerScale, registers and norms included."""
+    """A model in eval mode whose every parameter is random, also LayerScale, registers, norms."""
     return randomised(small(name, depth))
 
 

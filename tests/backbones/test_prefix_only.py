@@ -1,4 +1,4 @@
-"""``prefix_only``: what the head does not read does not go through the last MLP, and nothing else changes."""
+"""``prefix_only``: what the head does not read skips the last MLP, and nothing else changes."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ import batvit
 from batvit.backbones.patch import schedule_of
 from batvit.backbones.registry import anatomy_of
 from batvit.budget import macs_of
-from batvit.config.config import BATConfig
+from batvit.config import BATConfig
 from batvit.inspection.tracing import diversity_by_block
 
 CONFIG = BATConfig.preset("training-free", keep_rate=0.6, blocks=(1,))

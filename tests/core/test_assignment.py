@@ -137,7 +137,8 @@ def test_assignments_of_other_batches_are_refused(first, second):
 
 
 def test_join_by_hand():
-    # tokens 3 and 0 become one group; of tokens 1, 2, 4 the first two become the next group and the last one after that
+    # tokens 3 and 0 become one group; of tokens 1, 2, 4 the first two become the next group and the
+    # last one after that
     top, rest = (
         Assignment.from_index(torch.tensor([0, 0])),
         Assignment.from_index(torch.tensor([0, 0, 1])),

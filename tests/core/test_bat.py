@@ -36,13 +36,15 @@ def test_assign_by_hand():
     features = torch.tensor(
         [[[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 2.0], [0.0, 1.0], [0.0, 0.0]]]
     )
-    # match: 0 and 3 choose, 2 is chosen; the cosine of 3 and 2 is 1, of 0 and 2 it is 0. Groups: 2 and 3 | 0.
-    # cluster: squared distances 5-4: 1, 5-1: 4, 4-1: 5; rho = exp(-mean / 2) of 5, 4, 1: 0.435, 0.368, 0.223;
-    # delta: 2, 1, 2; the centres are 5 (0.869) and 1 (0.446), and 4 joins 5. Groups: 5 and 4 | 1.
+    # match: 0 and 3 choose, 2 is chosen; the cosine of 3 and 2 is 1, of 0 and 2 it is 0. Groups: 2
+    # and 3 | 0. cluster: squared distances 5-4: 1, 5-1: 4, 4-1: 5; rho = exp(-mean / 2) of 5, 4, 1:
+    # 0.435, 0.368, 0.223; delta: 2, 1, 2; the centres are 5 (0.869) and 1 (0.446), and 4 joins 5.
+    # Groups: 5 and 4 | 1.
     a = assign(features, importance, attentive=3, pairs=1, centres=2)
     assert a.index.tolist() == [[1, 3, 0, 0, 2, 2]]
     assert a.groups == 3 - 1 + 2
-    # times their importance squared the scores are 8.7e-3, 3.3e-4 and 1.8e-4: the centres are 5 and 4, and 1 joins 5
+    # times their importance squared the scores are 8.7e-3, 3.3e-4 and 1.8e-4: the centres are 5 and
+    # 4, and 1 joins 5
     again = assign(features, importance, attentive=3, pairs=1, centres=2, importance_power=2.0)
     assert again.index.tolist() == [[1, 2, 0, 0, 3, 2]]
 

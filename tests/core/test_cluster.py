@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from batvit.core import cluster
 from batvit.core.cluster import HUGE, log_density, separation, squared_distances
 
-# five tokens on a line; the squared distances of each to all, added up, are 2.54, 2.07, 1.43, 2.34, 3.50
+# five tokens on a line; the squared distances of each to all, added up, are 2.54, 2.07, 1.43, 2.34,
+# 3.50
 LINE = torch.tensor([0.0, 0.1, 0.3, 1.0, 1.2]).view(1, 5, 1)
 
 
@@ -50,7 +51,8 @@ def test_density_takes_the_width_out():
 
 
 def test_separation_by_hand():
-    # the densest is token 2, far from any denser; 1 is 0.2 from it; 3 is 0.7 from it; 0 is 0.1 from 1; 4 is 0.2 from 3
+    # the densest is token 2, far from any denser; 1 is 0.2 from it; 3 is 0.7 from it; 0 is 0.1 from
+    # 1; 4 is 0.2 from 3
     squared = squared_distances(LINE)
     delta = separation(squared, log_density(squared, width=1, neighbours=None))
     torch.testing.assert_close(delta[0, [0, 1, 3, 4]], torch.tensor([0.1, 0.2, 0.7, 0.2]).square())
@@ -121,7 +123,10 @@ def test_padding_is_a_cluster_where_nothing_else_is_left():
 
 
 def scores_as_published(x, neighbours):
-    """log(rho_i * delta_i) of the tokens (N, C) in float64, where delta of the densest is its largest distance."""
+    """log(rho_i * delta_i) of the tokens (N, C) in float64.
+
+    Where delta of the densest is its largest distance.
+    """
     x = x.double()
     squared = (x.unsqueeze(0) - x.unsqueeze(1)).square().sum(dim=-1)
     log_rho = -squared.sort(dim=1).values[:, :neighbours].mean(dim=1) / x.shape[1]
@@ -136,7 +141,8 @@ def scores_as_published(x, neighbours):
 @pytest.mark.parametrize("neighbours", [None, 2, 3])
 @given(st.integers(0, 2**32), st.integers(1, 9))
 def test_the_centres_are_those_of_the_published_definition(neighbours, seed, centres):
-    # sixteenths, whose squares float32 adds without rounding: over two neighbours, those nearest to each other tie
+    # sixteenths, whose squares float32 adds without rounding: over two neighbours, those nearest to
+    # each other tie
     x = (16 * random_tokens(seed, 9)).round() / 16
     score = scores_as_published(x[0], neighbours)
     ordered = score.sort(descending=True)
@@ -163,7 +169,8 @@ def test_the_density_over_two_is_a_minimum_also_where_tokens_coincide(tokens, da
 
 
 def test_cluster_by_hand():
-    # rho * delta: 0.060, 0.132, 0.676, 0.438, 0.099, so the centres are tokens 2, 3, 1, 4, 0, in this order
+    # rho * delta: 0.060, 0.132, 0.676, 0.438, 0.099, so the centres are tokens 2, 3, 1, 4, 0, in
+    # this order
     assert cluster(LINE, 1).index.tolist() == [[0, 0, 0, 0, 0]]
     assert cluster(LINE, 2).index.tolist() == [[0, 0, 0, 1, 1]]
     assert cluster(LINE, 3).index.tolist() == [[2, 2, 0, 1, 1]]
@@ -172,7 +179,7 @@ def test_cluster_by_hand():
 
 @st.composite
 def points(draw):
-    """A few points of a coarse grid, so that many coincide; and how many centres, and neighbours."""
+    """A few points of a coarse grid, so that many coincide; how many centres, and neighbours."""
     found = draw(
         st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=1, max_size=9)
     )

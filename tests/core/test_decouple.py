@@ -40,7 +40,8 @@ def test_a_token_of_size_five_gets_the_attention_of_five():
 
 
 def test_received_importance_by_hand():
-    # the class token pays 2/6 and 3/6; the two image tokens, whose queries are 0, pay a third to each
+    # the class token pays 2/6 and 3/6; the two image tokens, whose queries are 0, pay a third to
+    # each
     found = received_importance(
         column([1.0, 0, 0]), column([0, log(2), log(3)]), prefix=1, scale=1.0
     )

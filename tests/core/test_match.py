@@ -15,7 +15,7 @@ METHODS = ("bipartite", "greedy")
 
 
 def angles(*degrees):
-    """One image of unit vectors in the plane: the closer two angles, the more similar the tokens."""
+    """One image of unit vectors in the plane: the closer two angles, the more alike the tokens."""
     return torch.tensor([[[cos(radians(a)), sin(radians(a))] for a in degrees]])
 
 
@@ -39,14 +39,16 @@ def test_bipartite_by_hand():
 
 
 def test_two_may_choose_the_same_partner():
-    # 0 -> 1 (10 degrees apart), 4 -> 1 (9), 2 -> 3 (90): the closest two merges make one group of three
+    # 0 -> 1 (10 degrees apart), 4 -> 1 (9), 2 -> 3 (90): the closest two merges make one group of
+    # three
     a = match(angles(0, 10, 180, 90, 19), 2)
     assert a.index.tolist() == [[0, 0, 2, 1, 0]]
     assert a.sizes.tolist() == [[3, 1, 1]]
 
 
 def test_greedy_by_hand():
-    # of all pairs 2 and 3 are closest (5 degrees), then 0 and 1 (10); groups are numbered by their first member
+    # of all pairs 2 and 3 are closest (5 degrees), then 0 and 1 (10); groups are numbered by their
+    # first member
     tokens = angles(0, 10, 95, 90, 40)
     assert match(tokens, 1, method="greedy").index.tolist() == [[0, 1, 2, 2, 3]]
     assert match(tokens, 2, method="greedy").index.tolist() == [[0, 0, 1, 1, 2]]
@@ -126,11 +128,13 @@ def test_greedy_does_not_depend_on_the_order(seed, order):
 
 def test_equal_similarity_goes_to_the_lower_index():
     x = torch.ones(1, 6, 1)
-    # 0, 2, 4 all choose 1, and the first two of them are joined to it; 4 stays alone and is numbered last
+    # 0, 2, 4 all choose 1, and the first two of them are joined to it; 4 stays alone and is
+    # numbered last
     assert match(x, 2).index.tolist() == [[0, 0, 0, 1, 3, 2]]
     # 0 with 1, then 2 with 3
     assert match(x, 2, method="greedy").index.tolist() == [[0, 0, 1, 1, 2, 3]]
-    # of fifty that choose 1, the first twenty are joined to it; sorting that many, an unstable sort would show
+    # of fifty that choose 1, the first twenty are joined to it; sorting that many, an unstable sort
+    # would show
     many = match(torch.ones(1, 100, 1), 20).index[0]
     assert many[0::2].tolist() == [0] * 20 + list(range(50, 80))
     assert many[1::2].tolist() == list(range(50))

@@ -150,7 +150,8 @@ def test_half_precision_is_summed_in_float32_with_shares_of_its_own_type(dtype, 
     x, weight = x.to(dtype), weight.to(dtype)
     found, expected = merge(x, a, weight), merge_by_matrix(x, a, weight)
     assert found.dtype == dtype
-    # each share is rounded once, the mean once, either by half an eps; a little more for sums in float32 and tiny shares
+    # each share is rounded once, the mean once, either by half an eps; a little more for sums in
+    # float32 and tiny shares
     largest = (membership(a).unsqueeze(-1) * x.double().abs().unsqueeze(1)).amax(dim=2)
     assert ((found - expected).abs() <= 1.02 * torch.finfo(dtype).eps * largest).all()
 

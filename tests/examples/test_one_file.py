@@ -39,7 +39,8 @@ def test_one_file_equals_the_library(one_file, keep_rate):
 
 
 def test_one_file_runs_alone():
-    program = f"import sys; sys.modules['timm'] = sys.modules['batvit'] = None; exec(open({str(EXAMPLE)!r}).read())"
+    hidden = "import sys; sys.modules['timm'] = sys.modules['batvit'] = None"
+    program = f"{hidden}; exec(open({str(EXAMPLE)!r}).read())"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

@@ -1,4 +1,4 @@
-"""The example of a plan of one's own, which the contributing guide shows, runs and keeps to the contract."""
+"""The example of a plan of one's own, in the contributing guide too, keeps to the contract."""
 
 import subprocess
 import sys

@@ -13,7 +13,6 @@ from torch.utils._pytree import tree_flatten, tree_leaves
 
 import batvit
 from batvit.backbones.registry import anatomy_of
-from batvit.reduction.site import reductions
 
 TIMM = ["vit", "siglip", "deit_distilled", "dinov2_registers", "eva02"]
 TOWERS = [*TIMM, "open_clip_tower"]
@@ -309,24 +308,6 @@ def test_a_convolutional_head_learns_on_the_maps_of_a_backbone():
     assert model.embeddings.patch_embeddings.projection.weight.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("name", [*TIMM, *TRANSFORMERS])
-@torch.no_grad()
-def test_a_hook_on_the_attention_of_a_site_fires_once(name):
-    model = reduced(name)
-    x, expected, captured = pictures(model), layers(model, pictures(model)), []
-    block, reduce = anatomy_of(model).blocks[SITES[1]], reductions(model)[SITES[1]]
-    attention = getattr(block, block.parts.attention)
-    tokens = anatomy_of(model).prefix + reduce.counts(anatomy_of(model).patches).tokens_in
-    hook = attention.register_forward_hook(
-        lambda module, args, output: captured.append((module, tree_leaves(output)[0].shape))
-    )
-    found = layers(model, x)
-    hook.remove()
-    assert [shape for _, shape in captured] == [(2, tokens, anatomy_of(model).width)]
-    for y, z in zip(found, expected, strict=True):
-        assert torch.equal(y, z)
-
-
 @pytest.mark.parametrize("name", [*TOWERS, *TRANSFORMERS])
 @torch.no_grad()
 def test_unpatched_the_maps_are_the_dense_ones(name):
@@ -364,22 +345,6 @@ def test_blocks_that_are_cut_off_leave_a_model_that_runs(name):
     with batvit.trace(model) as trace:
         model(x)
     assert str(trace)
-
-
-@pytest.mark.parametrize("name", ["vit", "eva02"])
-def test_checkpointing_that_would_lose_gradients_is_refused_in_timm(name, monkeypatch):
-    monkeypatch.setattr("timm.layers.config._USE_REENTRANT_CKPT", True)
-    model = batvit.patch(family(name, 5).train(), keep_rate=0.5, blocks=(1, 3))
-    for block in model.blocks[1:]:
-        with torch.no_grad(), pytest.raises(ValueError, match="loses the gradients"):
-            block(torch.zeros(1, 37, 48))
-
-
-def test_checkpointing_that_would_lose_gradients_is_refused_in_transformers():
-    model = batvit.patch(family("hf_vit", 4).train(), keep_rate=0.5)
-    checkpointing_of(model)({"use_reentrant": True})
-    with pytest.raises(ValueError, match=r"loses the gradients.*use_reentrant=False"):
-        model(pictures(model).requires_grad_())
 
 
 def test_a_model_whose_sites_are_all_cut_off_is_unpatched_whole():
