@@ -1,13 +1,15 @@
-"""What each choice in the presets for a pretrained model is worth: the KL divergence to the dense model without it.
+"""What each choice in the presets for a pretrained model is worth.
 
 python benchmarks/presets.py deit_tiny_patch16_224 --checkpoint deit_tiny_patch16_224.safetensors \
     --data tiny_imagenet/train --samples 400 --threads 2
 
-Every row is brought to the same share of the dense model's MACs. Pictures need no labels.
+A row has the KL divergence to the dense model with one choice made otherwise, brought to the same
+share of the dense model's MACs. Pictures need no labels.
 """
 
 import argparse
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import torch
@@ -15,11 +17,11 @@ from rich.progress import track
 
 from batvit.backbones.patch import reduced_copy
 from batvit.budget import Family, at_macs
-from batvit.config.config import BATConfig
+from batvit.config import BATConfig
 from batvit.data.folder import unlabelled
 from batvit.data.loading import loader
 from batvit.models.create import create_model
-from batvit.tune.objective import TuningSet, judge
+from batvit.tune.objective import TuningSet, score
 
 OTHERWISE: dict[str, dict[str, Any]] = {
     "as it is": {},
@@ -47,17 +49,44 @@ class Otherwise(Family):
     fields: dict[str, Any] = field(default_factory=dict)
 
     def at(self, keep: float) -> BATConfig:
-        """As the preset's."""
+        """Return the preset's configuration with these fields."""
         return super().at(keep).with_fields(**self.fields)
 
 
 def otherwise(family: Family, fields: dict[str, Any]) -> Otherwise:
-    """A family with some fields set otherwise."""
+    """Return a family with some fields set otherwise."""
     return Otherwise(**vars(family), fields=fields)
 
 
 def main() -> None:
     """Print a Markdown table."""
+    args = _parser().parse_args()
+    torch.set_num_threads(args.threads)
+    dense = create_model(args.model, checkpoint=args.checkpoint, pretrained=True).eval()
+    pictures = unlabelled(args.data)
+    # evenly spaced, so that all folders take part
+    step = max(1, len(pictures) // args.samples)
+    pictures.samples = pictures.samples[::step][: args.samples]
+    batches = loader(pictures, dense, batch_size=args.batch_size)
+    data = TuningSet.of(dense, list(batches), labelled=False)
+
+    columns = list(product(("bat", "bat_gradual"), args.targets))
+    rows: dict[str, list[float]] = {what: [] for what in OTHERWISE}
+    for name, target in track(columns, "scoring"):
+        family = Family.of(name, dense)
+        for what, fields in OTHERWISE.items():
+            config = at_macs(dense, otherwise(family, fields), target)
+            rows[what].append(score(reduced_copy(dense, config), data).loss)
+
+    print(f"{args.model}, {len(pictures)} pictures, fp32: KL divergence to the dense model\n")
+    heads = [f"{name}, {target:.0%} of the MACs" for name, target in columns]
+    print("| | " + " | ".join(heads) + " |")
+    print("|---|" + "---|" * len(columns))
+    for what, losses in rows.items():
+        print(f"| {what} | " + " | ".join(f"{loss:.3f}" for loss in losses) + " |")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -76,26 +105,7 @@ def main() -> None:
     )
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    dense = create_model(args.model, checkpoint=args.checkpoint, pretrained=True).eval()
-    pictures = unlabelled(args.data)
-    pictures.samples = pictures.samples[:: max(1, len(pictures) // args.samples)][: args.samples]
-    data = TuningSet.of(
-        dense, list(loader(pictures, dense, batch_size=args.batch_size)), labelled=False
-    )
-    kinds = [(name, target) for name in ("bat", "bat_gradual") for target in args.targets]
-    rows: dict[str, list[float]] = {what: [] for what in OTHERWISE}
-    for name, target in track(kinds, "judging"):
-        family = Family.of(name, dense)
-        for what, fields in OTHERWISE.items():
-            config = at_macs(dense, otherwise(family, fields), target)
-            rows[what].append(judge(reduced_copy(dense, config), data).loss)
-    print(f"{args.model}, {len(pictures)} pictures, fp32: KL divergence to the dense model\n")
-    print("| | " + " | ".join(f"{name}, {target:.0%} of the MACs" for name, target in kinds) + " |")
-    print("|---|" + "---|" * len(kinds))
-    for what, losses in rows.items():
-        print(f"| {what} | " + " | ".join(f"{loss:.3f}" for loss in losses) + " |")
+    return parser
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import torch
 import batvit
 from batvit import budget
 from batvit.budget import (
-    Curve,
     Family,
+    MacCurve,
     OutOfReachError,
     at_macs,
     at_time,
@@ -81,22 +81,27 @@ def test_macs_are_met_from_below(method, model):
 
 
 def test_what_was_counted_is_not_counted_again(model, monkeypatch):
-    family, asked = Family.of("bat", model), []
-    monkeypatch.setattr(
-        budget, "macs_of", lambda model, config: asked.append(config) or counted(model, config)
-    )
-    curve = Curve(model, family)
-    config, first = curve.within(0.6), len(asked)
+    family = Family.of("bat", model)
+    asked = []
+
+    def macs_of(model, config):
+        asked.append(config)
+        return counted(model, config)
+
+    monkeypatch.setattr(budget, "macs_of", macs_of)
+    curve = MacCurve(model, family)
+    config = curve.within(0.6)
+    first = len(asked)
     assert curve.within(0.6) == config
     assert len(asked) == first
     near = curve.within(0.62)
-    assert 0.61 < macs_of(model, near) / macs_of(model, None) <= 0.62
+    assert 0.61 < counted(model, near) / counted(model, None) <= 0.62
     assert len(asked) - first < first
     assert at_macs(model, family, 0.6) == config
 
 
 def test_what_costs_less_than_the_target_even_with_all_tokens_keeps_them_all(model):
-    # the last MLP is collect_errors whatever is kept
+    # the last MLP is spared whatever is kept
     assert at_macs(model, Family.of("bat", model), 0.99).keep_rate == 1.0
 
 
@@ -150,7 +155,8 @@ def test_an_unknown_plan_is_refused(model):
 
 @pytest.mark.parametrize("overhead", [0.0, 0.15])
 def test_time_is_met_whatever_a_plan_costs_beside_its_macs(overhead, model):
-    dense, asked = macs_of(model, None), []
+    dense = macs_of(model, None)
+    asked = []
 
     def time_share(config):
         asked.append(config)

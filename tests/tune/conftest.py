@@ -1,12 +1,20 @@
-"""What tests of the search share: two small models, their costs, and a loss that is a function."""
+"""What tests of the search share: small models and their costs, a loss, and a whole tuning."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 
+from batvit import tune as room
 from batvit.backbones.registry import anatomy_of
+from batvit.budget import macs_of
+from batvit.data.folder import image_folder
 from batvit.reduction.site import config_of
-from batvit.tune.cost_model import CostModel, count_samples
+from batvit.tune.cost_model import CostModel, Sample, count_samples
+from batvit.tune.finalists import PresetMatch
 from batvit.tune.objective import Score, TuningSet
 from batvit.tune.search import Search
 from batvit.tune.space import Candidate, varied_configs
@@ -105,3 +113,100 @@ def search(deep, cost_of_deep, tmp_path):
         return Search(deep, no_pictures, cost_of_deep, goal, open_study(folder, seed=seed))
 
     return opened
+
+
+# whole tunings, of a small model on few pictures
+
+
+@pytest.fixture(scope="session")
+def small():
+    torch.manual_seed(0)
+    return timm.create_model("test_vit", num_classes=3, img_size=96).eval()
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Four pictures of each of three classes."""
+    root = tmp_path_factory.mktemp("pictures")
+    draw = np.random.default_rng(0)
+    for label in ("bird", "cat", "dog"):
+        (root / label).mkdir()
+        for i in range(4):
+            pixels = draw.integers(0, 256, (100, 100, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / label / f"{i}.png")
+    return image_folder(root)
+
+
+@pytest.fixture(scope="session")
+def small_macs(small):
+    """MACs of the small model with a configuration, or without: each counted once."""
+    known = {}
+
+    def count(model, config):
+        if config not in known:
+            known[config] = macs_of(small, config)
+        return known[config]
+
+    return count
+
+
+@pytest.fixture(scope="session")
+def small_counted(small, small_macs):
+    configs = varied_configs(anatomy_of(small), 13)
+    return [
+        Sample(config, small_macs(small, config) / small_macs(small, None)) for config in configs
+    ]
+
+
+@pytest.fixture
+def tune(small, pictures, small_macs, small_counted, monkeypatch):
+    """Tunes the small model on six pictures; nothing is counted twice, or timed for long."""
+    monkeypatch.setattr("batvit.budget.macs_of", small_macs)
+    # so small a model takes the time that it takes: one attempt, and any outcome will do
+    monkeypatch.setattr("batvit.budget.TIME_TOLERANCE", 1e9)
+    monkeypatch.setattr("batvit.budget.ATTEMPTS", 1)
+    monkeypatch.setattr("batvit.tune.parts.count_samples", lambda dense, configs: small_counted)
+    monkeypatch.setattr("batvit.tune.parts.ROUNDS", 1)
+    monkeypatch.setattr("batvit.tune.verification.ROUNDS", 1)
+
+    def run(folder, *, dense=small, pictures=pictures, **arguments):
+        values = {"samples": 6, "batch_size": 5} | arguments
+        return room.run(dense, pictures, folder, **values)
+
+    return run
+
+
+@pytest.fixture
+def slower(monkeypatch, small, small_macs, small_counted):
+    """Time is what MACs promise, and when measured after the first, a twentieth more."""
+
+    def share(config):
+        return 1.05 * small_macs(small, config) / small_macs(small, None)
+
+    def benchmark(dense, reduced, images, *, rounds):
+        config = config_of(reduced)
+        return SimpleNamespace(
+            speedup=1 / share(config),
+            macs=small_macs(small, config),
+            dense_macs=small_macs(small, None),
+        )
+
+    def time_samples(dense, configs, images, *, rounds=7, part=0):
+        if part == 0:
+            return small_counted
+        return [Sample(config, share(config), part) for config in configs]
+
+    monkeypatch.setattr("batvit.tune.verification.benchmark", benchmark)
+    monkeypatch.setattr("batvit.tune.parts.time_samples", time_samples)
+    # three parts, however few the trials are
+    monkeypatch.setattr("batvit.tune.parts.FIRST_TRIALS", 1)
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """No preset is brought to the same cost."""
+
+    def preset_at_same(dense, tuned, measure, *, timed):
+        return PresetMatch(None, None, [])
+
+    monkeypatch.setattr("batvit.tune.verification.preset_at_same", preset_at_same)

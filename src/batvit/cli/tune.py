@@ -87,7 +87,8 @@ def run(args: argparse.Namespace) -> None:
     pictures = load_models.pictures(args, dense, labelled=args.labels)
     metadata = {name: getattr(args, name) for name in METADATA}
     metadata["weights"] = options.weights(args)
-    with Progress(console=console.stderr, transient=True) as bar:
+    screen = console.stderr
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task("", total=args.trials)
 
         def show(text: str, trials: int) -> None:

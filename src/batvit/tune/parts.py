@@ -19,6 +19,7 @@ from batvit.tune.space import varied_configs
 from batvit.tune.trials import (
     FIRST_TRIALS,
     complete,
+    count_all_finished,
     count_finished,
     leaders,
     losses,
@@ -72,7 +73,7 @@ def _search(job: Job, samples: list[Sample]) -> Search:
         _run_part(job, search, part=part, parts=parts, seconds=seconds)
         best = [trial.config for trial in leaders(search.study)[:TIMED]]
         if best and part + 1 < parts:
-            job.progress("timing the best so far", _count_tried(job))
+            job.progress("timing the best so far", count_all_finished(job.folder))
             timed = time_samples(job.dense, best, job.images, rounds=ROUNDS, part=part + 1)
             samples = [*samples, *timed]
             save_samples(job.folder / TIME, samples)
@@ -121,10 +122,6 @@ def _run_part(job: Job, search: Search, *, part: int, parts: int, seconds: float
 
     job.progress("searching", tried_before + count_finished(search.study))
     search.run(trials=allowed, seconds=seconds, progress=show)
-
-
-def _count_tried(job: Job) -> int:
-    return sum(count_finished(study) for study in studies(job.folder))
 
 
 def _save_best(job: Job) -> None:

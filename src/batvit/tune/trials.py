@@ -92,6 +92,11 @@ def count_finished(study: Any) -> int:
     return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.trials)
 
 
+def count_all_finished(folder: Path) -> int:
+    """Count the trials of all parts that came to an end, or were left as hopeless."""
+    return sum(count_finished(study) for study in studies(folder))
+
+
 def failures(study: Any) -> list[str]:
     """Return why trials failed."""
     return [trial.user_attrs["failed"] for trial in study.trials if "failed" in trial.user_attrs]

@@ -21,7 +21,7 @@ from batvit.tune.objective import difference_sentence, score
 from batvit.tune.result import Checked, TimeErrors, Tuned
 from batvit.tune.search import Search
 from batvit.tune.settings import ROUNDS, Job
-from batvit.tune.trials import Trial
+from batvit.tune.trials import Trial, count_all_finished
 
 
 def verify(job: Job, search: Search, front: tuple[Trial, ...], *, model: str) -> Tuned:
@@ -37,6 +37,7 @@ def verify(job: Job, search: Search, front: tuple[Trial, ...], *, model: str) ->
         ValueError: if nothing meets the goal.
     """
     timed = job.settings.timed
+    job.progress("measuring the best", count_all_finished(job.folder))
     measure = _measure_once(job.dense, job.images)
     winner = best_finalist(search, measure, timed=timed)
     match = preset_at_same(job.dense, winner.final, measure, timed=timed)
