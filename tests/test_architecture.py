@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import batvit
-
 REPOSITORY = Path(__file__).parents[1]
 ROOT = REPOSITORY / "src"
 FILES = {
