@@ -231,8 +231,8 @@ def prints(source):
 
 
 def is_long(source):
-    """300 lines or more."""
-    return len(source.splitlines()) >= 300
+    """320 lines or more."""
+    return len(source.splitlines()) >= 320
 
 
 def long_functions(source):
@@ -491,12 +491,12 @@ def test_adapters_are_looked_at():
 
 @pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: path.stem)
 def test_adapters_are_thin(path):
-    assert len(path.read_text().splitlines()) < 150
+    assert len(path.read_text().splitlines()) < 160
 
 
 def test_length_is_found():
-    assert is_long("\n" * 300)
-    assert not is_long("\n" * 299)
+    assert is_long("\n" * 320)
+    assert not is_long("\n" * 319)
     assert long_functions("def f():\n" + "    x = 1\n" * 40) == {"f": 40}
     assert not long_functions("def f():\n" + "    x = 1\n" * 39)
     assert not long_functions('def f():\n    """One.\n\n    Two.\n    """\n' + "    x = 1\n" * 39)

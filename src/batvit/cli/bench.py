@@ -44,6 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compile-mode", choices=COMPILE_MODES, help="mode of torch.compile (default)"
     )
+    _add_outputs(parser)
+    options.add_device(parser)
+    load_models.add_engine(parser)
+    options.add_config(parser)
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
     blocks = (
         "time the middle block at the numbers of tokens of the schedule and at multiples of 16 and "
         "32 around them"
@@ -57,9 +64,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="also plot the speed-up over the batch size: .png, .svg or .pdf",
     )
-    options.add_device(parser)
-    load_models.add_engine(parser)
-    options.add_config(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -3,7 +3,8 @@
 import argparse
 import shlex
 import sys
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rich.progress import Progress
@@ -11,6 +12,8 @@ from rich.progress import Progress
 from batvit.cli import console, load_models, options
 
 TARGETS = (0.65, 0.5)
+# options that must be the same when a comparison is resumed
+SAME = ("model", "checkpoint", "data", "class_map", "precision", "device")
 # named here, as the help is to be there without torch
 PLANS = (
     "bat",
@@ -65,6 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="pictures whose groups are drawn (2)",
     )
+    _add_output(parser)
+    options.add_device(parser)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
         "--output",
@@ -75,7 +83,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on with the comparison in the output folder"
     )
-    options.add_device(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -90,18 +97,7 @@ def run(args: argparse.Namespace) -> None:
     dense = load_models.load_dense(args, pretrained=True)
     pictures = load_models.pictures(args, dense)
     pictures.samples = options.evenly(pictures.samples, args.samples)
-    names = ("model", "checkpoint", "data", "class_map", "precision", "device")
-    bar = Progress(console=console.stderr, transient=True)
-    with ExitStack() as shown:
-
-        def show(stage: Any) -> None:
-            # what is refused before any work shows no bar
-            if not bar.tasks:
-                shown.enter_context(bar)
-                bar.add_task("", total=None)
-            task = bar.task_ids[0]
-            bar.update(task, description=stage.text, completed=stage.done, total=stage.total)
-
+    with _shown_progress() as progress:
         comparison = compare.run(
             dense,
             pictures,
@@ -113,9 +109,9 @@ def run(args: argparse.Namespace) -> None:
             rounds=args.rounds,
             drawn=args.drawn,
             resume=args.resume,
-            metadata={name: getattr(args, name) for name in names},
+            metadata={name: getattr(args, name) for name in SAME},
             command=shlex.join(["batvit", *sys.argv[1:]]),
-            progress=show,
+            progress=progress,
         )
     options.write_json(args.json, comparison.to_dict())
     for note in comparison.notes:
@@ -124,6 +120,23 @@ def run(args: argparse.Namespace) -> None:
     console.say(
         f"wrote {comparison.report}, {comparison.table}, {comparison.result}, {comparison.plot}"
     )
+
+
+@contextmanager
+def _shown_progress() -> Iterator[Callable[[Any], None]]:
+    """Show how far a comparison is, in a bar on standard error."""
+    bar = Progress(console=console.stderr, transient=True)
+    with ExitStack() as shown:
+
+        def show(stage: Any) -> None:
+            # what is refused before any work shows no bar
+            if not bar.tasks:
+                shown.enter_context(bar)
+                bar.add_task("", total=None)
+            task = bar.task_ids[0]
+            bar.update(task, description=stage.text, completed=stage.done, total=stage.total)
+
+        yield show
 
 
 def _plans(text: str) -> list[str]:

@@ -58,6 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how many configurations to try at most",
     )
     parser.add_argument("--seed", type=options.at_least(0), default=0, help="of the search (0)")
+    _add_output(parser)
+    options.add_device(parser)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
         "--output",
@@ -68,7 +73,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on with the search in the output folder"
     )
-    options.add_device(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -130,7 +130,7 @@ def evaluate(
 
 
 def beside_dense(dense: Evaluation, reduced: Evaluation) -> dict[str, float]:
-    """Return the numbers of a reduced model, and those of the dense one, flat and ready for JSON."""
+    """Return the numbers of a reduced model and of the dense one, flat and ready for JSON."""
     return {
         **asdict(reduced),
         "top1_err": reduced.top1_err,

@@ -80,11 +80,7 @@ def fit(
         OSError: see :func:`batvit.training.record.check_output`.
     """
     reduction = reduction_of(model) if reduce is None else reduce
-    if config.warms_up_keep_rate and reduction is None:
-        raise ValueError(
-            "keep_warmup needs a reduction to warm up; call batvit.patch(model) first, "
-            "or leave it out"
-        )
+    _check_warmup(config, reduction)
     folder = None if output is None else check_output(output, resume=resume)
     device = next(model.parameters(), torch.empty(0)).device
     accelerator = accelerator_on(device, config.precision, log_with=log_with, folder=folder)
@@ -119,6 +115,14 @@ def fit(
     finally:
         learner.finish()
     return run.at.history
+
+
+def _check_warmup(config: TrainConfig, reduction: Reduction | None) -> None:
+    if config.warms_up_keep_rate and reduction is None:
+        raise ValueError(
+            "keep_warmup needs a reduction to warm up; call batvit.patch(model) first, "
+            "or leave it out"
+        )
 
 
 def _teacher(teacher: nn.Module | None, model: nn.Module, reduction: Reduction | None) -> nn.Module:
