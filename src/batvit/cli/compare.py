@@ -4,11 +4,14 @@ import argparse
 import shlex
 import sys
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.progress import Progress
 
 from batvit.cli import console, load_models, options
+
+if TYPE_CHECKING:
+    import batvit.compare.comparison
 
 TARGETS = (0.65, 0.5)
 # named here, as the help is to be there without torch
@@ -94,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
     bar = Progress(console=console.stderr, transient=True)
     with ExitStack() as shown:
 
-        def show(stage: Any) -> None:
+        def show(stage: "batvit.compare.comparison.Stage") -> None:
             # what is refused before any work shows no bar
             if not bar.tasks:
                 shown.enter_context(bar)
