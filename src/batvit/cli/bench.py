@@ -3,12 +3,18 @@
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from rich.table import Table
+from batvit.cli import bench_tables, console, load_models, options
 
-from batvit.cli import bench_blocks, console, load_models, options
 from batvit.cli.errors import is_memory
+
+if TYPE_CHECKING:
+    import batvit.inspection.block_timing
+    import batvit.measure.speed
+
+Result = TypeVar("Result")
 
 # modes of torch.compile, named here, as the help is to be there without torch
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
@@ -71,12 +77,15 @@ def run(args: argparse.Namespace) -> None:
     _check(args)
     console.silence_profiler()
     pair = load_models.load(args, pretrained=False)
-    measure = _time_block if args.per_block else _compare
-    report = _report_blocks if args.per_block else _report_models
-    results, failure = _each_batch_size(args, lambda batch: measure(args, pair, batch))
     # what fits is reported, though a larger batch does not
-    if results:
-        report(args, pair, results)
+    if args.per_block:
+        timings, failure = _each_batch_size(args, partial(_time_block, args, pair))
+        if timings:
+            _report_blocks(args, pair, timings)
+    else:
+        comparisons, failure = _each_batch_size(args, partial(_compare, args, pair))
+        if comparisons:
+            _report_models(args, pair, comparisons)
     if failure is not None:
         raise failure
 
@@ -103,8 +112,8 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _each_batch_size(
-    args: argparse.Namespace, measure: Callable[[int], Any]
-) -> tuple[list[Any], MemoryError | None]:
+    args: argparse.Namespace, measure: Callable[[int], Result]
+) -> tuple[list[Result], MemoryError | None]:
     """Measure every batch size, up to the first that does not fit into memory."""
     from batvit.storage.files import first_line
 
@@ -149,7 +158,9 @@ def _mode(args: argparse.Namespace) -> str | None:
     return (args.compile_mode or COMPILE_MODES[0]) if args.compile else None
 
 
-def _compare(args: argparse.Namespace, pair: Any, batch: int) -> Any:
+def _compare(
+    args: argparse.Namespace, pair: load_models.Models, batch: int
+) -> "batvit.measure.speed.SpeedComparison":
     """Compare the two models at one batch size."""
     from batvit.deploy.format import Engine
     from batvit.inspection.block_timing import reduction_names
@@ -177,7 +188,9 @@ def _compare(args: argparse.Namespace, pair: Any, batch: int) -> Any:
     )
 
 
-def _time_block(args: argparse.Namespace, pair: Any, batch: int) -> Any:
+def _time_block(
+    args: argparse.Namespace, pair: load_models.Models, batch: int
+) -> list["batvit.inspection.block_timing.BlockTiming"]:
     """Time the middle block at one batch size."""
     from batvit.inspection.block_timing import time_middle_block
 
@@ -191,62 +204,44 @@ def _time_block(args: argparse.Namespace, pair: Any, batch: int) -> Any:
     )
 
 
-def _report_models(args: argparse.Namespace, pair: Any, results: list[Any]) -> None:
+def _report_models(
+    args: argparse.Namespace,
+    pair: load_models.Models,
+    comparisons: list["batvit.measure.speed.SpeedComparison"],
+) -> None:
     """Print and write comparisons of the two models, one for each batch size."""
     from batvit.measure.plot import plot_speedup
     from batvit.storage.figures import save
 
     rows = []
-    for comparison in results:
+    for comparison in comparisons:
         rows += [mode.to_dict() for mode in comparison.modes]
-    console.stdout.print(_table(rows))
-    first = results[0]
+    console.stdout.print(bench_tables.models_table(rows))
+    first = comparisons[0]
     mode = "eager and compiled" if args.compile else "eager"
     console.say(
         f"{args.model}, {first.macs / 1e9:.3f} of {first.dense_macs / 1e9:.3f} G MACs "
         f"(ratio {first.mac_ratio:.2f}), {_conditions(args, pair, mode)}"
     )
     if args.compile:
-        for comparison in results:
+        for comparison in comparisons:
             console.say(comparison.summary)
     _write(args, pair, rows, {"results": rows})
     if args.plot is not None:
-        save(plot_speedup(results), args.plot)
+        save(plot_speedup(comparisons), args.plot)
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
-    """A line for the dense model and one for the reduced, for each batch size and mode."""
-    several = any(row["compiled"] for row in rows)
-    columns = ["batch", "", "ms (iqr)", "images/s", "peak MB", "speed-up", "realised"]
-    if not several:
-        # both modes must fit into 80 columns
-        columns.append("reduction")
-    table = console.table(*columns)
-    for row in rows:
-        # of what another engine does inside, nothing is seen
-        share = f"{100 * row['reduction_share']:.1f} %" if row["reduction_share"] else ""
-        speed = [f"{row['speedup']:.2f}", f"{row['realised_share']:.2f}", share]
-        for name, prefix, last in (("dense", "dense_", []), ("reduced", "", speed)):
-            peak = row[f"{prefix}peak_memory_mb"]
-            cells = [
-                str(row["batch_size"]),
-                f"{name} {row['mode']}" if several else name,
-                f"{row[f'{prefix}step_time']:.1f} ({row[f'{prefix}step_time_iqr']:.1f})",
-                f"{row[f'{prefix}samples_per_sec']:.1f}",
-                f"{peak:.1f}" if peak else "",
-                *last,
-            ]
-            table.add_row(*cells[: len(columns)])
-    return table
-
-
-def _report_blocks(args: argparse.Namespace, pair: Any, results: list[Any]) -> None:
+def _report_blocks(
+    args: argparse.Namespace,
+    pair: load_models.Models,
+    timings: list[list["batvit.inspection.block_timing.BlockTiming"]],
+) -> None:
     """Print and write timings of one block, several for each batch size."""
     rows: list[dict[str, Any]] = []
-    for timings in results:
-        of_batch = [timing.to_dict() for timing in timings]
+    for batch in timings:
+        of_batch = [timing.to_dict() for timing in batch]
         console.say(f"batch {of_batch[0]['batch_size']}")
-        console.stdout.print(bench_blocks.table(of_batch))
+        console.stdout.print(bench_tables.blocks_table(of_batch))
         rows += of_batch
     mode = "compiled" if args.compile else "eager"
     console.say(
@@ -256,7 +251,7 @@ def _report_blocks(args: argparse.Namespace, pair: Any, results: list[Any]) -> N
     _write(args, pair, rows, {"per_block": rows})
 
 
-def _conditions(args: argparse.Namespace, pair: Any, mode: str) -> str:
+def _conditions(args: argparse.Namespace, pair: load_models.Models, mode: str) -> str:
     """How it was measured, in words."""
     import torch
 
@@ -273,7 +268,10 @@ def _conditions(args: argparse.Namespace, pair: Any, mode: str) -> str:
 
 
 def _write(
-    args: argparse.Namespace, pair: Any, rows: list[dict[str, Any]], results: dict[str, Any]
+    args: argparse.Namespace,
+    pair: load_models.Models,
+    rows: list[dict[str, Any]],
+    results: dict[str, Any],
 ) -> None:
     """Write the files that were asked for."""
     import torch

@@ -5,11 +5,14 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.progress import Progress
 
 from batvit.cli import console, load_models, options
+
+if TYPE_CHECKING:
+    import batvit.compare.comparison
 
 TARGETS = (0.65, 0.5)
 # options that must be the same when a comparison is resumed
@@ -123,12 +126,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _shown_progress() -> Iterator[Callable[[Any], None]]:
+def _shown_progress() -> Iterator["Callable[[batvit.compare.comparison.Stage], None]"]:
     """Show how far a comparison is, in a bar on standard error."""
     bar = Progress(console=console.stderr, transient=True)
     with ExitStack() as shown:
 
-        def show(stage: Any) -> None:
+        def show(stage: "batvit.compare.comparison.Stage") -> None:
             # what is refused before any work shows no bar
             if not bar.tasks:
                 shown.enter_context(bar)
