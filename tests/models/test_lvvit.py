@@ -10,8 +10,6 @@ from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block
 from torch.nn import functional
 
-import batvit
-import batvit.models
 from batvit.measure.macs import count_macs, count_parameters
 from batvit.models.lvvit import ConvStem, LVViT
 
@@ -211,16 +209,6 @@ def test_both_heads_are_replaced():
 )
 def test_features_without_classes(settings, shape):
     assert tiny(num_classes=0, **settings)(pictures()).shape == shape
-
-
-@pytest.mark.parametrize("pool", ["avg", ""])
-def test_features_of_a_reduced_model_are_of_all_patches(pool):
-    dense = tiny(num_classes=0, global_pool=pool, depth=3)
-    model = batvit.patch(copy.deepcopy(dense), keep_rate=0.5, blocks=(1,))
-    tokens = model.forward_features(pictures())
-    assert tokens.shape == (2, 17, 24)
-    assert len(tokens[0].unique(dim=0)) < 17
-    torch.testing.assert_close(model(pictures()), dense.forward_head(tokens))
 
 
 def test_what_it_cannot_be_is_refused():
