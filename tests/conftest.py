@@ -11,7 +11,8 @@ from hypothesis import settings
 settings.register_profile("batvit", derandomize=True, deadline=None, database=None, max_examples=50)
 settings.load_profile("batvit")
 
-# two threads that wait for one another on a busy machine are slower than one; the same for the processes that tests start
+# two threads that wait for one another on a busy machine are slower than one; the same for the
+# processes that tests start
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -38,7 +39,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def imported():
-    """Import a file of the repository that is in no package, anew each time, by its path from the root."""
+    """Import a file of the repository that is in no package, anew each time, by its path."""
 
     def load(path):
         file = Path(__file__).parents[1] / path

@@ -25,7 +25,8 @@ def run(imported, monkeypatch, capsys):
 def test_the_bound_lets_as_many_tokens_go_as_bat_does(run, imported):
     found = run("bound", MODEL, "--engine", "eager", "--rounds", 1, "--threads", 1)
     assert re.fullmatch(
-        rf"{MODEL}, keep 0\.7, eager, fp32, batch 1, 1 threads: dense .* BAT .* cut .* MAC ratio 1\.54\n",
+        rf"{MODEL}, keep 0\.7, eager, fp32, batch 1, 1 threads: "
+        r"dense .* BAT .* cut .* MAC ratio 1\.54\n",
         found,
     )
     reduced = batvit.patch(timm.create_model(MODEL, depth=4).eval(), keep_rate=0.5, blocks=(1, 2))

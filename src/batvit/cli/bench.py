@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from batvit.cli import bench_tables, console, load_models, options
-
 from batvit.cli.errors import is_memory
 
 if TYPE_CHECKING:
