@@ -4,7 +4,9 @@
 - ``load_models``: from options to models and pictures.
 - ``console``, ``errors``: what is printed, of results and of errors.
 - ``training_model``, ``training_progress``: parts of ``train``.
-- ``bench_blocks``: a part of ``bench``.
+- ``bench_tables``: a part of ``bench``.
+- ``info``, ``eval``, ``bench``, ``export``, ``draw``, ``train``, ``plot``, ``compare``, ``tune``,
+  ``demo``: the commands.
 """
 
 import argparse
