@@ -98,8 +98,8 @@ def evaluate(
     return {name: Evaluation.from_sums(samples, *of_model) for name, of_model in sums.items()}
 
 
-def beside_dense(dense: Evaluation, reduced: Evaluation) -> dict[str, float]:
-    """Return the numbers of a reduced model, and those of the dense one, flat and ready for JSON."""
+def beside_dense(dense: Evaluation, reduced: Evaluation) -> dict[str, int | float]:
+    """Return the numbers of a reduced model and of the dense one, flat and ready for JSON."""
     return {
         **asdict(reduced),
         "top1_err": reduced.top1_err,
