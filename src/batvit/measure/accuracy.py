@@ -129,7 +129,7 @@ def evaluate(
     return {name: Evaluation.from_totals(sums) for name, sums in totals.items()}
 
 
-def beside_dense(dense: Evaluation, reduced: Evaluation) -> dict[str, float]:
+def beside_dense(dense: Evaluation, reduced: Evaluation) -> dict[str, int | float]:
     """Return the numbers of a reduced model and of the dense one, flat and ready for JSON."""
     return {
         **asdict(reduced),
