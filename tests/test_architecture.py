@@ -513,8 +513,6 @@ def test_every_module_with_behaviour_has_its_test_file():
     together = {
         "batvit.plans": "test_plans.py",
         "batvit.cli.bench_tables": "test_cli_bench.py",
-        "batvit.cli.training_model": "test_cli_train.py",
-        "batvit.cli.training_progress": "test_cli_train.py",
         "batvit.backbones.timm_eva": "test_timm_common.py",
         "batvit.backbones.torchvision_vit": "test_torch_multihead.py",
         "batvit.backbones.transformers_blocks": "test_transformers_common.py",

@@ -18,7 +18,6 @@ from batvit.storage.files import check_writable, write_atomic
 if TYPE_CHECKING:
     import torch
 
-    import batvit.data.folder
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 METHODS = (
@@ -169,13 +168,6 @@ def weights(args: argparse.Namespace) -> list[int] | None:
     from batvit.storage.provenance import stamp
 
     return None if args.checkpoint is None else stamp(args.checkpoint)
-
-
-def stamped(pictures: "batvit.data.folder.Pictures") -> list[Any]:
-    """Return what tells pictures from others: path, label, and what :func:`stamp` gives of each."""
-    from batvit.storage.provenance import stamp
-
-    return [[str(path), label, *stamp(path)] for path, label in pictures.samples]
 
 
 def image_size(args: argparse.Namespace) -> tuple[int, int] | None:
