@@ -178,7 +178,9 @@ def test_totals_of_parts_add_up_to_those_of_all():
     assert both.samples == 7
     for name in ("top1", "top5", "agreement", "loss"):
         assert getattr(both, name) == pytest.approx(getattr(whole, name))
-    assert Evaluation.from_totals(Totals(4.0, 1.0, 2.0, 3.0, 8.0)) == Evaluation(4, 25, 50, 75, 2)
+    assert Evaluation.from_totals(Totals(4.0, 1.0, 2.0, 3.0, 8.0)) == Evaluation(
+        4, 25.0, 50.0, 75.0, 2.0
+    )
 
 
 def by_hand(differences, repeats):
