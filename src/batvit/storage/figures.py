@@ -46,10 +46,11 @@ def save(picture: Image.Image | Figure, path: str | Path) -> Path:
         OSError: if the path cannot be written. Both are raised before any work.
     """
     path = Path(path)
+    kind = "pictures"
+    formats = PICTURE_FORMATS
     if isinstance(picture, Figure):
-        kind, formats = "figures", FIGURE_FORMATS
-    else:
-        kind, formats = "pictures", PICTURE_FORMATS
+        kind = "figures"
+        formats = FIGURE_FORMATS
     if path.suffix.lower() not in formats:
         raise ValueError(
             f"cannot save {path}: {kind} are {', '.join(formats)}, got {path.suffix!r}; "

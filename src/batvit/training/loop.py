@@ -93,13 +93,7 @@ def fit(
     seed_all(config.seed)
     own_teacher = _teacher(teacher, model, reduction) if config.learns_from_teacher else None
     learner = Learner(model, config, batching, accelerator, teacher=own_teacher)
-    metadata = {
-        "config": None if reduction is None else reduction.describe(),
-        "param_count": sum(parameter.numel() for parameter in model.parameters()),
-        **(about or {}),
-        "pictures": batching.size,
-        "processes": part.processes,
-    }
+    metadata = _metadata(model, reduction, batching, about or {})
     try:
         with stoppable() as stop, claimed(folder if accelerator.is_main_process else None):
             run = Run(
@@ -110,15 +104,23 @@ def fit(
                 on_epoch=on_epoch,
                 on_step=progress,
             )
-            try:
-                run.begin(metadata, resume=resume, log_with=log_with)
-                run.train(val)
-            finally:
-                run.warmup.set_share(1.0)
-                accelerator.end_training()
+            run.whole(val, metadata, resume=resume, log_with=log_with)
     finally:
         learner.finish()
     return run.at.history
+
+
+def _metadata(
+    model: nn.Module, reduction: Reduction | None, batching: Batching, about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what tells a run from another, in plain values, beside its configuration."""
+    return {
+        "config": None if reduction is None else reduction.describe(),
+        "param_count": sum(parameter.numel() for parameter in model.parameters()),
+        **about,
+        "pictures": batching.size,
+        "processes": batching.part.processes,
+    }
 
 
 def _teacher(teacher: nn.Module | None, model: nn.Module, reduction: Reduction | None) -> nn.Module:

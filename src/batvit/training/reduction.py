@@ -1,11 +1,12 @@
 """What training knows of a reduction: an object that a model carries, whatever the method is."""
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
 
+@runtime_checkable
 class Reduction(Protocol):
     """A reduction whose share can be set: 0 is the dense model, 1 the whole reduction."""
 

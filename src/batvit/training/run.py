@@ -21,7 +21,7 @@ from batvit.training.record import BEST, LAST, Record
 class Run:
     """A run that is under way in this process; :func:`batvit.training.loop.fit` makes it.
 
-    :meth:`begin` comes first, then :meth:`train`.
+    :meth:`whole` is all of it: :meth:`begin`, then :meth:`train`.
     """
 
     learner: Learner
@@ -40,6 +40,25 @@ class Run:
     """where the run stands"""
     saved: int = 0
     """the update of the last checkpoint"""
+
+    def whole(
+        self,
+        val: Iterable[tuple[Tensor, Tensor]],
+        about: Mapping[str, object],
+        *,
+        resume: bool,
+        log_with: Sequence[str],
+    ) -> None:
+        """Begin, or go on, and train to the end; the model has its whole reduction afterwards.
+
+        The arguments and errors are those of :meth:`begin` and :meth:`train`.
+        """
+        try:
+            self.begin(about, resume=resume, log_with=log_with)
+            self.train(val)
+        finally:
+            self.warmup.set_share(1.0)
+            self.learner.accelerator.end_training()
 
     def begin(self, about: Mapping[str, object], *, resume: bool, log_with: Sequence[str]) -> None:
         """Go on from the last checkpoint, or write how the run is made.
