@@ -13,7 +13,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 import batvit
-from batvit.cli import console, main, training_progress
+from batvit.cli import console, main
 from batvit.models.create import create_model
 from batvit.training.recipes import RECIPES, Recipe
 
@@ -186,17 +186,6 @@ def test_a_terminal_sees_a_bar_that_makes_way(folder, weights, tmp_path, monkeyp
     out, err = capsys.readouterr()
     assert "6/6" in err
     assert len(out.splitlines()) == 3
-
-
-def test_a_process_without_progress_shows_no_bar(monkeypatch, capsys):
-    monkeypatch.setattr(
-        console,
-        "stderr",
-        Console(stderr=True, force_terminal=True, width=80),
-    )
-    monkeypatch.setattr("batvit.training.loop.fit", lambda **arguments: [])
-    assert training_progress.fit_shown(title="training") == []
-    assert "training" not in capsys.readouterr().err
 
 
 def test_what_cannot_be_trained_is_refused_in_one_line(folder, weights, tmp_path, capsys):
