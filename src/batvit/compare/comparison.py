@@ -1,7 +1,7 @@
 """A whole comparison: every plan at the same MACs and the same time, on the same pictures."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from batvit.budget import contenders
 from batvit.compare.group_pictures import draw_groups
@@ -164,7 +163,7 @@ def _score(
 ) -> None:
     """Show all models the pictures."""
 
-    def batches(start: int) -> DataLoader[tuple[Tensor, Tensor]]:
+    def batches(start: int) -> Iterable[tuple[Tensor, Tensor]]:
         left = replace(pictures, samples=pictures.samples[start:])
         return loader(left, dense, batch_size=settings.batch_size, workers=settings.workers)
 
