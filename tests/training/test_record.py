@@ -116,7 +116,7 @@ def test_the_log_is_cut_back_to_what_was_saved(tmp_path):
     with (tmp_path / "log.jsonl").open("a") as log:
         log.write('{"update": 1, "ep')
     (tmp_path / ".log.jsonl.part").write_text("begun")
-    record.cut(3, 1)
+    record.truncate(3, 1)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [(line["update"], "top1" in line) for line in lines] == [
         (1, False),

@@ -21,7 +21,7 @@ COMPILERS = ("torch._dynamo", "torch._inductor")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Model, batch sizes, device and configuration."""
+    """Add model, batch sizes, device and configuration."""
     options.add_model(parser)
     count = options.at_least(1)
     parser.add_argument(
@@ -41,9 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--warmup", type=options.at_least(0), default=3, metavar="N", help=warmup)
     compiled = (
-        "time both models under torch.compile too, in the same rounds; with --per-block, the block "
-        "under it alone; memory and the share of the reduction are measured eagerly alone, and "
-        "left out for compiled models"
+        "time both models under torch.compile too, in the same rounds; with --per-block, only the "
+        "compiled block; memory and the share of the reduction are measured in eager mode only"
     )
     parser.add_argument("--compile", action="store_true", help=compiled)
     parser.add_argument(
@@ -76,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
     _check(args)
     console.silence_profiler()
     pair = load_models.load(args, pretrained=False)
-    # what fits is reported, though a larger batch does not
+    # report the sizes that fit, then raise for the first that does not
     if args.per_block:
         timings, failure = _each_batch_size(args, partial(_time_block, args, pair))
         if timings:
@@ -90,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse what cannot be, before any work."""
+    """Refuse combinations of options that do not work, before the model is loaded."""
     from batvit.deploy.formats import is_exported
     from batvit.storage.formats import FIGURE_FORMATS
 
@@ -153,7 +152,7 @@ def _is_of_the_compiler(error: RuntimeError) -> bool:
 
 
 def _mode(args: argparse.Namespace) -> str | None:
-    """The mode of torch.compile, if it is asked for."""
+    """Return the mode of torch.compile, if it is asked for."""
     return (args.compile_mode or COMPILE_MODES[0]) if args.compile else None
 
 
@@ -167,7 +166,7 @@ def _compare(
 
     settings: dict[str, Any]
     if isinstance(pair.reduced, Engine):
-        # what cannot be counted in an exported file, it says itself
+        # an exported file cannot be counted; its metadata has MACs and parameters
         metadata = pair.reduced.metadata
         settings = {
             "macs": (metadata.dense_macs, metadata.macs),
@@ -251,7 +250,7 @@ def _report_blocks(
 
 
 def _conditions(args: argparse.Namespace, pair: load_models.Models, mode: str) -> str:
-    """How it was measured, in words."""
+    """Describe how it was measured."""
     import torch
 
     from batvit.deploy.format import Engine

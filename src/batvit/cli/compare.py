@@ -17,25 +17,8 @@ if TYPE_CHECKING:
 TARGETS = (0.65, 0.5)
 # options that must be the same when a comparison is resumed
 SAME = ("model", "checkpoint", "data", "class_map", "precision", "device")
-# named here, as the help is to be there without torch
-PLANS = (
-    "bat",
-    "bat_gradual",
-    "topk",
-    "evit",
-    "random",
-    "ats",
-    "diffrate",
-    "tome",
-    "pitome",
-    "tofu",
-    "mctf",
-    "dpcknn",
-    "kmedoids",
-    "atc",
-    "atc_complete",
-    "atc_single",
-)
+# both presets of BAT for a pretrained model, then its peers
+PLANS = ("bat", "bat_gradual", *options.METHODS[1:])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

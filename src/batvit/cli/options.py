@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 METHODS = (
-    "bat, topk, evit, random, ats, diffrate, tome, pitome, tofu, mctf, dpcknn, kmedoids, "
-    "atc, atc_complete, atc_single"
+    *("bat", "topk", "evit", "random", "ats", "diffrate", "tome", "pitome", "tofu", "mctf"),
+    *("dpcknn", "kmedoids", "atc", "atc_complete", "atc_single"),
 )
 """the names of the plans, for the help: to load the plans takes torch"""
 MAC_UNITS = {"G": 1e9, "M": 1e6}
@@ -102,7 +102,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
     for name, text in field_help(BATConfig).items():
         if name == "method":
-            text = f"{text}; one of {METHODS}"
+            text = f"{text}; one of {', '.join(METHODS)}"
         group = usual if name in USUAL_FIELDS else research
         _add_field(group, name, text + preset_values(name))
 

@@ -30,11 +30,11 @@ def fit_plans(
     targets: Sequence[float],
     progress: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Bring every plan to every target, by MACs and by measured time.
+    """Find, for each plan and target, the configuration that meets it in MACs and in time.
 
     Args:
         results: gets a row for each, or the reason why there is none, and is saved after each.
-        clock: measures the time.
+        clock: times the models.
         plans: names of :func:`batvit.budget.contenders`.
         targets: shares of the dense model's MACs and time, in (0, 1).
         progress: called with what is done next.
@@ -58,12 +58,12 @@ def time_plans(
 ) -> None:
     """Time all plans of a group and the dense model in one run, for each group that needs it.
 
-    A plan at equal time whose share of the dense model's is not within 7.5 % of the target is
-    marked.
+    A plan at equal time is marked as ``off_target`` if its measured time misses the target by more
+    than 7.5 % of it.
 
     Args:
         results: its rows get their timing, and it is saved after each group.
-        clock: measures.
+        clock: times the models.
         progress: called with what is done next.
     """
     for group in results.untimed():
@@ -91,10 +91,10 @@ def score_plans(
     Args:
         results: its rows get their accuracy; scores are saved every minute, and not computed again.
         dense: the dense model.
-        batches: pictures and labels from a place on, always in the same order.
-        samples: for each picture plain values that tell it from others, and its label.
-        weights: plain values that tell the weights from others; with others, every picture is
-            looked at again.
+        batches: given an index, pictures and labels from that picture on, always in one order.
+        samples: plain values that identify each picture, and its label.
+        weights: plain values that identify the weights; if they change, every picture is scored
+            again.
         progress: called with how many pictures are done.
     """
     names = {_name(row): row for row in results.rows}
@@ -105,10 +105,10 @@ def score_plans(
     scores = Scores.load(path, digests, len(samples))
     models = {name: _reduced(dense, row) for name, row in names.items()}
     start = min(scores.by_model[name].done for name in digests)
-    left = batches(start) if start < len(samples) else ()
+    remaining = batches(start) if start < len(samples) else ()
     saved = time.monotonic()
     try:
-        for done in scores.update(dense, models, left, start=start):
+        for done in scores.update(dense, models, remaining, start=start):
             progress(done)
             if time.monotonic() - saved > SAVE_SECONDS:
                 scores.save(path)

@@ -74,8 +74,8 @@ def export(
 
     The suffix decides: ``.onnx`` (above 1.5 GB with a ``.onnx.data`` beside it), ``.xml``
     (OpenVINO, with a ``.bin`` beside it), ``.pt2``. The token counts are those of the configuration
-    and the image size, so every shape but the batch is fixed. Weights are written in float32, and
-    of the images nothing.
+    and the image size, so every shape but the batch is fixed. Weights are written in float32; the
+    images are not stored.
 
     Args:
         model: as :func:`batvit.patch` takes it; a copy of it is exported.
@@ -244,7 +244,8 @@ def _compared(plain: nn.Module, engine: Engine, images: Tensor, path: Path) -> E
     """Compare the logits of an engine with those of the model.
 
     Raises:
-        ValueError: if half of the images have another logit, and the engine does not round to int8.
+        ValueError: if half of the images or more have a logit that differs by over 1e-3, unless the
+            engine is int8.
     """
     batches = images.split(BATCH)
     expected = torch.cat([plain(batch) for batch in batches])

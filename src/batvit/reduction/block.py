@@ -196,9 +196,10 @@ def become_reduced(
     changed.reduce = reduce
 
 
-def become_dense(block: ReducedBlock) -> None:
+def become_dense(block: nn.Module) -> None:
     """Turn a reduced block back into what it was."""
     for name in ("prefix", "output_form", "reduce"):
         delattr(block, name)
+    # by its general type: what it is here is no longer what it was called with
     changed: Any = block
-    changed.__class__ = block.own_class()
+    changed.__class__ = changed.own_class()

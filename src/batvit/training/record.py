@@ -119,7 +119,7 @@ class Record:
             table.writerow((number, *losses, epoch.top1, epoch.top5, epoch.lr))
         write_atomic(self.folder / SUMMARY, text.getvalue())
 
-    def cut(self, update: int, epochs: int) -> None:
+    def truncate(self, update: int, epochs: int) -> None:
         """Take back what was logged of later updates and epochs, which will come again.
 
         Also removes what a killed process began to write.

@@ -74,7 +74,7 @@ class Run:
         """
         if self.record is not None:
             self._begin_record(self.record, about, resume=resume)
-        # one that does not fit is found before the first update
+        # set every share once, so that one that does not fit is refused before the first update
         config = self.learner.config
         for share in shares(config):
             self.warmup.set_share(share)
@@ -119,7 +119,7 @@ class Run:
         elif accelerator.is_main_process:
             record.begin(self.learner.config, about)
         if accelerator.is_main_process:
-            record.cut(self.at.update, len(self.at.history))
+            record.truncate(self.at.update, len(self.at.history))
 
     def _train_epoch(self, number: int) -> None:
         """Train for one epoch, or what is left of it.
@@ -141,8 +141,8 @@ class Run:
             ]
             if len(parts) < config.grad_accum_steps:
                 raise ValueError(
-                    f"the training pictures ended in update {update}; give the number of them that "
-                    "there are, and of tar shards as many as all processes have workers"
+                    f"the training pictures ended in update {update}; give their true number, and "
+                    "at least as many tar shards as all processes have workers"
                 )
             loss, asked_to_stop = self.learner.update(update, parts, stop=self.stop.asked)
             at.update = update
@@ -155,7 +155,7 @@ class Run:
                 self.learner.check_weights(update)
                 self._save()
             if asked_to_stop:
-                raise StoppedError(self._farewell())
+                raise StoppedError(self._stop_message())
             start = time.perf_counter()
 
     def _end_epoch(self, number: int, val: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -227,7 +227,7 @@ class Run:
         return len(self.at.losses) * self.learner.config.batch_size / self.at.seconds
 
     def _save(self) -> None:
-        """Write a checkpoint; of an update that has one already the progress alone."""
+        """Write a checkpoint; if this update has one already, rewrite only its progress."""
         if self.record is None:
             return
         checkpoints.save(
@@ -241,7 +241,7 @@ class Run:
         )
         self.saved = self.at.update
 
-    def _farewell(self) -> str:
+    def _stop_message(self) -> str:
         text = f"asked to stop (SIGTERM) after update {self.at.update}"
         if self.record is None:
             return text

@@ -30,7 +30,7 @@ DROP_WEIGHT = 0.1
 # the budgets that are searched where only a largest drop is given
 BUDGETS = (0.2, 0.95)
 # a search in which the first trials all fail ends after so many
-HOPELESS = 5
+MAX_INITIAL_FAILURES = 5
 FRONT_CANDIDATES = 2
 FRONT_BUDGETS = (0.8, 0.9, 1.1, 1.25)
 
@@ -73,12 +73,12 @@ class Search:
     study: Any
     """of :func:`batvit.tune.trials.open_study`"""
     before: Any = None
-    """the study of the part before, if there is one: its best candidates are tried anew, at what
-    they are known to cost by now"""
+    """the study of the part before, if there is one: its best candidates are tried again with the
+    updated cost model"""
 
     @property
     def anatomy(self) -> Anatomy:
-        """Of the dense model."""
+        """The anatomy of the dense model."""
         return anatomy_of(self.dense)
 
     def run(
@@ -90,8 +90,8 @@ class Search:
     ) -> None:
         """Search until so many trials are finished in all, or for so long.
 
-        A trial in which torch fails is left, and the search goes on; unless the first few all fail.
-        A part for which no candidate is cheap enough is left out, if there is one before it.
+        A trial that raises RuntimeError is skipped; the search stops if the first five all fail. If
+        no candidate fits the budget, a later part returns without trials, and the first one raises.
 
         Args:
             trials: of this and earlier runs together; no limit if None.
@@ -112,7 +112,7 @@ class Search:
 
         def after_trial(study: Any, trial: Any) -> None:
             progress()
-            if len(failures(study)) >= HOPELESS and not losses(study):
+            if len(failures(study)) >= MAX_INITIAL_FAILURES and not losses(study):
                 study.stop()
 
         self._enqueue()
@@ -130,10 +130,9 @@ class Search:
         )
 
     def objective(self, trial: Any) -> float:
-        """Return what a trial of Optuna is to make small.
+        """Return the value that Optuna minimises.
 
-        That is the loss; where a largest drop is given the cost, and a penalty for what is lost
-        beyond.
+        That is the loss; with a largest drop it is the cost plus a penalty for exceeding the drop.
         """
         pruned = optuna_part("optuna").TrialPruned
         candidate = Candidate.suggest(trial, self.anatomy.depth)
@@ -172,7 +171,7 @@ class Search:
         return math.inf if config_score is None else config_score.loss
 
     def around(self) -> list[Trial]:
-        """Try the best candidates for less and for more than the budget, which all trials spend."""
+        """Score the best candidates below and above the budget, at which all trials are."""
         if self.goal.budget is None:
             return []
         tried: dict[BATConfig, Trial] = {}
@@ -190,12 +189,12 @@ class Search:
         return list(tried.values())
 
     def _score_trial(self, trial: Any, config: BATConfig) -> Score | None:
-        """Score a configuration as far as it is not hopeless, and keep why it failed if it does."""
+        """Score a configuration until Optuna prunes it; keep the reason if it fails."""
         pruned = optuna_part("optuna").TrialPruned
 
         def report(step: int, loss: float) -> None:
             trial.report(loss, step)
-            # hopeless trials are left after a part of the pictures
+            # a trial that is worse than most is pruned after a part of the pictures
             if self.goal.budget is not None and trial.should_prune():
                 raise pruned
 
