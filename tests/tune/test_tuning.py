@@ -14,6 +14,7 @@ from batvit.data.folder import image_folder, unlabelled
 from batvit.module_copy import light_copy
 from batvit.storage.run_folder import claimed
 from batvit.tune.objective import TuningSet
+from batvit.tune.space import Candidate
 from batvit.tune.trials import JOURNAL
 
 
@@ -143,6 +144,13 @@ def test_a_budget_out_of_reach_names_the_nearest_before_the_search(tune, tmp_pat
         match=r"no configuration goes down to 0\.01 of the dense model's cost; the nearest that",
     ):
         tune(tmp_path / "out", target_macs=0.01)
+
+
+def test_where_no_trial_is_within_the_budget_that_is_said(tune, tmp_path, monkeypatch):
+    monkeypatch.setattr(Candidate, "within", lambda self, budget, cost, anatomy: None)
+    with pytest.raises(ValueError, match="no configuration tried is within the budget; allow more"):
+        tune(tmp_path / "out", target_macs=0.7, trials=2)
+    assert not (tmp_path / "out" / "front.csv").exists()
 
 
 def test_what_cannot_be_is_refused_before_anything_is_written(tune, small, pictures, tmp_path):

@@ -58,7 +58,7 @@ def test_tune_without_a_preset_that_goes_so_low_says_so(tune, tmp_path, monkeypa
 
 
 def test_tune_within_a_drop_says_whether_it_holds(tune, tmp_path, slower, alone):
-    tuned = tune(tmp_path / "out", labels=True, max_drop=100, trials=3)
+    tuned = tune(tmp_path / "out", labels=True, max_drop=100.0, trials=3)
     assert "the limit holds on the pictures held out: lost " in str(tuned)
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["tuned"]["drop"] <= 100

@@ -157,7 +157,8 @@ def _run(
         write_atomic(folder / ABOUT, json.dumps(about, indent=2) + "\n")
         search = search_in_parts(job)
         front = _front(search)
-        save_front(folder, front)
+        if front:
+            save_front(folder, front)
         tuned = verify(job, search, front, model=about["model"])
         tuned.save()
     return tuned
