@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from batvit.storage.weights import load_weights, read_weights
+from batvit.storage.weights import load_weights, read_weights, weights_digest
 
 
 def linear():
@@ -200,3 +200,19 @@ def test_keys_that_do_not_fit_are_named_and_nothing_is_loaded(tmp_path):
         with pytest.raises(ValueError, match=f"^{path}: .*{said}"):
             load_weights(model, path)
         assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_digest_tells_weights_from_others():
+    def linear():
+        torch.manual_seed(0)
+        return torch.nn.Linear(3, 2)
+
+    first = weights_digest(linear())
+    assert first == weights_digest(linear())
+    changed = linear()
+    with torch.no_grad():
+        changed.bias[1] += 1e-6
+    others = {weights_digest(changed), weights_digest(linear().bfloat16())}
+    others.add(weights_digest(torch.nn.Sequential(linear())))
+    assert len(others) == 3
+    assert first not in others

@@ -1,6 +1,5 @@
 """A whole comparison: every plan at the same MACs and the same time, on the same pictures."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from batvit.measure.speed import noise
 from batvit.storage.files import check_folder, write_atomic
 from batvit.storage.provenance import git_commit, machine, stamp, versions
 from batvit.storage.run_folder import claimed
+from batvit.storage.weights import weights_digest
 
 PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -172,7 +172,7 @@ def _score(
 
     count(0)
     samples = [[str(path), label, *stamp(path)] for path, label in pictures.samples]
-    weights = _weights_digest(dense)
+    weights = weights_digest(dense)
     score_plans(results, dense, batches, samples=samples, weights=weights, progress=count)
     results.check_any()
 
@@ -214,12 +214,3 @@ def _comparison(results: Results, *, samples: int, command: str) -> Comparison:
         rows=tuple(results.rows),
         failures=tuple(results.failures),
     )
-
-
-def _weights_digest(model: nn.Module) -> str:
-    """Return a text that is another one for all other weights."""
-    hashed = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        hashed.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        hashed.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy())
-    return hashed.hexdigest()

@@ -1,5 +1,6 @@
 """State dicts read from files and written to them: every key or none, and never code."""
 
+import hashlib
 import pickle
 import re
 import warnings
@@ -31,6 +32,15 @@ def save_weights(model: nn.Module, path: str | Path) -> Path:
     # torch.compile wraps the model, and its keys
     plain = getattr(model, "_orig_mod", model)
     return save_state(plain.state_dict(), path)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Return a text that is another one for all other weights (SHA-256, hexadecimal)."""
+    hashed = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        hashed.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        hashed.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    return hashed.hexdigest()
 
 
 def save_state(state: Mapping[str, Tensor], path: str | Path) -> Path:

@@ -1,6 +1,5 @@
 """A whole tuning: fit the cost, search in parts, measure the best, check it on other pictures."""
 
-import hashlib
 import json
 import random
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from batvit.reduction.site import config_of
 from batvit.storage.files import check_folder, read_json, write_atomic
 from batvit.storage.provenance import git_commit, machine, stamp
 from batvit.storage.run_folder import check_new, check_same, claimed, digest
+from batvit.storage.weights import weights_digest
 from batvit.tune.objective import TuningSet
 from batvit.tune.parts import search_in_parts
 from batvit.tune.result import Tuned, save_front
@@ -198,7 +198,7 @@ def _about(
     about.setdefault("precision", PRECISIONS.get(weight.dtype, str(weight.dtype)))
     about.setdefault("device", str(weight.device))
     if "weights" not in about:
-        about["weights"] = _weights_digest(dense)
+        about["weights"] = weights_digest(dense)
     for name in SAME:
         about[name] = getattr(settings, name)
     files = [[str(path), label, *stamp(path)] for path, label in searched.samples]
@@ -215,12 +215,3 @@ def _front(search: Search) -> tuple[Trial, ...]:
     tried = [*complete(search.study), *search.around()]
     front = pareto_front(tried, cost=lambda trial: trial.cost, loss=lambda trial: trial.loss)
     return tuple(front)
-
-
-def _weights_digest(model: nn.Module) -> str:
-    """Return a text that is another one for all other weights."""
-    hashed = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        hashed.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        hashed.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy())
-    return hashed.hexdigest()
