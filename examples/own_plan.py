@@ -8,7 +8,7 @@ import torch
 
 import batvit
 from batvit.core import Assignment
-from batvit.plans import PLANS, Evidence, Plan
+from batvit.plans import Evidence, Plan
 from batvit.plans.plan import Counts
 
 
@@ -22,12 +22,10 @@ def neighbours(evidence: Evidence, counts: Counts, config: batvit.BATConfig) -> 
     return Assignment(run.expand(batch, -1), counts.tokens_out, drops=False)
 
 
-batvit.plans.PLANS["mine"] = Plan(
-    neighbours, drops=False, paper_fields={"weight": "size", "size_aware": True}
-)
+fields = {"weight": "size", "size_aware": True}
+batvit.plans.PLANS["mine"] = Plan(neighbours, drops=False, paper_fields=fields)
 
 if __name__ == "__main__":
     model = timm.create_model("deit_tiny_patch16_224")
-    config = batvit.BATConfig(method="mine", keep_rate=0.5, **PLANS["mine"].paper_fields)
-    batvit.patch(model, config)
+    batvit.patch(model, batvit.BATConfig(method="mine", keep_rate=0.5, **fields))
     print(batvit.info(model, name="deit_tiny"))

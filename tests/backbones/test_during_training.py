@@ -27,13 +27,13 @@ def test_a_patched_model_carries_its_reduction():
 def test_each_site_loses_a_share_of_what_it_loses_in_the_end():
     model = family("deit")
     reduction = during_training(CONFIG)
-    reduction.set_share(model, 1)
+    reduction.set_share(model, 1.0)
     assert batvit.config_of(model) == CONFIG
     assert tokens_out(model) == [18, 9]
     # 36 patches, of which 18 and 27 are lost in the end
     reduction.set_share(model, 1 / 3)
     assert tokens_out(model) == [30, 27]
-    reduction.set_share(model, 0)
+    reduction.set_share(model, 0.0)
     assert batvit.config_of(model) is None
 
 

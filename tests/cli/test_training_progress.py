@@ -40,5 +40,11 @@ def test_the_bar_shows_updates_and_makes_way_for_epochs(monkeypatch, capsys):
 
 
 def test_nothing_need_be_printed_after_an_epoch(monkeypatch):
-    monkeypatch.setattr("batvit.training.loop.fit", lambda **given: given["on_epoch"](None))
-    assert training_progress.fit_shown(title="training") is None
+    epoch = Epoch(1, 0.5, 0.4, 70.0, 90.0, 1e-3, 2.0, 70.0)
+
+    def fit(**given):
+        given["on_epoch"](epoch)
+        return [epoch]
+
+    monkeypatch.setattr("batvit.training.loop.fit", fit)
+    assert training_progress.fit_shown(title="training") == [epoch]

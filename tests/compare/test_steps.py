@@ -62,7 +62,8 @@ def test_what_is_measured_off_target_is_marked_and_kept(tmp_path):
         Group(0.5, "time"),
     ]
     # all is timed, so nothing is to be done
-    time_plans(results, None)
+    time_plans(results, clock, progress=said.append)
+    assert len(said) == 2
 
 
 def test_a_plan_that_cannot_be_timed_is_left_out(tmp_path):

@@ -82,15 +82,16 @@ def test_all_rows_and_the_dense_model_are_timed_in_turns(model, monkeypatch):
 def test_a_plan_is_left_alone_from_its_first_error_on(model, monkeypatch):
     calls = []
 
-    def breaks(images):
-        calls.append(len(images))
-        raise IndexError("no kernel")
+    class Breaks(torch.nn.Module):
+        def forward(self, images):
+            calls.append(len(images))
+            raise IndexError("no kernel")
 
     copy = stopwatch.reduced_copy
     monkeypatch.setattr(
         stopwatch,
         "reduced_copy",
-        lambda dense, config: breaks if config.blocks == (2,) else copy(dense, config),
+        lambda dense, config: Breaks() if config.blocks == (2,) else copy(dense, config),
     )
     monkeypatch.setattr(stopwatch, "schedule_of", lambda model: [])
     clock = clock_of(model)

@@ -57,8 +57,9 @@ class Attempts:
             runs.append(partial(self._attempt, key, model, images))
         return runs
 
-    def _attempt(self, key: Key, action: Callable[..., Any], *arguments: Any) -> Any:
-        if key not in self.errors:
+    def _attempt(self, key: Key, action: Callable[..., Any] | None, *arguments: Any) -> Any:
+        # without a model, which could not be made, there is an error already
+        if action is not None and key not in self.errors:
             with collect_errors(self.errors, key):
                 return action(*arguments)
         return None
