@@ -4,32 +4,12 @@ import json
 from dataclasses import replace
 
 import pytest
+from example_rows import row, timing
 
 from batvit.compare.results import Results
-from batvit.compare.rows import Group, Key, Row, RowTiming
-from batvit.config import BATConfig
+from batvit.compare.rows import Group, Key
 
 ABOUT = {"model": "deit", "size": (224, 224)}
-
-
-def timing(**fields):
-    known = RowTiming(
-        step_time=10.0,
-        step_time_iqr=0.5,
-        samples_per_sec=100.0,
-        speedup=2.0,
-        off_target=False,
-        realised_share=1.0,
-        peak_memory_mb=None,
-        latency_ms=1.0,
-        latency_speedup=1.5,
-    )
-    return replace(known, **fields)
-
-
-def row(plan="bat", target=0.5, at="macs", **fields):
-    config = None if plan == "dense" else BATConfig(keep_rate=0.5)
-    return Row(plan, Group(target, at), config, (3, 6), (98, 49), 0.6, 0.5, **fields)
 
 
 @pytest.fixture

@@ -5,31 +5,17 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
+from example_rows import timing
 
 from batvit.compare import steps
 from batvit.compare.results import Results
-from batvit.compare.rows import Group, Key, Row, RowTiming
+from batvit.compare.rows import Group, Key, Row
 from batvit.compare.scores import Scores
 from batvit.compare.steps import fit_plans, score_plans, time_plans
 from batvit.compare.stopwatch import Clock, TimedGroup
 from batvit.config import BATConfig
 
 MODEL = {"depth": 2, "embed_dim": 48, "num_classes": 3, "img_size": 32}
-
-
-def timing(**fields):
-    known = RowTiming(
-        step_time=10.0,
-        step_time_iqr=0.5,
-        samples_per_sec=100.0,
-        speedup=2.0,
-        off_target=False,
-        realised_share=1.0,
-        peak_memory_mb=None,
-        latency_ms=1.0,
-        latency_speedup=1.5,
-    )
-    return replace(known, **fields)
 
 
 def row(plan="bat", target=0.5, at="macs", **fields):

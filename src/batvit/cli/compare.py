@@ -54,21 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="pictures whose groups are drawn (2)",
     )
-    _add_output(parser)
+    options.add_output(
+        parser, "a new folder for report.html, table.csv, result.json", resumed="comparison"
+    )
     options.add_device(parser)
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        metavar="DIR",
-        help="a new folder for report.html, table.csv, result.json",
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with the comparison in the output folder"
-    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -168,20 +168,6 @@ def pictures(
     )
 
 
-def noise(model: "torch.nn.Module", batch: int) -> "torch.Tensor":
-    """Return a batch of noise (B, 3, H, W), always the same, as a model takes pictures.
-
-    Speed does not depend on what pictures show.
-    """
-    import torch
-
-    from batvit.data.loading import data_config, placed
-
-    size = data_config(model)["input_size"]
-    generator = torch.Generator().manual_seed(0)
-    return placed(torch.randn(batch, *size, generator=generator), model)
-
-
 def given(args: argparse.Namespace, *names: str) -> list[str]:
     """Return which of these options, and which fields of BATConfig, were given, as typed."""
     fields = [field.name for field in dataclasses.fields(BATConfig)]

@@ -90,6 +90,14 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_output(parser: argparse.ArgumentParser, folder: str, *, resumed: str) -> None:
+    """Add the folder of the result, described so, and going on with what was begun there."""
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help=folder)
+    parser.add_argument(
+        "--resume", action="store_true", help=f"go on with the {resumed} in the output folder"
+    )
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add every field of BATConfig, those that most users set apart from the others."""
     usual = parser.add_argument_group(

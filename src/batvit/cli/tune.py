@@ -58,21 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how many configurations to try at most",
     )
     parser.add_argument("--seed", type=options.at_least(0), default=0, help="of the search (0)")
-    _add_output(parser)
+    options.add_output(parser, "a new folder; config.json in it is for --config", resumed="search")
     options.add_device(parser)
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        metavar="DIR",
-        help="a new folder; config.json in it is for --config",
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with the search in the output folder"
-    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -7,13 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from batvit.backbones.patch import reduced_copy
 from batvit.budget import TIME_TOLERANCE, Family, at_macs, at_time
 from batvit.compare.failures import collect_errors
 from batvit.compare.results import Results
 from batvit.compare.rows import DENSE, Key, Row, RowAccuracy
 from batvit.compare.scores import SCORES_FILE, ImageScores, Scores
-from batvit.compare.stopwatch import Clock
+from batvit.compare.stopwatch import Clock, reduced_model
 from batvit.config import BATConfig
 from batvit.measure.accuracy import paired_interval
 from batvit.measure.logits import finite_logits
@@ -103,7 +102,7 @@ def score_plans(
     digests = {name: digest([common, config]) for name, config in configs.items()}
     path = results.folder / SCORES_FILE
     scores = Scores.load(path, digests, len(samples))
-    models = {name: _reduced(dense, row) for name, row in names.items()}
+    models = {name: reduced_model(dense, row) for name, row in names.items()}
     start = min(scores.by_model[name].done for name in digests)
     remaining = batches(start) if start < len(samples) else ()
     saved = time.monotonic()
@@ -144,11 +143,6 @@ def _marked(row: Row) -> Row:
         return row
     off_target = abs(1 / row.timing.speedup - target) > TIME_TOLERANCE * target
     return replace(row, timing=replace(row.timing, off_target=off_target))
-
-
-def _reduced(dense: nn.Module, row: Row) -> nn.Module:
-    assert row.config is not None
-    return reduced_copy(dense, row.config)
 
 
 def _name(row: Row) -> str:

@@ -41,7 +41,7 @@ class Attempts:
 
     def __init__(self, dense: nn.Module, rows: Sequence[Row]) -> None:
         self.errors: dict[Key, Exception] = {}
-        self.models = {row.key: self._attempt(row.key, _reduced, dense, row) for row in rows}
+        self.models = {row.key: self._attempt(row.key, reduced_model, dense, row) for row in rows}
 
     def peaks(self, images: Tensor) -> list[float | None]:
         """Measure the memory of each; None if it is not seen."""
@@ -179,6 +179,7 @@ def row_timing(
     )
 
 
-def _reduced(dense: nn.Module, row: Row) -> nn.Module:
+def reduced_model(dense: nn.Module, row: Row) -> nn.Module:
+    """Return a copy of the dense model, reduced as a row says."""
     assert row.config is not None
     return reduced_copy(dense, row.config)
