@@ -10,7 +10,7 @@ SHAPES := --jaxtyping-packages=batvit,beartype.beartype
 # many processes import the same libraries: the first keeps what it compiled, whatever the environment says
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test coverage check format clean
+.PHONY: install demo test coverage check results format clean
 
 install: $(STAMP)
 
@@ -37,6 +37,10 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# the tables of README.md and docs/results.md, from docs/results
+results: install
+	$(BIN)/python benchmarks/results.py
 
 format: install
 	$(BIN)/ruff format .
