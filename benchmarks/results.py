@@ -72,24 +72,28 @@ def render(document: str) -> str:
     return REGION.sub(_region, document)
 
 
-def record(name: str, rows: Sequence[Row], *, commit: str) -> None:
-    """Keep new rows of a result, with the machine and versions they were measured with."""
-    found = {
-        "commit": commit,
+def record(name: str, rows: Sequence[Row], *, columns: dict[str, str] | None = None) -> None:
+    """Keep new rows of a result, with the commit, machine and versions they were measured with."""
+    result = load(name)
+    result |= {
+        "commit": _commit(),
         "date": datetime.date.today().isoformat(),
         "hardware": _processor(),
         "software": ", ".join(_versions()),
+        "columns": columns or result["columns"],
         "rows": list(rows),
     }
-    text = json.dumps(load(name) | found, indent=2, ensure_ascii=False)
+    text = json.dumps(result, indent=2, ensure_ascii=False)
     (RESULTS / f"{name}.json").write_text(text + "\n")
 
 
-def show(name: str, rows: Sequence[Row], *, keep: bool) -> None:
+def show(
+    name: str, rows: Sequence[Row], *, keep: bool, columns: dict[str, str] | None = None
+) -> None:
     """Print what a benchmark found in the columns of its result, and keep it if that is wanted."""
-    print(table(load(name)["columns"], rows))
+    print(table(columns or load(name)["columns"], rows))
     if keep:
-        record(name, rows, commit=_commit())
+        record(name, rows, columns=columns)
 
 
 def table(columns: dict[str, str], rows: Sequence[Row]) -> str:

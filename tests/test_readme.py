@@ -2,7 +2,6 @@
 
 import re
 import statistics
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,13 +21,9 @@ NO_SENTENCES = re.compile(r"```.*?```|<!--.*?-->|^\|.*?$|^#.*?$|!\[.*?\)", re.DO
 
 
 @pytest.fixture
-def results(monkeypatch):
+def results(imported):
     """The script that writes the tables."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import results
-
-    yield results
-    del sys.modules["results"]
+    return imported("benchmarks/results.py")
 
 
 def test_the_table_names_every_supported_family():
