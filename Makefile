@@ -17,7 +17,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --no-compile --editable ".[export,tune]" --group dev
+	$(BIN)/python -m pip install --quiet --no-compile --editable ".[all]" --group dev
 	touch $(STAMP)
 
 demo: install

@@ -5,7 +5,6 @@
 - ``hf_dataset``: a Hugging Face dataset.
 - ``tar_shards``: a folder of tar shards.
 - ``digits``: handwritten digits, and the file that holds them.
-- ``packages``: the packages that only some kinds of data need.
 - ``sources``: training and validation pictures of any of these kinds, opened by a name.
 - ``loading``: batches for evaluation, as a model expects them.
 """
