@@ -10,14 +10,14 @@ SHAPES := --jaxtyping-packages=batvit,beartype.beartype
 # many processes import the same libraries: the first keeps what it compiled, whatever the environment says
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test coverage check format clean
+.PHONY: install demo test coverage check results format clean
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --no-compile --editable ".[export,tune]" --group dev
+	$(BIN)/python -m pip install --quiet --no-compile --editable ".[all]" --group dev
 	touch $(STAMP)
 
 demo: install
@@ -37,6 +37,10 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# the tables of README.md and docs/results.md, from docs/results
+results: install
+	$(BIN)/python benchmarks/results.py
 
 format: install
 	$(BIN)/ruff format .

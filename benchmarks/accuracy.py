@@ -8,7 +8,6 @@ python benchmarks/accuracy.py deit_tiny_patch16_224 --checkpoint deit_tiny_patch
 
 import argparse
 import copy
-import json
 from dataclasses import asdict
 
 import torch
@@ -19,7 +18,7 @@ from batvit.data.folder import image_folder
 from batvit.data.loading import loader
 from batvit.measure.accuracy import evaluate
 from batvit.models.create import create_model
-from batvit.storage.files import check_writable, write_atomic
+from results import show
 
 ROWS = {
     "BAT, training-free": {"mode": "training-free"},
@@ -40,11 +39,9 @@ def main() -> None:
     parser.add_argument("--keep-rates", type=float, nargs="+", default=[0.7, 0.5])
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json")
+    parser.add_argument("--record", action="store_true", help="keep the rows in docs/results")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if args.json:
-        check_writable(args.json)
     dense = create_model(args.model, checkpoint=args.checkpoint, pretrained=True).eval()
     models = {"dense": dense}
     for keep_rate in args.keep_rates:
@@ -57,19 +54,15 @@ def main() -> None:
         models, track(loader(pictures, dense, batch_size=args.batch_size), "evaluating")
     )
     macs = {name: batvit.info(model).macs for name, model in models.items()}
-    print(f"{args.model}, {len(pictures)} pictures, fp32\n")
-    print("| | G MACs | top-1 | difference | top-5 | same class as dense |")
-    print("|---|---|---|---|---|---|")
+    rows = []
     for name, result in found.items():
-        cost = f"{macs[name] / 1e9:.3f} ({100 * (macs[name] / macs['dense'] - 1):+.0f} %)"
-        difference = result.top1 - found["dense"].top1
-        accuracy = f"{result.top1:.1f} | {difference:+.1f} | {result.top5:.1f}"
-        print(f"| {name} | {cost} | {accuracy} | {result.agreement:.1f} |")
-    if args.json:
-        rows = {
-            name: asdict(result) | {"gmacs": macs[name] / 1e9} for name, result in found.items()
-        }
-        write_atomic(args.json, json.dumps(rows, indent=2) + "\n")
+        row = {"model": name, "gmacs": macs[name] / 1e9}
+        row["saved"] = round(100 * (macs[name] / macs["dense"] - 1))
+        row |= asdict(result)
+        row["difference"] = result.top1 - found["dense"].top1
+        rows.append(row)
+    print(f"{args.model}, {len(pictures)} pictures, fp32\n")
+    show("accuracy", rows, keep=args.record)
 
 
 if __name__ == "__main__":

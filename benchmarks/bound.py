@@ -1,7 +1,7 @@
 r"""How fast the reduction could be at best: the same token counts, cut off at no cost.
 
 python benchmarks/bound.py deit_small_patch16_224 --keep-rate 0.7 --batch-size 1 --threads 2 \
-    --engine onnx
+    --engines onnx openvino
 
 It is timed beside the dense model and BAT. What is cut is not chosen, so the bound is one of time
 alone. Weights are random.
@@ -27,6 +27,7 @@ from batvit.measure.clock import in_turns
 from batvit.models.create import create_model
 from batvit.reduction.site import Reduce, reductions
 from batvit.reduction.tokens import Tokens
+from results import show
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 OF_TORCH = ("eager", "compiled")
@@ -82,37 +83,52 @@ def calls(
 
 @torch.inference_mode()
 def main() -> None:
-    """Print one line."""
+    """Print a Markdown table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model")
     parser.add_argument("--keep-rate", type=float, default=0.7)
     parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--engine", choices=ENGINES, default="onnx")
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=["onnx"])
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=101)
+    parser.add_argument("--record", action="store_true", help="keep the rows in docs/results")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     dense = create_model(args.model).eval()
     reduced = batvit.patch(copy.deepcopy(dense), keep_rate=args.keep_rate)
-    models = [dense, reduced, cut(reduced)]
-    images = torch.randn(args.batch_size, 3, *dense.patch_embed.img_size)
-    if args.engine in OF_TORCH:
+    rows = []
+    for engine in args.engines:
+        base, bat, bound = measure([dense, reduced, cut(reduced)], engine, args)
+        rows.append(
+            {
+                "engine": engine,
+                "precision": args.precision,
+                "dense_ms": base,
+                "bat": base / bat,
+                "bound": base / bound,
+            }
+        )
+    print(
+        f"{args.model}, keep {args.keep_rate}, batch {args.batch_size}, {args.threads} threads: "
+        f"MAC ratio {batvit.info(reduced).mac_ratio:.2f}\n"
+    )
+    show("bound", rows, keep=args.record)
+
+
+def measure(models: Sequence[nn.Module], engine: str, args: argparse.Namespace) -> list[float]:
+    """Return the median time of each model in one engine, in milliseconds."""
+    images = torch.randn(args.batch_size, 3, *models[0].patch_embed.img_size)
+    if engine in OF_TORCH:
         dtype = PRECISIONS[args.precision]
-        models = [model.to(dtype) for model in models]
+        models = [copy.deepcopy(model).to(dtype) for model in models]
         images = images.to(dtype)
     with tempfile.TemporaryDirectory() as folder:
-        runs = calls(models, images, Path(folder), engine=args.engine, precision=args.precision)
+        runs = calls(models, images, Path(folder), engine=engine, precision=args.precision)
         times = in_turns(runs, images, rounds=args.rounds, warmup=5)
-    base, bat, bound = [statistics.median(each) for each in times]
-    print(
-        f"{args.model}, keep {args.keep_rate}, {args.engine}, {args.precision}, "
-        f"batch {args.batch_size}, {args.threads} threads: dense {base:.1f} ms, "
-        f"BAT {bat:.1f} ms ({base / bat:.2f} times as fast), cut {bound:.1f} ms "
-        f"({base / bound:.2f}); MAC ratio {batvit.info(reduced).mac_ratio:.2f}"
-    )
+    return [statistics.median(each) for each in times]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ other pictures would change a difference, not how far another seed would.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from batvit.data.folder import image_folder
 from batvit.data.loading import loader, placed
 from batvit.measure.accuracy import paired_interval
 from batvit.models.create import create_model
-from batvit.storage.files import check_writable, read_json, write_atomic
+from batvit.storage.files import read_json
+from results import show
 
 
 def load(run: Path, device: str) -> tuple[nn.Module, dict[str, Any]]:
@@ -88,11 +88,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--workers", type=int, default=0, help="processes that read pictures")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json")
+    parser.add_argument("--record", action="store_true", help="keep the rows in docs/results")
+    parser.add_argument("--table", default="fine_tuned_160", help="name in docs/results")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if args.json:
-        check_writable(args.json)
     loaded = {
         name: load(Path(path), args.device)
         for name, _, path in (run.partition("=") for run in args.runs)
@@ -104,32 +103,18 @@ def main() -> None:
         args.workers,
     )
     base = hits[next(iter(hits))]
-    head = "| | G MACs | top-1 [95 %] | difference [95 %] "
-    print(head + "| images/s in the fastest epoch | hours at that speed |")
-    print("|---|---|---|---|---|---|")
-    rows = {}
+    rows = []
     for name, (model, metadata) in loaded.items():
         cost = batvit.info(model)
-        row = metadata | {
-            "gmacs": cost.macs / 1e9,
-            "share": cost.macs / cost.dense_macs - 1,
-            "top1": float(hits[name].mean()),
-        }
-        row |= {"top1_interval": paired_interval(hits[name])}
-        row |= {"difference_interval": paired_interval(hits[name] - base)}
-        row["difference"] = row["top1"] - float(base.mean())
-        rows[name] = row
-        cells = [
-            name,
-            f"{row['gmacs']:.3f} ({100 * row['share']:+.0f} %)",
-            "{:.1f} [{:.1f}, {:.1f}]".format(row["top1"], *row["top1_interval"]),
-            "{:+.1f} [{:+.1f}, {:+.1f}]".format(row["difference"], *row["difference_interval"]),
-            f"{row['samples_per_sec']:.0f}",
-            f"{row['hours']:.2f}",
-        ]
-        print("| " + " | ".join(cells) + " |")
-    if args.json:
-        write_atomic(args.json, json.dumps(rows, indent=2) + "\n")
+        top1 = float(hits[name].mean())
+        low, high = paired_interval(hits[name])
+        row = {"model": name, "gmacs": cost.macs / 1e9} | metadata
+        row |= {"top1": top1, "top1_low": low, "top1_high": high}
+        if rows:
+            low, high = paired_interval(hits[name] - base)
+            row |= {"difference": top1 - float(base.mean()), "low": low, "high": high}
+        rows.append(row)
+    show(args.table, rows, keep=args.record)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ distilled DeiT, for which the class token, its position and its head are taken t
 
 import argparse
 import copy
-import json
 
 import timm
 import torch
@@ -21,7 +20,7 @@ import batvit
 from batvit.data.folder import image_folder
 from batvit.data.loading import loader
 from batvit.models.create import create_model
-from batvit.storage.files import check_writable, write_atomic
+from results import show
 
 NAMES = {
     "attn.proj.": "attention.o_proj.",
@@ -121,11 +120,9 @@ def main() -> None:
     parser.add_argument("--keep-rate", type=float, default=0.7)
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json")
+    parser.add_argument("--record", action="store_true", help="keep the rows in docs/results")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if args.json:
-        check_writable(args.json)
     dense = create_model(
         "deit_tiny_patch16_224", checkpoint=args.checkpoint, pretrained=True
     ).eval()
@@ -149,17 +146,14 @@ def main() -> None:
     for images, labels in track(loader(pictures, dense, batch_size=args.batch_size), "comparing"):
         for name, (ours, theirs) in pairs.items():
             compare(found[name], ours(images), theirs(images).logits, labels)
-    print("| class of transformers | top-1 | timm's top-1 | same class | largest difference |")
-    print("|---|---|---|---|---|")
+    rows = []
     for name, row in found.items():
-        top1 = [
-            f"{100 * row[key] / row['pictures']:.1f}"
-            for key in ("transformers_right", "timm_right")
-        ]
-        same = f"{row['same_top1']} of {row['pictures']}"
-        print(f"| {name} | {top1[0]} | {top1[1]} | {same} | {row['difference']:.1g} |")
-    if args.json:
-        write_atomic(args.json, json.dumps(found, indent=2) + "\n")
+        shares = {
+            "top1": 100 * row["transformers_right"] / row["pictures"],
+            "timm_top1": 100 * row["timm_right"] / row["pictures"],
+        }
+        rows.append({"model": name, "same": row["same_top1"]} | row | shares)
+    show("libraries", rows, keep=args.record)
 
 
 def compare(row: dict[str, float], ours: Tensor, theirs: Tensor, labels: Tensor) -> None:

@@ -22,6 +22,7 @@ from batvit.data.folder import unlabelled
 from batvit.data.loading import loader
 from batvit.models.create import create_model
 from batvit.tune.objective import TuningSet, score
+from results import show
 
 OTHERWISE: dict[str, dict[str, Any]] = {
     "as it is": {},
@@ -79,11 +80,14 @@ def main() -> None:
             rows[what].append(score(reduced_copy(dense, config), data).loss)
 
     print(f"{args.model}, {len(pictures)} pictures, fp32: KL divergence to the dense model\n")
-    heads = [f"{name}, {target:.0%} of the MACs" for name, target in columns]
-    print("| | " + " | ".join(heads) + " |")
-    print("|---|" + "---|" * len(columns))
+    headings = {"": "{what}"}
+    for name, target in columns:
+        heading = f"{name}, {target:.0%} of the MACs"
+        headings[heading] = f"{{{heading}:.3f}}"
+    lines = []
     for what, losses in rows.items():
-        print(f"| {what} | " + " | ".join(f"{loss:.3f}" for loss in losses) + " |")
+        lines.append({"what": what} | dict(zip(list(headings)[1:], losses, strict=True)))
+    show("presets", lines, columns=headings, keep=args.record)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -105,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--record", action="store_true", help="keep the rows in docs/results")
     return parser
 
 

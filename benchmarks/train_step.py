@@ -1,12 +1,12 @@
 r"""Time of one training step on noise, dense and reduced in turns: forward, backward, optimizer.
 
 python benchmarks/train_step.py deit_tiny_patch16_224 --keep-rate 0.7 --batch-size 64 \\
-    --precision bf16 --threads 2
+    --precisions bf16 fp32 --threads 2
 """
 
 import argparse
-import statistics
 from collections.abc import Callable
+from typing import Any
 
 import timm
 import torch
@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import batvit
-from batvit.measure.clock import in_turns, quartiles
+from batvit.measure.clock import in_turns, quartiles, speedup
+from results import show
 
 
 def step(
@@ -34,7 +35,7 @@ def step(
 
 
 def main() -> None:
-    """Print one line."""
+    """Print a Markdown table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -42,29 +43,38 @@ def main() -> None:
     parser.add_argument("--keep-rate", type=float, default=0.7)
     parser.add_argument("--mode", default="paper")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
+    parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["bf16"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--record", action="store_true", help="keep the rows in docs/results")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    rows = [measure(args, precision) for precision in args.precisions]
+    ratio = rows[0]["mac_ratio"]
+    print(
+        f"{args.model}, {args.mode}, keep {args.keep_rate}, batch {args.batch_size}, "
+        f"{args.device}: MAC ratio {ratio:.2f}\n"
+    )
+    show("training_step", rows, keep=args.record)
+
+
+def measure(args: argparse.Namespace, precision: str) -> dict[str, Any]:
+    """Return the quartiles of both models in one precision, in milliseconds."""
     torch.manual_seed(0)
     dense, reduced = (timm.create_model(args.model).to(args.device) for _ in range(2))
     batvit.patch(reduced, mode=args.mode, keep_rate=args.keep_rate)
     size = dense.patch_embed.img_size
     images = torch.randn(args.batch_size, 3, *size, device=args.device)
     labels = torch.randint(dense.num_classes, (args.batch_size,), device=args.device)
-    runs = [step(model, images, labels, args.precision) for model in (dense, reduced)]
-    times = in_turns(runs, images, rounds=args.rounds, warmup=2)
-    slow, fast = (quartiles(each) for each in times)
-    ratio = statistics.median(slow) / statistics.median(fast)
-    print(
-        f"{args.model}, {args.mode}, keep {args.keep_rate}, batch {args.batch_size}, "
-        f"{args.precision}, {args.device}: "
-        f"dense {slow[1]:.0f} ms ({slow[0]:.0f} .. {slow[2]:.0f}), "
-        f"reduced {fast[1]:.0f} ms ({fast[0]:.0f} .. {fast[2]:.0f}), "
-        f"{ratio:.2f} times as fast; MAC ratio {batvit.info(reduced).mac_ratio:.2f}"
-    )
+    runs = [step(model, images, labels, precision) for model in (dense, reduced)]
+    slow, fast = in_turns(runs, images, rounds=args.rounds, warmup=2)
+    row: dict[str, Any] = {"precision": precision, "mac_ratio": batvit.info(reduced).mac_ratio}
+    for name, times in (("dense", slow), ("reduced", fast)):
+        found = quartiles(times)
+        row |= {f"{name}_low": found[0], f"{name}_ms": found[1], f"{name}_high": found[2]}
+    row["speedup"] = speedup(slow, fast).median
+    return row
 
 
 if __name__ == "__main__":

@@ -1,14 +1,21 @@
 """Single values: what is refused, and what the message says."""
 
+import sys
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from batvit.checks import (
+    EXTRAS,
+    MissingPackageError,
     check_choice,
     check_integers,
     check_interval,
     check_number,
     check_share_or_count,
     check_switch,
+    installed,
 )
 
 
@@ -105,3 +112,30 @@ def test_a_switch_is_true_or_false():
     check_switch("n", True)
     with pytest.raises(TypeError, match="n must be True or False, got 1"):
         check_switch("n", 1)
+
+
+@pytest.mark.parametrize("package", EXTRAS)
+def test_a_package_that_is_not_installed_is_named_with_what_installs_it(package, monkeypatch):
+    # importing what stands there as None raises ImportError
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingPackageError) as caught:
+        installed(package)
+    assert f"pip install {package}, or batvit with its extra [{EXTRAS[package]}]" in str(
+        caught.value
+    )
+
+
+def test_what_no_extra_brings_is_pythons_own_error():
+    with pytest.raises(ModuleNotFoundError, match="No module named 'batvit_nonsense'"):
+        installed("batvit_nonsense")
+
+
+def test_the_extras_are_those_of_the_project():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    for package, extra in EXTRAS.items():
+        names = [line.partition(">")[0] for line in project["optional-dependencies"][extra]]
+        assert package in names, package
+    core = [line.partition(">")[0] for line in project["dependencies"]]
+    assert {"torch", "torchvision", "timm"} < set(core)
+    assert len(core) <= 9
+    assert not set(core) & set(EXTRAS)

@@ -8,6 +8,7 @@ import types
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import batvit
 
@@ -42,7 +43,7 @@ def test_to_import_it_loads_nothing():
 def test_all_is_what_can_be_imported():
     # what else its file has is private, or a module
     code = "import types, batvit\nprint(*(n for n, v in vars(batvit).items() if n[0] != '_'))"
-    assert set(run(code)) == {"importlib", "typing"}
+    assert set(run(code)) == {"checks", "typing"}
     assert batvit.__all__ == sorted(batvit.__all__)
     assert all(hasattr(batvit, name) for name in batvit.__all__)
 
@@ -91,3 +92,36 @@ def test_no_name_hides_a_room():
     root = Path(batvit.__file__).parent
     rooms = {path.stem for path in root.iterdir() if path.is_dir() or path.suffix == ".py"}
     assert rooms & set(batvit.__all__) == {"compare", "tune"}
+
+
+def test_the_core_is_enough_to_patch_and_draw(tmp_path):
+    """Without the packages of the extras, a model is patched, run, timed and drawn."""
+    Image.new("RGB", (40, 30), (90, 60, 30)).save(tmp_path / "picture.png")
+    code = f"""
+import sys
+from batvit.checks import EXTRAS
+for package in (*EXTRAS, "sklearn", "transformers", "open_clip", "pandas"):
+    sys.modules[package] = None
+import timm, torch, batvit
+from batvit.cli import main
+model = timm.create_model("deit_tiny_patch16_224", depth=2).eval()
+batvit.patch(model, keep_rate=0.5, blocks=(0,))
+with torch.inference_mode(), batvit.trace(model):
+    print(*model(torch.zeros(1, 3, 224, 224)).shape)
+model = "deit_tiny_patch16_224"
+torch.save(timm.create_model(model).state_dict(), {str(tmp_path / "weights.pth")!r})
+weights = ["--checkpoint", {str(tmp_path / "weights.pth")!r}]
+main(["info", model, "--keep-rate", "0.5"])
+picture = [{str(tmp_path / "picture.png")!r}, "-o", {str(tmp_path / "groups.png")!r}]
+print("drawn", main(["draw", model, *picture, *weights]))
+print("trained", main(["train", "--recipe", "deit_tiny", "--data", "digits", "-o", "x"]))
+"""
+    found = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert found.stdout.split()[:2] == ["1", "1000"], found.stderr
+    assert "drawn 0" in found.stdout
+    assert "trained 2" in found.stdout
+    assert found.stderr.splitlines()[-1].startswith(
+        "batvit train: this needs the package accelerate: pip install accelerate"
+    )

@@ -12,8 +12,9 @@ r"""Vision Transformers with fewer tokens: Beyond Attentive Tokens (CVPR 2023).
 ``batvit.patch(model, keep_rate=0.7)`` is all it takes.
 """
 
-import importlib
 import typing
+
+from batvit.checks import installed as _installed
 
 if typing.TYPE_CHECKING:
     from batvit import compare, tune
@@ -102,10 +103,10 @@ if not typing.TYPE_CHECKING:
 
     def __getattr__(name: str) -> typing.Any:
         if name in _ROOMS:
-            return importlib.import_module(f"batvit.{name}")
+            return _installed(f"batvit.{name}")
         if name not in _HOME:
             raise AttributeError(f"module 'batvit' has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"batvit.{_HOME[name]}"), name)
+        value = getattr(_installed(f"batvit.{_HOME[name]}"), name)
         # the next time it is there without asking
         globals()[name] = value
         return value

@@ -1,8 +1,58 @@
-"""Validators of single values: each names the value received, what is allowed, and what to do."""
+"""Validators of single values, and of what is installed: each says what was got and what to do."""
 
+import importlib
 import math
 from collections.abc import Sequence
 from typing import Any
+
+EXTRAS = {
+    "accelerate": "train",
+    "datasets": "data",
+    "matplotlib": "plot",
+    "nncf": "export",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+    "openvino": "export",
+    "optuna": "tune",
+    "scipy": "tune",
+    "webdataset": "data",
+}
+"""the packages that only some tasks need, and the extra that brings each"""
+
+
+class MissingPackageError(ImportError, ValueError):
+    """A package that a task needs is not installed; the message says how to install it."""
+
+
+def installed(name: str) -> Any:
+    """Import a module of a package that only some tasks need, or one of ours that imports it.
+
+    Raises:
+        MissingPackageError: naming what to install.
+
+    >>> installed("math").sqrt(4.0)
+    2.0
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        known = explained(error)
+        if known is error:
+            raise
+        raise known from error
+
+
+def explained(error: ImportError) -> ImportError:
+    """Return an error that says what to install; the same one if that is not known."""
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRAS or isinstance(error, MissingPackageError):
+        return error
+    return MissingPackageError(
+        f"this needs the package {package}: pip install {package}, or batvit with its extra "
+        f"[{EXTRAS[package]}] ({error})",
+        name=error.name,
+    )
 
 
 def check_number(name: str, value: Any, *, kind: type = float, remedy: str = "") -> None:

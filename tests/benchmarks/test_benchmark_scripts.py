@@ -1,5 +1,6 @@
 """The scripts behind the tables of docs/results.md run as they are."""
 
+import json
 import re
 
 import pytest
@@ -23,12 +24,10 @@ def run(imported, monkeypatch, capsys):
 
 
 def test_the_bound_lets_as_many_tokens_go_as_bat_does(run, imported):
-    found = run("bound", MODEL, "--engine", "eager", "--rounds", 1, "--threads", 1)
-    assert re.fullmatch(
-        rf"{MODEL}, keep 0\.7, eager, fp32, batch 1, 1 threads: "
-        r"dense .* BAT .* cut .* MAC ratio 1\.54\n",
-        found,
-    )
+    found = run("bound", MODEL, "--engines", "eager", "--rounds", 1, "--threads", 1)
+    heading, row = found.splitlines()[0], found.splitlines()[-1]
+    assert heading == f"{MODEL}, keep 0.7, batch 1, 1 threads: MAC ratio 1.54"
+    assert re.fullmatch(r"\| eager \| fp32 \| \d+\.\d\d \| \d+\.\d\d \|", row)
     reduced = batvit.patch(timm.create_model(MODEL, depth=4).eval(), keep_rate=0.5, blocks=(1, 2))
     left, masks = [], []
     for model in (reduced, imported("benchmarks/bound.py").cut(reduced)):
@@ -55,10 +54,37 @@ def test_every_row_about_the_presets_is_of_another_configuration(imported, name)
 
 
 def test_a_step_is_timed(run):
-    found = run(
-        "train_step", MODEL, "--batch-size", 2, "--precision", "fp32", "--rounds", 1, "--threads", 1
-    )
+    arguments = ("--batch-size", 2, "--precisions", "fp32", "--rounds", 1, "--threads", 1)
+    found = run("train_step", MODEL, *arguments)
     assert found.startswith(f"{MODEL}, paper, keep 0.7, batch 2")
+    assert re.fullmatch(
+        r"\| fp32 \| [\d,]+ \[.*\] \| [\d,]+ \[.*\] \| [\d.]+ \|", found.splitlines()[-1]
+    )
+
+
+def test_speed_has_a_row_for_each_setting(run):
+    arguments = ("--keep-rates", 0.7, 0.5, "--batch-sizes", 1, "--rounds", 1, "--threads", 1)
+    with torch.compiler.set_stance("force_eager"):
+        found = run("speed", MODEL, *arguments)
+    rows = [line for line in found.splitlines() if line.startswith(f"| {MODEL} | 0.")]
+    assert len(rows) == 2
+
+
+def test_a_result_is_kept_with_its_commit_and_machine(imported, monkeypatch, tmp_path):
+    results = imported("benchmarks/results.py")
+    kept = tmp_path / "bound.json"
+    kept.write_text((results.RESULTS / "bound.json").read_text())
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    monkeypatch.setattr(results, "_commit", lambda: "abc1234")
+    results.show(
+        "bound", [{"engine": "eager", "precision": "fp32", "bat": 1.2, "bound": 1.3}], keep=True
+    )
+    found = json.loads(kept.read_text())
+    assert found["rows"][0]["bat"] == 1.2
+    assert found["commit"] == "abc1234"
+    assert "cores of" in found["hardware"]
+    assert f"torch {torch.__version__.partition('+')[0]}" in found["software"]
+    assert found["title"] == "The bound: tokens cut off at no cost"
 
 
 def test_operations_are_counted(run):

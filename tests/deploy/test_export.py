@@ -447,7 +447,7 @@ def test_what_is_not_installed_is_named(
     # importing what stands there as None raises ImportError
     monkeypatch.setitem(__import__("sys").modules, package, None)
     with pytest.raises(
-        ValueError, match=rf"needs {package}: pip install 'batvit\[export\]'"
+        ValueError, match=rf"needs the package {package}: pip install {package}"
     ) as caught:
         export(refused_model, tmp_path / f"model{suffix}", **settings)
     assert "\n" not in str(caught.value)

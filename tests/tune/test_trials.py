@@ -3,7 +3,6 @@
 import json
 
 import optuna
-import pytest
 
 from batvit.backbones.registry import anatomy_of
 from batvit.tune.search import BEGIN, Goal, best_of
@@ -17,7 +16,6 @@ from batvit.tune.trials import (
     losses,
     newest,
     open_study,
-    optuna_part,
     studies,
 )
 
@@ -66,8 +64,3 @@ def test_what_an_interrupt_ends_is_told_once(tmp_path):
         study.enqueue_trial({"sites": 3})
         study.ask()
     assert cut_short(study) == [{"sites": 3}]
-
-
-def test_a_library_that_is_not_there_is_named_with_how_to_install_it():
-    with pytest.raises(ValueError, match=r"a search needs optuna: pip install 'batvit\[tune\]'"):
-        optuna_part("optuna.no_such_part")

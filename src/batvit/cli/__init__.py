@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from batvit import __version__
+from batvit.checks import explained
 from batvit.cli.errors import is_input, one_line
 
 __all__ = ["COMMANDS", "Parser", "build_parser", "main"]
@@ -76,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"batvit {args.command}: interrupted", file=sys.stderr)
         return 130
-    except Exception as error:
+    except Exception as caught:
+        error = explained(caught) if isinstance(caught, ImportError) else caught
         if not is_input(error):
             raise
         print(f"batvit {args.command}: {one_line(error, args.parser)}", file=sys.stderr)

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     from batvit.data.pictures import open_picture
     from batvit.inspection.drawing import draw, from_tensor
     from batvit.inspection.tracing import trace
-    from batvit.storage.figures import save
+    from batvit.storage.pictures import save_picture
 
     _check_outputs(args)
     picture = open_picture(Path(args.picture))
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     with trace(models.reduced) as record, torch.inference_mode():
         models.reduced(batch)
     seen = from_tensor(image, settings["mean"], settings["std"])
-    save(draw(seen, record), args.output)
+    save_picture(draw(seen, record), args.output)
     console.say(str(record))
     console.say(f"wrote {args.output}")
     curves = _diversity(args, models, batch)
@@ -77,9 +77,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
 def _diversity(args: argparse.Namespace, models: Any, batch: Any) -> dict[str, list[float]]:
     """Measure the diversity of both models if it is asked for, and plot it where it shall go."""
-    from batvit.inspection.plot import plot_diversity
     from batvit.inspection.tracing import diversity_by_block
-    from batvit.storage.figures import save
 
     if not args.diversity and not args.json:
         return {}
@@ -88,6 +86,9 @@ def _diversity(args: argparse.Namespace, models: Any, batch: Any) -> dict[str, l
         "reduced": diversity_by_block(models.reduced, batch),
     }
     if args.diversity:
+        from batvit.inspection.plot import plot_diversity
+        from batvit.storage.figures import save
+
         save(plot_diversity(curves), args.diversity)
         console.say(f"wrote {args.diversity}")
     return curves

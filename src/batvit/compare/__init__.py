@@ -15,6 +15,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from batvit.checks import installed
+
 if TYPE_CHECKING:
     from batvit.compare.comparison import Stage, run
     from batvit.compare.summary import Comparison
@@ -25,7 +27,5 @@ __all__ = ["Comparison", "Stage", "run"]
 def __getattr__(name: str) -> Any:
     # a report alone needs neither models nor matplotlib
     if name in __all__:
-        from batvit.compare import comparison
-
-        return getattr(comparison, name)
+        return getattr(installed("batvit.compare.comparison"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

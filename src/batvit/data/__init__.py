@@ -4,8 +4,7 @@
 - ``folder``: an image folder, with one sub-folder a class.
 - ``hf_dataset``: a Hugging Face dataset.
 - ``tar_shards``: a folder of tar shards.
-- ``digits``: scikit-learn's handwritten digits.
-- ``packages``: the packages that only some kinds of data need.
+- ``digits``: handwritten digits, and the file that holds them.
 - ``sources``: training and validation pictures of any of these kinds, opened by a name.
 - ``loading``: batches for evaluation, as a model expects them.
 """

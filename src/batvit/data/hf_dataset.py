@@ -6,7 +6,7 @@ from typing import Any
 from timm.data.readers import create_reader
 from torch.utils.data import Dataset
 
-from batvit.data.packages import check_package
+from batvit.checks import installed
 from batvit.data.pictures import Transform, decode_picture
 from batvit.storage.files import first_line
 
@@ -28,7 +28,7 @@ class HFDataset(Dataset[tuple[Any, int]]):
     """names in label order; None where the dataset has none"""
 
     def __init__(self, name: str, split: str) -> None:
-        check_package("hfds")
+        installed("datasets")
         self.name = name
         try:
             self.reader: Any = create_reader(f"hfds/{name}", split=split)

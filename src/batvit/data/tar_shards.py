@@ -9,7 +9,7 @@ from timm.data import create_dataset
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from batvit.data.packages import check_package
+from batvit.checks import installed
 from batvit.data.pictures import Transform
 from batvit.storage.files import check_there, first_line
 
@@ -46,7 +46,7 @@ class Shards:
     """what prepares a picture"""
 
     def __post_init__(self) -> None:
-        check_package("wds")
+        installed("webdataset")
         check_there(self.root)
         self.size = int(self._open(training=False).reader.num_samples)
         if not self.size:

@@ -1,14 +1,14 @@
 """What all formats of exported models have in common."""
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from batvit.checks import installed
 from batvit.deploy.metadata import PREPROCESSING, ExportMetadata
 
 
@@ -106,24 +106,10 @@ class Format(ABC):
         """Import what the engine needs.
 
         Raises:
-            ValueError: naming what to install.
+            MissingPackageError: naming what to install.
         """
         for package in self.packages:
-            need(self.name, package)
+            installed(package)
         if int8:
             for package in self.int8_packages:
-                need(self.name, package)
-
-
-def need(form: str, package: str) -> Any:
-    """Return a package that a format needs, imported.
-
-    Raises:
-        ValueError: naming what to install.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise ValueError(
-            f"the format {form} needs {package}: pip install 'batvit[export]' ({error})"
-        ) from error
+                installed(package)

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from batvit.deploy.format import Engine, Format, need
+from batvit.checks import installed
+from batvit.deploy.format import Engine, Format
 from batvit.deploy.metadata import METADATA_KEY, ExportMetadata
 
 OLDEST_OPSET = 18
@@ -59,7 +60,7 @@ class OnnxFormat(Format):
 
     def check_opset(self, opset: int, path: Path) -> None:
         """Refuse an opset older than the translation, or newer than the package knows."""
-        newest = need(self.name, "onnx").defs.onnx_opset_version()
+        newest = installed("onnx").defs.onnx_opset_version()
         if not OLDEST_OPSET <= opset <= newest:
             raise ValueError(
                 f"opset must lie in {OLDEST_OPSET} .. {newest}, got {opset} for {path.name}"
@@ -70,7 +71,7 @@ class OnnxEngine(Engine):
     """ONNX Runtime on the CPU."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        runtime = need("onnx", "onnxruntime")
+        runtime = installed("onnxruntime")
         settings = runtime.SessionOptions()
         settings.intra_op_num_threads = threads
         # errors alone
@@ -92,7 +93,7 @@ class OnnxEngine(Engine):
 
 def _stable_sort(x: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
     """Translate torch's stable sort: of equal values ONNX's TopK promises the lower index first."""
-    ops = need("onnx", "onnxscript").opset18
+    ops = installed("onnxscript").opset18
     length = ops.Constant(value_ints=[x.shape[dim]])
     return ops.TopK(x, length, axis=dim, largest=int(descending), sorted=1)
 

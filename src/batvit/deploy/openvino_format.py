@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from batvit.deploy.format import Engine, Format, need
+from batvit.checks import installed
+from batvit.deploy.format import Engine, Format
 from batvit.deploy.metadata import METADATA_KEY, ExportMetadata
 
 # the products and orders of the reduction itself; what they decide must not be rounded
@@ -35,7 +36,7 @@ class OpenVinoFormat(Format):
         opset: int | None,
     ) -> None:
         """Convert, and quantise all but the reduction if there is something to calibrate on."""
-        openvino = need(self.name, "openvino")
+        openvino = installed("openvino")
         graph = openvino.convert_model(program)
         for node in graph.get_ops():
             # to keep equal values in the order of their index takes OpenVINO twenty times as long;
@@ -60,7 +61,7 @@ class OpenVinoEngine(Engine):
     """OpenVINO on the CPU. Compiled once for every batch size: static shapes are faster."""
 
     def __init__(self, path: Path, threads: int, precision: str) -> None:
-        openvino = need("openvino", "openvino")
+        openvino = installed("openvino")
         core = openvino.Core()
         capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "bf16" and "BF16" not in capabilities:
@@ -100,7 +101,7 @@ class OpenVinoEngine(Engine):
 
 def _quantised(graph: Any, calibration: Sequence[Tensor]) -> Any:
     """Return a graph that computes in int8, its ranges measured on the images."""
-    nncf = need("openvino", "nncf")
+    nncf = installed("nncf")
     nncf.set_log_level(logging.ERROR)
     images = [batch.to("cpu", torch.float32).numpy() for batch in calibration]
     # its progress would stand among what commands print

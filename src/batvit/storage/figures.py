@@ -1,4 +1,4 @@
-"""What all figures share: colours, markers, the text of a legend, and how they are saved."""
+"""What all figures share: colours, markers, the text of a legend, and how one is saved."""
 
 import io
 from collections.abc import Sequence
@@ -7,10 +7,9 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
-from PIL import Image
 
-from batvit.storage.files import check_writable, write_atomic
-from batvit.storage.formats import FIGURE_FORMATS, PICTURE_FORMATS
+from batvit.storage.files import write_atomic
+from batvit.storage.formats import FIGURE_FORMATS, check_format
 
 # Okabe and Ito's colours, which colour-blind readers tell apart, without the yellow, which is too
 # faint for a line on white
@@ -34,49 +33,21 @@ def name_entries(legend: Legend, labels: Sequence[str]) -> None:
         text.set_parse_math(False)
 
 
-def save(picture: Image.Image | Figure, path: str | Path) -> Path:
-    """Write a picture or a figure, whole or not at all; the same one gives the same bytes.
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a figure, whole or not at all; the same one gives the same bytes.
 
     Args:
-        picture: a picture for .png, .jpg, .jpeg or .webp, or a figure for .png, .svg or .pdf.
-        path: its suffix says which.
+        figure: of matplotlib.
+        path: its suffix is .png, .svg or .pdf.
 
     Raises:
         ValueError: if the suffix is none of these.
         OSError: if the path cannot be written. Both are raised before any work.
     """
     path = Path(path)
-    kind = "pictures"
-    formats = PICTURE_FORMATS
-    if isinstance(picture, Figure):
-        kind = "figures"
-        formats = FIGURE_FORMATS
-    if path.suffix.lower() not in formats:
-        raise ValueError(
-            f"cannot save {path}: {kind} are {', '.join(formats)}, got {path.suffix!r}; "
-            "change the suffix"
-        )
-    check_writable(path)
-    name = formats[path.suffix.lower()]
-    if isinstance(picture, Figure):
-        content = _figure_bytes(picture, name)
-    else:
-        content = _picture_bytes(picture, name)
-    return write_atomic(path, content)
-
-
-def _figure_bytes(figure: Figure, name: str) -> bytes:
+    name = check_format(path, FIGURE_FORMATS, kind="figures")
     content = io.BytesIO()
     # names inside of an SVG are random without a salt
     with mpl.rc_context({"svg.hashsalt": "batvit"}):
         figure.savefig(content, format=name, metadata=NO_DATE.get(name))
-    return content.getvalue()
-
-
-def _picture_bytes(picture: Image.Image, name: str) -> bytes:
-    content = io.BytesIO()
-    if name == "JPEG":
-        picture.convert("RGB").save(content, name, quality=95, subsampling=0)
-    else:
-        picture.save(content, name, lossless=True)
-    return content.getvalue()
+    return write_atomic(path, content.getvalue())

@@ -23,7 +23,7 @@ from batvit.inspection.tracing import trace
 from batvit.measure.accuracy import Evaluation, evaluate
 from batvit.measure.speed import SpeedComparison, benchmark
 from batvit.reduction.site import config_of
-from batvit.storage.figures import save
+from batvit.storage.pictures import save_picture
 from batvit.storage.weights import save_weights
 from batvit.training.config import TrainConfig
 from batvit.training.loop import fit
@@ -149,4 +149,4 @@ def draw_groups(model: nn.Module, data: Data, path: Path) -> None:
     with trace(model) as traced, torch.inference_mode():
         model(images)
     pictures = [from_tensor(image, MEAN, STD) for image in images]
-    save(draw_many(pictures, traced), path)
+    save_picture(draw_many(pictures, traced), path)

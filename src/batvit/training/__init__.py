@@ -22,8 +22,9 @@ Behind :func:`fit`:
 - ``record``, ``checkpoints``: the files of a run, to be read and to go on from.
 """
 
-import importlib
 import typing
+
+from batvit.checks import installed
 
 if typing.TYPE_CHECKING:
     from batvit.training.config import TrainConfig
@@ -48,7 +49,7 @@ __all__ = ["DivergedError", "Epoch", "Step", "StoppedError", "TrainConfig", "fit
 def __getattr__(name: str) -> typing.Any:
     if name not in WHERE:
         raise AttributeError(f"module 'batvit.training' has no attribute {name!r}")
-    module = importlib.import_module(f"batvit.training.{WHERE[name]}")
+    module = installed(f"batvit.training.{WHERE[name]}")
     value = getattr(module, name)
     # the next time it is found without asking
     globals()[name] = value

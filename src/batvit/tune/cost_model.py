@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 from torch import Tensor, nn
 
 from batvit.backbones.patch import reduced_copy
 from batvit.backbones.registry import anatomy_of
 from batvit.budget import macs_of
+from batvit.checks import installed
 from batvit.config import BATConfig
 from batvit.measure.clock import in_turns, speedup
 from batvit.plans.plan import Counts
@@ -97,7 +97,7 @@ class CostModel:
             importance.append(SEARCHED_WEIGHT if sample.part else 1.0)
         wanted = np.array(importance)
         scale = wanted / np.array(shares)
-        weights, _ = nnls(np.array(terms) * scale[:, None], wanted)
+        weights, _ = installed("scipy.optimize").nnls(np.array(terms) * scale[:, None], wanted)
         return cls(*size, tuple(float(weight) for weight in weights), received)
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from batvit.backbones.adapter import Anatomy
 from batvit.backbones.patch import reduced_copy
 from batvit.backbones.registry import anatomy_of
+from batvit.checks import installed
 from batvit.config import BATConfig
 from batvit.tune.objective import Score, TuningSet, score
 from batvit.tune.space import Candidate, Cost, least_cost
@@ -22,7 +23,6 @@ from batvit.tune.trials import (
     failures,
     leaders,
     losses,
-    optuna_part,
 )
 
 # what a point beyond the largest drop adds to the objective
@@ -134,7 +134,7 @@ class Search:
 
         That is the loss; with a largest drop it is the cost plus a penalty for exceeding the drop.
         """
-        pruned = optuna_part("optuna").TrialPruned
+        pruned = installed("optuna").TrialPruned
         candidate = Candidate.suggest(trial, self.anatomy.depth)
         budget = self.goal.budget
         if budget is None:
@@ -190,7 +190,7 @@ class Search:
 
     def _score_trial(self, trial: Any, config: BATConfig) -> Score | None:
         """Score a configuration until Optuna prunes it; keep the reason if it fails."""
-        pruned = optuna_part("optuna").TrialPruned
+        pruned = installed("optuna").TrialPruned
 
         def report(step: int, loss: float) -> None:
             trial.report(loss, step)

@@ -1,11 +1,11 @@
 """The journal of a search: Optuna's studies in a folder, one for each part of the search."""
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from batvit.checks import installed
 from batvit.config import BATConfig
 from batvit.tune.space import Candidate
 
@@ -50,21 +50,9 @@ class Trial:
         )
 
 
-def optuna_part(name: str) -> Any:
-    """Import a module of Optuna, which is installed on request.
-
-    Raises:
-        ValueError: if it is not installed, saying how to.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ValueError(f"a search needs optuna: pip install 'batvit[tune]' ({error})") from error
-
-
 def studies(folder: Path) -> list[Any]:
     """Return Optuna's studies in a folder, one for each part of the search, in order."""
-    optuna = optuna_part("optuna")
+    optuna = installed("optuna")
     storage = _storage(folder)
     names = optuna.get_all_study_names(storage)
     parts: list[Any] = []
@@ -75,7 +63,7 @@ def studies(folder: Path) -> list[Any]:
 
 def open_study(folder: Path, *, seed: int, part: int = 0) -> Any:
     """Return the study of a part of the search, new or as it was left."""
-    optuna = optuna_part("optuna")
+    optuna = installed("optuna")
     study = optuna.create_study(
         study_name=_name(part), storage=_storage(folder), load_if_exists=True
     )
@@ -157,7 +145,7 @@ def _name(part: int) -> str:
 
 
 def _storage(folder: Path) -> Any:
-    optuna = optuna_part("optuna")
-    journal = optuna_part("optuna.storages.journal")
+    optuna = installed("optuna")
+    journal = installed("optuna.storages.journal")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna.storages.JournalStorage(journal.JournalFileBackend(str(folder / JOURNAL)))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from batvit.checks import installed
 from batvit.data.folder import Pictures
 from batvit.data.loading import data_config, loader
 from batvit.measure.pareto import pareto_front
@@ -24,7 +25,7 @@ from batvit.tune.parts import search_in_parts
 from batvit.tune.result import Tuned, save_front
 from batvit.tune.search import Search
 from batvit.tune.settings import Job, Progress, Settings
-from batvit.tune.trials import JOURNAL, Trial, complete, optuna_part
+from batvit.tune.trials import JOURNAL, Trial, complete
 from batvit.tune.verification import verify
 
 ABOUT = "about.json"
@@ -115,7 +116,7 @@ def check_ready(folder: str | Path, *, resume: bool) -> Path:
         FileExistsError: if the folder holds a search that is not to be resumed.
         OSError: if the folder cannot be written.
     """
-    optuna_part("optuna")
+    installed("optuna")
     folder = check_folder(folder)
     check_new(folder, [JOURNAL], what="a search", resume=resume)
     return folder
