@@ -14,7 +14,7 @@ from batvit.data.loading import data_config, loader
 from batvit.measure.pareto import pareto_front
 from batvit.measure.speed import noise
 from batvit.reduction.site import config_of
-from batvit.storage.files import check_folder, read_json, write_atomic
+from batvit.storage.files import check_folder, no_room_named, read_json, write_atomic
 from batvit.storage.provenance import git_commit, machine, model_metadata, stamped
 from batvit.storage.run_folder import check_new, check_same, claimed, digest
 from batvit.storage.weights import weights_digest
@@ -23,7 +23,7 @@ from batvit.tune.parts import search_in_parts
 from batvit.tune.result import Tuned, save_front
 from batvit.tune.search import Search
 from batvit.tune.settings import Job, Progress, Settings
-from batvit.tune.trials import JOURNAL, Trial, complete, optuna_part
+from batvit.tune.trials import JOURNAL, Trial, complete, mend_journal, optuna_part
 from batvit.tune.verification import verify
 
 ABOUT = "about.json"
@@ -137,7 +137,8 @@ def _run(
     goal = settings.goal(dense)
     searched, held_out = _split(pictures, settings)
     about = _about(dense, searched, settings, metadata)
-    with claimed(folder):
+    with claimed(folder), no_room_named(folder / JOURNAL):
+        mend_journal(folder)
         if (folder / ABOUT).exists():
             check_same(folder, read_json(folder / ABOUT), about)
         progress("reading the pictures", 0)
