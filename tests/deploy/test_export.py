@@ -17,10 +17,12 @@ from torch import nn
 import batvit
 from batvit.data.folder import image_folder
 from batvit.data.loading import loader
-from batvit.deploy.export import Exported, _move, export
+from batvit.deploy.export import Exported, export
 from batvit.deploy.load import load_engine
 from batvit.deploy.torch_format import FORMAT
 from batvit.models.create import create_model
+from batvit.storage.drafts import SUFFIX
+from batvit.storage.files import NoRoomError
 from batvit.testing.run_contract import randomised
 
 graphs = pytest.mark.unchecked
@@ -475,26 +477,39 @@ def test_a_file_that_computes_something_else_is_not_written(
 
 
 @graphs
-def test_a_writer_that_breaks_off_leaves_nothing(tmp_path, monkeypatch, dense, traced_once):
-    def full(program, path, *rest):
-        path.write_bytes(b"half")
-        raise OSError("no space left")
-
-    monkeypatch.setattr(FORMAT, "write", full)
-    with pytest.raises(OSError, match="no space left"), traced_once("one block"):
-        export(dense(depth=1), tmp_path / "model.pt2")
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("room", [1000, 100_000])
+def test_where_there_is_no_room_the_file_is_named_and_nothing_is_left(
+    tmp_path, dense, traced_once, file_size_limit, suffix, room
+):
+    path = tmp_path / f"model{suffix}"
+    told = f"cannot write {path}: files so large are not allowed here"
+    model = dense(depth=1)
+    with (
+        traced_once("one block"),
+        pytest.raises(NoRoomError, match=told) as caught,
+        file_size_limit(room),
+    ):
+        export(model, path)
+    assert "\n" not in str(caught.value)
     assert not names(tmp_path)
 
 
-def test_what_came_to_be_there_meanwhile_stays(tmp_path):
-    for folder in ("draft", "there"):
-        (tmp_path / folder).mkdir()
-    for name in ("a.bin", "a.xml"):
-        (tmp_path / "draft" / name).write_text("new")
-    (tmp_path / "there" / "a.xml").write_text("old")
-    with pytest.raises(FileExistsError, match=r"a\.xml exists; remove it or name another file"):
-        _move(tmp_path / "draft", tmp_path / "there")
-    assert [path.read_text() for path in (tmp_path / "there").iterdir()] == ["old"]
+@graphs
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_a_killed_export_left_is_swept_by_the_next(tmp_path, dense, traced_once, suffix):
+    path = tmp_path / f"model{suffix}"
+    left = tmp_path / f".model{suffix}.01234567{SUFFIX}"
+    left.mkdir()
+    (left / path.name).write_text("half of it")
+    (left / "model.bin").write_text("weights")
+    # put in its place, without the file that is named
+    (tmp_path / "model.bin").hardlink_to(left / "model.bin")
+    with traced_once("one block"):
+        export(dense(depth=1), path)
+    beside = ["model.bin"] if suffix == ".xml" else []
+    assert names(tmp_path) == sorted([*beside, path.name])
+    load_engine(path)
 
 
 # real photographs

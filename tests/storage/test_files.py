@@ -1,23 +1,35 @@
 """Files: whole or not at all."""
 
+import errno
 import json
 import os
 import re
 import stat
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import nn
 
+from batvit.config import BATConfig
+from batvit.storage.figures import save
 from batvit.storage.files import (
+    NoRoomError,
     check_folder,
+    check_room,
     check_there,
     check_writable,
     first_line,
+    no_room_named,
     read_json,
     write_atomic,
 )
+from batvit.storage.weights import save_weights
 
 
 def test_text_and_bytes_are_written(tmp_path):
@@ -60,16 +72,97 @@ def test_what_fails_in_the_middle_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old"
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, which is always full")
-def test_a_full_disk_is_told_with_its_file(tmp_path, monkeypatch):
-    def full(handle, mode):
-        os.close(handle)
-        return Path("/dev/full").open(mode, buffering=0)
+WRITERS = {
+    "text": lambda path: write_atomic(path, "x" * 2000),
+    "figure": lambda path: save(Figure(), path.with_suffix(".svg")),
+    "picture": lambda path: save(Image.effect_noise((64, 64), 50), path.with_suffix(".png")),
+    "weights": lambda path: save_weights(nn.Linear(64, 64), path),
+    "configuration": lambda path: BATConfig().save(path),
+}
 
-    monkeypatch.setattr("batvit.storage.files.os.fdopen", full)
-    with pytest.raises(OSError, match=r"cannot write .*a.txt: the disk is full; make room there"):
-        write_atomic(tmp_path / "a.txt", "x")
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("old", [None, "old"])
+def test_where_there_is_no_room_the_file_is_named_and_the_old_one_stays(
+    tmp_path, file_size_limit, kind, old
+):
+    for suffix in ("", ".svg", ".png"):
+        if old is not None:
+            (tmp_path / f"out{suffix}").write_text(old)
+    before = {path: path.read_text() for path in tmp_path.iterdir()}
+    with file_size_limit(100), pytest.raises(NoRoomError) as caught:
+        WRITERS[kind](tmp_path / "out")
+    assert re.search(
+        r"cannot write .*/out[.\w]*: files so large are not allowed", str(caught.value)
+    )
+    assert "\n" not in str(caught.value)
+    assert {path: path.read_text() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, which is always full")
+def test_a_full_disk_is_told_with_its_file(tmp_path):
+    told = "cannot write LOG: the disk is full; make room there"
+    # what is named already keeps its name
+    with (
+        pytest.raises(NoRoomError, match=told) as caught,
+        no_room_named("OUTER"),
+        no_room_named("LOG"),
+        Path("/dev/full").open("a") as file,
+    ):
+        file.write("a line")
+    assert caught.value.errno == errno.ENOSPC
+    # what is wrong for another reason is told as it was
+    with pytest.raises(FileNotFoundError, match="nowhere"), no_room_named("LOG"):
+        (tmp_path / "nowhere").read_text()
+
+
+def test_room_is_known_to_be_there_or_not(tmp_path, file_size_limit):
+    with file_size_limit(2**21):
+        check_room(tmp_path / "a.xml", 2**20)
+        with pytest.raises(NoRoomError, match=r"cannot write .*a\.xml: files so large"):
+            check_room(tmp_path / "a.xml", 2**22)
     assert not list(tmp_path.iterdir())
+
+
+def mode_of(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o755])
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path, mode):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    path.chmod(mode)
+    assert write_atomic(path, "new").read_text() == "new"
+    assert mode_of(path) == mode
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_other_threads_keep_their_umask_while_files_are_written(tmp_path, umask):
+    before = os.umask(umask)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    done = threading.Event()
+
+    def write():
+        for i in range(60):
+            write_atomic(tmp_path / f"atomic{i % 3}", "x")
+        done.set()
+
+    writer = threading.Thread(target=write)
+    try:
+        writer.start()
+        modes = set()
+        while not done.is_set():
+            (tmp_path / "plain").touch()
+            modes.add(mode_of(tmp_path / "plain"))
+            (tmp_path / "plain").unlink()
+        writer.join()
+        assert modes == {0o666 & ~umask}
+        assert {mode_of(path) for path in tmp_path.iterdir()} == {0o666 & ~umask}
+    finally:
+        sys.setswitchinterval(interval)
+        os.umask(before)
 
 
 def test_a_link_is_writable_if_what_it_points_to_is(tmp_path):

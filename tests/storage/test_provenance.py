@@ -73,3 +73,24 @@ def test_a_machine_is_told_by_what_times_depend_on():
     assert machine["torch"] == torch.__version__
     assert machine["gpu"] is None
     assert machine["cpu"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision"),
+    [(torch.float32, "fp32"), (torch.bfloat16, "bf16"), (torch.float64, "float64")],
+)
+def test_a_model_says_what_it_is_where_nobody_does(dtype, precision):
+    model = torch.nn.Linear(1, 1).to(dtype)
+    found = {"model": "Linear", "precision": precision, "device": "cpu"}
+    assert provenance.model_metadata(model, {}) == found
+    given = {"model": "mine", "data": "D"}
+    assert provenance.model_metadata(model, given) == found | given
+
+
+def test_labelled_files_are_told_apart_by_their_contents(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"one")
+    before = provenance.stamped([(path, 3)])
+    assert before[0][:3] == [str(path), 3, 3]
+    path.write_bytes(b"other")
+    assert provenance.stamped([(path, 3)]) != before

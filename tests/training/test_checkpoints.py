@@ -22,6 +22,7 @@ import batvit
 from batvit.backbones.patch import during_training
 from batvit.cli import main
 from batvit.data.digits import digits
+from batvit.storage.drafts import SUFFIX
 from batvit.storage.weights import save_weights
 from batvit.training import TrainConfig, fit
 from batvit.training.checkpoints import CheckpointError, written
@@ -148,8 +149,8 @@ def test_what_a_killed_process_began_to_write_is_swept_away(data, tmp_path):
     with pytest.raises(Interrupted):
         fit(vit(), *data, CONFIG, output=tmp_path, progress=stop_at(5))
     (tmp_path / "checkpoints" / ".update-00000005").mkdir()
-    for name in (".last.safetensors.x1y2", ".best.safetensors.x1y2", ".best.batvit.json.x1y2"):
-        (tmp_path / name).write_text("half of it")
+    for name in ("last.safetensors", "best.safetensors", "best.batvit.json"):
+        (tmp_path / f".{name}.01234567{SUFFIX}").write_text("half of it")
     fit(vit(), *data, CONFIG, output=tmp_path, resume=True)
     assert not list((tmp_path / "checkpoints").glob(".*"))
     assert [path.name for path in tmp_path.glob(".*")] == [".lock"]

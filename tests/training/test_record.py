@@ -115,7 +115,6 @@ def test_the_log_is_cut_back_to_what_was_saved(tmp_path):
             record.add_epoch([epoch(number) for number in range(1, update // 2 + 1)], update)
     with (tmp_path / "log.jsonl").open("a") as log:
         log.write('{"update": 1, "ep')
-    (tmp_path / ".log.jsonl.part").write_text("begun")
     record.truncate(3, 1)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [(line["update"], "top1" in line) for line in lines] == [
@@ -124,7 +123,6 @@ def test_the_log_is_cut_back_to_what_was_saved(tmp_path):
         (2, True),
         (3, False),
     ]
-    assert not list(tmp_path.glob(".*"))
 
 
 def test_the_summary_counts_epochs_as_timm_does(tmp_path):

@@ -70,14 +70,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a folder with one sub-folder of pictures a class",
     )
-    parser.add_argument(
-        "--class-map", metavar="FILE", help="text file with all folder names in label order"
-    )
-    parser.add_argument(
-        "--skip-unreadable",
-        action="store_true",
-        help="leave out files that are no pictures or cut short; decodes all twice",
-    )
+    add_reading(parser)
     parser.add_argument(
         "--batch-size", type=at_least(1), default=32, metavar="B", help="pictures a batch (32)"
     )
@@ -87,6 +80,18 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="processes that decode pictures (0)",
+    )
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Add how folders become labels, and what is done with files that are no pictures."""
+    parser.add_argument(
+        "--class-map", metavar="FILE", help="text file with all folder names in label order"
+    )
+    parser.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out files that are no pictures or cut short; decodes all twice",
     )
 
 

@@ -71,14 +71,7 @@ def _add_pictures(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="of training and validation, if not train and val(idation)",
     )
-    parser.add_argument(
-        "--class-map", metavar="FILE", help="text file with all folder names in label order"
-    )
-    parser.add_argument(
-        "--skip-unreadable",
-        action="store_true",
-        help="leave out files that are no pictures; decodes all twice",
-    )
+    options.add_reading(parser)
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:

@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Load the model, search, print what was found."""
     from batvit.tune import tuning
+    from batvit.tune.result import CONFIG
     from batvit.tune.settings import Settings
 
     options.check_outputs(args.json, keep=load_models.inputs(args))
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
         )
     options.write_json(args.json, tuned.to_dict())
     console.say(str(tuned))
-    config = tuned.folder / "config.json"
+    config = tuned.folder / CONFIG
     console.say(
         f"wrote {config}; use it with --config {config}, or batvit.patch(model, BATConfig.load(…))"
     )

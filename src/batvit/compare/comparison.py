@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from batvit.budget import contenders
@@ -20,11 +19,15 @@ from batvit.data.folder import Pictures
 from batvit.data.loading import data_config, loader
 from batvit.measure.speed import noise
 from batvit.storage.files import check_folder, write_atomic
-from batvit.storage.provenance import git_commit, machine, stamp, versions
+from batvit.storage.provenance import (
+    git_commit,
+    machine,
+    model_metadata,
+    stamped,
+    versions,
+)
 from batvit.storage.run_folder import claimed
 from batvit.storage.weights import weights_digest
-
-PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 @dataclass(frozen=True)
@@ -171,9 +174,10 @@ def _score(
         progress(Stage("pictures", done, len(pictures)))
 
     count(0)
-    samples = [[str(path), label, *stamp(path)] for path, label in pictures.samples]
     weights = weights_digest(dense)
-    score_plans(results, dense, batches, samples=samples, weights=weights, progress=count)
+    score_plans(
+        results, dense, batches, samples=stamped(pictures.samples), weights=weights, progress=count
+    )
     results.check_any()
 
 
@@ -183,11 +187,8 @@ def _metadata(
     """Return what must be the same when a comparison is resumed."""
     weight = next(dense.parameters())
     first_picture, _ = pictures.samples[0]
-    metadata = dict(given)
-    metadata.setdefault("model", type(dense).__name__)
+    metadata = model_metadata(dense, given)
     metadata.setdefault("data", str(first_picture.parent.parent))
-    metadata.setdefault("precision", PRECISIONS.get(weight.dtype, str(weight.dtype)))
-    metadata.setdefault("device", str(weight.device))
     return metadata | {
         "batch_size": settings.batch_size,
         "rounds": settings.rounds,

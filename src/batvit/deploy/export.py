@@ -1,6 +1,5 @@
 """Write a model for another engine: any batch size, checked before the file is there."""
 
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,8 @@ from batvit.deploy.metadata import PREPROCESSING, ExportMetadata
 from batvit.deploy.pictures import prepared
 from batvit.inspection.summary import info
 from batvit.module_copy import quiet_copy
-from batvit.storage.files import check_writable
+from batvit.storage.drafts import draft_folder, publish, sweep
+from batvit.storage.files import check_room, check_writable, no_room_named
 
 TOLERANCE = 1e-3
 """of a logit, for an image to count as computed the same"""
@@ -112,17 +112,19 @@ def export(
     metadata = _metadata(model, plain, shape, name, preprocessing or {}, int8=int8)
     compared_on = _images(images, metadata)
     calibrated_on = _batches(calibration, metadata)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        draft = Path(folder) / path.name
-        with _errors_in_one_line(path, form):
+    with no_room_named(path), draft_folder(path) as folder:
+        draft = folder / path.name
+        with _errors_in_one_line(path, form, size=_bytes(plain)):
             form.write(_program(plain, shape), draft, metadata, calibrated_on, opset)
             result = _compared(plain, _loaded(draft), compared_on, path)
-        _move(Path(folder), path.parent)
+        publish(folder, path)
     return result
 
 
 def check_target(path: Path, *, opset: int | None = None, int8: bool = False) -> Format:
     """Return the format of a file to write, or refuse it before a model is made for it.
+
+    What a killed process left of this file is removed.
 
     Raises:
         ValueError, OSError: as :func:`export`.
@@ -131,8 +133,11 @@ def check_target(path: Path, *, opset: int | None = None, int8: bool = False) ->
         raise ValueError(
             f"{path}: the suffix decides the format; end it in one of {', '.join(SUFFIXES)}"
         )
+    check_writable(path)
+    sweep(path.parent, path.name)
     for file in files_of(path):
-        _refuse_existing(check_writable(file))
+        if check_writable(file).exists():
+            raise FileExistsError(f"{file} exists; remove it or name another file")
     form = format_of(path)
     if int8 and not form.int8_packages:
         raise ValueError(f"int8 needs the format openvino (.xml), got {path.name}")
@@ -214,8 +219,14 @@ def _program(plain: nn.Module, shape: tuple[int, int, int]) -> torch.export.Expo
 
 
 @contextmanager
-def _errors_in_one_line(path: Path, form: Format) -> Iterator[None]:
-    """Turn what an exporter or an engine raises into one line, and silence its warnings."""
+def _errors_in_one_line(path: Path, form: Format, *, size: int) -> Iterator[None]:
+    """Turn what an exporter or an engine raises into one line, and silence its warnings.
+
+    Args:
+        path: of the file to write.
+        form: its format.
+        size: bytes of the model, for which there may be no room.
+    """
     try:
         with warnings.catch_warnings():
             # exporters warn of their own inner workings
@@ -224,6 +235,8 @@ def _errors_in_one_line(path: Path, form: Format) -> Iterator[None]:
     except (ValueError, OSError):
         raise
     except Exception as error:
+        # not every engine says that the disk is full
+        check_room(path, size)
         # engines raise classes of their own, of many lines
         why = " ".join(str(error).split())[:400]
         raise ValueError(
@@ -273,16 +286,5 @@ def _percent(holds: Tensor) -> float:
     return 100 * float(holds.double().mean())
 
 
-def _move(source: Path, target: Path) -> None:
-    """Put files where they belong, all or none."""
-    files = sorted(source.iterdir())
-    for file in files:
-        # minutes have passed since it was asked
-        _refuse_existing(target / file.name)
-    for file in files:
-        file.replace(target / file.name)
-
-
-def _refuse_existing(path: Path) -> None:
-    if path.exists():
-        raise FileExistsError(f"{path} exists; remove it or name another file")
+def _bytes(model: nn.Module) -> int:
+    return sum(value.numel() * value.element_size() for value in model.state_dict().values())

@@ -1,5 +1,6 @@
 """Graphs of torch.export: their files written, and run."""
 
+import io
 import json
 import logging
 import os
@@ -56,7 +57,10 @@ class TorchFormat(Format):
         opset: int | None,
     ) -> None:
         """Save the graph as it is."""
-        torch.export.save(program, path, extra_files={METADATA_FILE: metadata.to_json()})
+        # torch's own writer of files ends the process where the disk is full
+        content = io.BytesIO()
+        torch.export.save(program, content, extra_files={METADATA_FILE: metadata.to_json()})
+        path.write_bytes(content.getbuffer())
 
     def load(self, path: Path, threads: int, precision: str) -> Engine:
         """Read the graph; torch has its own number of threads."""

@@ -161,6 +161,20 @@ def hits(logits: Tensor, reference: Tensor, labels: Tensor) -> Hits:
     return Hits(right[:, 0], right.any(dim=1), best[:, 0] == reference)
 
 
+def check_labels(name: str, labels: Tensor, classes: int) -> None:
+    """Refuse labels that are none of a model's classes.
+
+    Raises:
+        ValueError: with the name of the model, and the lowest and the highest label.
+    """
+    low = int(labels.min())
+    high = int(labels.max())
+    if not 0 <= low <= high < classes:
+        raise ValueError(
+            f"{name}: labels {low} .. {high} do not fit {classes} classes; labels count from 0"
+        )
+
+
 def paired_interval(differences: Tensor, *, repeats: int = 10_000) -> tuple[float, float]:
     """Return where the mean of a paired difference lies in 95 % of the bootstraps over pictures.
 
@@ -191,7 +205,7 @@ def paired_interval(differences: Tensor, *, repeats: int = 10_000) -> tuple[floa
 
 
 def _batch_totals(name: str, logits: Tensor, reference: Tensor, labels: Tensor) -> Totals:
-    _check_labels(name, labels, logits.shape[1])
+    check_labels(name, labels, logits.shape[1])
     right = hits(logits, reference, labels)
     losses = functional.cross_entropy(logits, labels, reduction="none")
     return Totals(
@@ -201,12 +215,3 @@ def _batch_totals(name: str, logits: Tensor, reference: Tensor, labels: Tensor) 
         agreeing=float(right.agreeing.sum()),
         loss=float(losses.sum(dtype=torch.float64)),
     )
-
-
-def _check_labels(name: str, labels: Tensor, classes: int) -> None:
-    low = int(labels.min())
-    high = int(labels.max())
-    if not 0 <= low <= high < classes:
-        raise ValueError(
-            f"{name}: labels {low} .. {high} do not fit {classes} classes; labels count from 0"
-        )

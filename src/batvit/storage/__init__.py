@@ -1,6 +1,7 @@
 """What lies on disk, and how it gets there; nothing here knows a model.
 
 - ``files``: paths checked before any work, whole files or none, errors in one line.
+- ``drafts``: what is being written, hidden until it is whole; those of the dead are removed.
 - ``formats``: the suffixes of figures and pictures.
 - ``figures``: colours and markers that all figures share, and how a figure is saved.
 - ``pictures``: how a picture is saved.

@@ -3,15 +3,36 @@
 import errno
 import json
 import os
-import tempfile
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from batvit.storage.drafts import draft_file, sweep
+
 LONGEST_REASON = 300
+ZEROS = bytes(2**20)
+
+
+# what the system says where there is no room, and what is to be done
+NO_ROOM = {
+    errno.ENOSPC: "the disk is full; make room there",
+    errno.EDQUOT: "the quota is used up; make room there",
+    errno.EFBIG: "files so large are not allowed here; raise the limit, or name another place",
+}
+
+
+class NoRoomError(OSError):
+    """There is no room for a file, which is named."""
 
 
 def write_atomic(path: str | Path, content: str | bytes) -> Path:
     """Write a file in one step: readers see the old one or the new one, never a part.
+
+    A new file has the permissions that a plain open would give it; one that is replaced keeps its
+    own. What killed processes left of this file is removed.
 
     Returns:
         The path, without links.
@@ -20,24 +41,63 @@ def write_atomic(path: str | Path, content: str | bytes) -> Path:
         OSError: if the folder does not exist or cannot be written; nothing is left behind.
     """
     path = check_writable(path).resolve()
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-        # mkstemp makes files private; give this one what a plain open would
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
-    except BaseException as error:
-        Path(temporary).unlink()
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            # the system's own does not name the file
-            raise OSError(
-                errno.ENOSPC, f"cannot write {path}: the disk is full; make room there"
-            ) from error
-        raise
+    sweep(path.parent, path.name)
+    before = path.stat() if path.exists() else None
+    mode = 0o666 if before is None else stat.S_IMODE(before.st_mode)
+    with no_room_named(path), draft_file(path, mode) as (draft, file):
+        if before is not None:
+            _keep_owner(file.fileno(), before)
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        # some file systems find out only now that there is no room
+        os.fsync(file.fileno())
+        draft.replace(path)
     return path
+
+
+@contextmanager
+def no_room_named(path: str | Path) -> Iterator[None]:
+    """Name the file, in one line, where there is no room: the system's own error does not.
+
+    Raises:
+        NoRoomError: if the disk is full, or the like.
+    """
+    try:
+        yield
+    except NoRoomError:
+        # named by who wrote it
+        raise
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise NoRoomError(error.errno, f"cannot write {path}: {NO_ROOM[error.errno]}") from error
+
+
+def check_room(path: Path, size: int) -> None:
+    """Refuse to go on where there is no room for a file; asked when a writer fails without words.
+
+    Args:
+        path: of the file.
+        size: in bytes.
+
+    Raises:
+        NoRoomError: naming the file.
+    """
+    with no_room_named(path), draft_file(path) as (_, file):
+        for _ in range(-(-size // len(ZEROS))):
+            file.write(ZEROS)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _keep_owner(descriptor: int, before: os.stat_result) -> None:
+    """Give a draft the owner and the permissions of the file that it is to replace."""
+    if sys.platform == "win32":
+        return
+    # only root may give files away
+    with suppress(PermissionError):
+        os.fchown(descriptor, before.st_uid, before.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
 
 
 def check_writable(path: str | Path) -> Path:

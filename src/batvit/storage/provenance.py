@@ -2,11 +2,19 @@
 
 import platform
 import subprocess
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PACKAGES = ("batvit", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
 """the libraries that decide what comes out"""
+
+PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+"""what users call the types of weights"""
 
 
 def versions() -> dict[str, str]:
@@ -46,6 +54,28 @@ def stamp(path: str | Path) -> list[int]:
     """Return what tells a file from another at the same path: its size, and when it was changed."""
     status = Path(path).stat()
     return [status.st_size, status.st_mtime_ns]
+
+
+def stamped(samples: Iterable[tuple[Path, int]]) -> list[list[Any]]:
+    """Return plain values that tell labelled files from all others: path, label, size, change."""
+    return [[str(path), label, *stamp(path)] for path, label in samples]
+
+
+def model_metadata(model: "nn.Module", given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata that says which model ran, in what and where.
+
+    Args:
+        model: its class, its weights' type and device stand where nothing is given.
+        given: ``model``, ``precision`` and ``device`` as a user calls them, and anything else.
+    """
+    weight = next(model.parameters())
+    dtype = str(weight.dtype).removeprefix("torch.")
+    found = {
+        "model": type(model).__name__,
+        "precision": PRECISIONS.get(dtype, dtype),
+        "device": str(weight.device),
+    }
+    return found | dict(given)
 
 
 def machine(device: str) -> dict[str, str | int | None]:

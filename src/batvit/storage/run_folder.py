@@ -9,6 +9,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from batvit.storage.drafts import sweep
+
 
 def check_new(folder: Path, files: Iterable[str], *, what: str, resume: bool) -> None:
     """Refuse a folder that holds a run already, unless that run is to be resumed.
@@ -109,6 +111,8 @@ def digest(value: Any) -> str:
 def claimed(folder: Path | None) -> Iterator[None]:
     """Let no second run write into a folder while the block runs.
 
+    What killed runs left half-written in the folder is removed.
+
     Args:
         folder: made if it is not there. None claims nothing, for all processes but the first of
             several, which claims the folder for all.
@@ -127,4 +131,5 @@ def claimed(folder: Path | None) -> Iterator[None]:
             f"{folder}: another run is writing into it; wait for it, or name another folder"
         ) from None
     with lock:
+        sweep(folder)
         yield

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from batvit.storage.files import check_folder, read_json, write_atomic
+from batvit.storage.files import check_folder, no_room_named, read_json, write_atomic
 from batvit.storage.provenance import git_commit, versions
 from batvit.storage.run_folder import check_new, check_same
 from batvit.training.config import TrainConfig
@@ -120,21 +120,15 @@ class Record:
         write_atomic(self.folder / SUMMARY, text.getvalue())
 
     def truncate(self, update: int, epochs: int) -> None:
-        """Take back what was logged of later updates and epochs, which will come again.
-
-        Also removes what a killed process began to write.
-        """
-        for name in (RUN, LOG, SUMMARY, LAST, BEST):
-            # of weights, and of the reduction beside them
-            for partial in self.folder.glob(f".{Path(name).stem}.*"):
-                partial.unlink()
+        """Take back what was logged of later updates and epochs, which will come again."""
         path = self.folder / LOG
         lines = path.read_text().splitlines() if path.is_file() else []
         kept = [f"{line}\n" for line in lines if _is_of(line, update, epochs)]
         write_atomic(path, "".join(kept))
 
     def _add(self, fields: Mapping[str, Any]) -> None:
-        with (self.folder / LOG).open("a") as file:
+        path = self.folder / LOG
+        with no_room_named(path), path.open("a") as file:
             file.write(json.dumps(fields) + "\n")
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from batvit.measure.accuracy import paired_interval
+from batvit.measure.accuracy import check_labels, paired_interval
 from batvit.measure.logits import finite_logits
 
 
@@ -42,7 +42,7 @@ class TuningSet(NamedTuple):
         for batch, batch_labels in batches:
             answers = log_probabilities(dense, batch, name="the dense model")
             if labelled:
-                _check_labels(batch_labels, classes=answers.shape[1])
+                check_labels("the dense model", batch_labels, answers.shape[1])
             images.append(batch)
             labels.append(batch_labels)
             truth.append(answers)
@@ -162,14 +162,3 @@ def log_probabilities(model: nn.Module, images: Tensor, *, name: str) -> Tensor:
 def _difference(differences: Tensor) -> Difference:
     low, high = paired_interval(differences)
     return Difference(float(differences.mean()), low, high)
-
-
-def _check_labels(labels: Tensor, *, classes: int) -> None:
-    """Refuse labels that are none of the model's classes."""
-    lowest = int(labels.min())
-    highest = int(labels.max())
-    if lowest < 0 or highest >= classes:
-        raise ValueError(
-            f"labels {lowest} .. {highest} do not fit the model's {classes} classes; "
-            "labels count from 0"
-        )

@@ -23,6 +23,7 @@ from batvit.tune.trials import (
     failures,
     leaders,
     losses,
+    seed_sampler,
 )
 
 # what a point beyond the largest drop adds to the objective
@@ -111,6 +112,7 @@ class Search:
             )
 
         def after_trial(study: Any, trial: Any) -> None:
+            seed_sampler(study)
             progress()
             if len(failures(study)) >= MAX_INITIAL_FAILURES and not losses(study):
                 study.stop()

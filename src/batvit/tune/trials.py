@@ -1,9 +1,12 @@
 """The journal of a search: Optuna's studies in a folder, one for each part of the search."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from batvit.checks import installed
 from batvit.config import BATConfig
@@ -14,6 +17,8 @@ FIRST_TRIALS = 24
 # the best trials of a part, with which the next part begins
 RETRIED = 12
 JOURNAL = "trials.journal"
+# under which a study keeps the seed of its draws, and which part of the search it is
+SEED = "seed"
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,31 @@ class Trial:
         )
 
 
+class ClaimedFolder:
+    """A lock of Optuna's for a journal that has one: that of the folder, claimed for the search.
+
+    Unlike Optuna's own it does not outlive a killed process.
+    """
+
+    def acquire(self) -> bool:
+        """Do nothing."""
+        return True
+
+    def release(self) -> None:
+        """Do nothing."""
+
+
+def mend_journal(folder: Path) -> None:
+    """Cut off the end of a journal that a killed process, or a full disk, left half-written."""
+    journal = folder / JOURNAL
+    if not journal.is_file():
+        return
+    content = journal.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(journal, whole)
+
+
 def studies(folder: Path) -> list[Any]:
     """Return Optuna's studies in a folder, one for each part of the search, in order."""
     optuna = installed("optuna")
@@ -62,17 +92,36 @@ def studies(folder: Path) -> list[Any]:
 
 
 def open_study(folder: Path, *, seed: int, part: int = 0) -> Any:
-    """Return the study of a part of the search, new or as it was left."""
+    """Return the study of a part of the search, new or as it was left.
+
+    What a killed process was trying waits again in its place if it was enqueued; else it counts as
+    failed, and is drawn again.
+    """
     optuna = installed("optuna")
     study = optuna.create_study(
         study_name=_name(part), storage=_storage(folder), load_if_exists=True
     )
-    # what was drawn before must not be drawn again
-    drawn = sum(len(known.trials) for known in studies(folder))
-    first = RETRIED if part else FIRST_TRIALS
-    study.sampler = optuna.samplers.TPESampler(seed=seed + drawn, n_startup_trials=first)
-    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=first)
+    study.set_user_attr(SEED, [seed, part])
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=_startup_trials(part))
+    states = optuna.trial.TrialState
+    for trial in study.get_trials(states=(states.RUNNING,)):
+        state = states.WAITING if "fixed_params" in trial.system_attrs else states.FAIL
+        study._storage.set_trial_state_values(trial._trial_id, state=state)
+    seed_sampler(study)
     return study
+
+
+def seed_sampler(study: Any) -> None:
+    """Let the next draw depend on the seed and on the trials that came to an end, on nothing else.
+
+    So a search that was stopped goes on as if it had not been.
+    """
+    seed, part = study.user_attrs[SEED]
+    ended = count_finished(study) + len(failures(study))
+    state = np.random.SeedSequence([seed, part, ended]).generate_state(1)
+    study.sampler = installed("optuna").samplers.TPESampler(
+        seed=int(state[0]), n_startup_trials=_startup_trials(part)
+    )
 
 
 def count_finished(study: Any) -> int:
@@ -91,12 +140,15 @@ def failures(study: Any) -> list[str]:
 
 
 def cut_short(study: Any) -> list[dict[str, Any]]:
-    """Return the parameters of trials that an interrupt ended and that were not tried again."""
+    """Return the parameters of trials that an interrupt ended and that were not tried again.
+
+    These are the ones that were enqueued; all others are drawn again as they were.
+    """
     interrupted = []
     tried = []
     for trial in study.trials:
-        params = trial.system_attrs.get("fixed_params", {}) | trial.params
-        if trial.state.name in ("RUNNING", "FAIL") and "failed" not in trial.user_attrs:
+        params = trial.system_attrs.get("fixed_params", {})
+        if trial.state.name == "FAIL" and params and "failed" not in trial.user_attrs:
             interrupted.append(params)
         else:
             tried.append(params)
@@ -140,6 +192,10 @@ def _complete(study: Any) -> list[Any]:
     return [trial for trial in study.trials if trial.state.name == "COMPLETE"]
 
 
+def _startup_trials(part: int) -> int:
+    return RETRIED if part else FIRST_TRIALS
+
+
 def _name(part: int) -> str:
     return f"part {part}"
 
@@ -148,4 +204,5 @@ def _storage(folder: Path) -> Any:
     optuna = installed("optuna")
     journal = installed("optuna.storages.journal")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna.storages.JournalStorage(journal.JournalFileBackend(str(folder / JOURNAL)))
+    backend = journal.JournalFileBackend(str(folder / JOURNAL), lock_obj=ClaimedFolder())
+    return optuna.storages.JournalStorage(backend)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from batvit.checks import installed
@@ -16,8 +15,8 @@ from batvit.data.loading import data_config, loader
 from batvit.measure.pareto import pareto_front
 from batvit.measure.speed import noise
 from batvit.reduction.site import config_of
-from batvit.storage.files import check_folder, read_json, write_atomic
-from batvit.storage.provenance import git_commit, machine, stamp
+from batvit.storage.files import check_folder, no_room_named, read_json, write_atomic
+from batvit.storage.provenance import git_commit, machine, model_metadata, stamped
 from batvit.storage.run_folder import check_new, check_same, claimed, digest
 from batvit.storage.weights import weights_digest
 from batvit.tune.objective import TuningSet
@@ -25,13 +24,12 @@ from batvit.tune.parts import search_in_parts
 from batvit.tune.result import Tuned, save_front
 from batvit.tune.search import Search
 from batvit.tune.settings import Job, Progress, Settings
-from batvit.tune.trials import JOURNAL, Trial, complete
+from batvit.tune.trials import JOURNAL, Trial, complete, mend_journal
 from batvit.tune.verification import verify
 
 ABOUT = "about.json"
 # what must be the same when a search is resumed
 SAME = ("labels", "samples", "batch_size", "seed", "target_speedup", "target_macs", "max_drop")
-PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 def run(
@@ -140,7 +138,8 @@ def _run(
     goal = settings.goal(dense)
     searched, held_out = _split(pictures, settings)
     about = _about(dense, searched, settings, metadata)
-    with claimed(folder):
+    with claimed(folder), no_room_named(folder / JOURNAL):
+        mend_journal(folder)
         if (folder / ABOUT).exists():
             check_same(folder, read_json(folder / ABOUT), about)
         progress("reading the pictures", 0)
@@ -194,17 +193,13 @@ def _about(
 ) -> dict[str, Any]:
     """Return what must be the same when a search is resumed."""
     weight = next(dense.parameters())
-    about = dict(metadata)
-    about.setdefault("model", type(dense).__name__)
-    about.setdefault("precision", PRECISIONS.get(weight.dtype, str(weight.dtype)))
-    about.setdefault("device", str(weight.device))
+    about = model_metadata(dense, metadata)
     if "weights" not in about:
         about["weights"] = weights_digest(dense)
     for name in SAME:
         about[name] = getattr(settings, name)
-    files = [[str(path), label, *stamp(path)] for path, label in searched.samples]
     about["img_size"] = list(data_config(dense)["input_size"][1:])
-    about["pictures"] = digest(files)
+    about["pictures"] = digest(stamped(searched.samples))
     about["commit"] = git_commit()
     if settings.timed:
         about |= machine(str(weight.device))
