@@ -65,7 +65,7 @@ def test_what_an_interrupt_ends_is_told_once(tmp_path):
     study = open_study(tmp_path, seed=0)
     for _ in range(2):
         study.enqueue_trial({"sites": 3})
-        study.tell(study.ask(), state=optuna_part("optuna").trial.TrialState.FAIL)
+        study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)
     assert cut_short(study) == [{"sites": 3}]
 
 
