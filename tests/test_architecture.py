@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 import tomllib
@@ -129,6 +130,19 @@ def files_named(source, package, sources):
                 is_file = f"{origin}.{alias.name}" in sources
                 names.add(f"{origin}.{alias.name}" if is_file else origin)
     return names
+
+
+def through_the_door(source, package="batvit"):
+    """What a file takes from the door itself: its arrow would lead to whatever stands behind."""
+    found = set()
+    for node in ast.walk(parsed(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name == DOOR}
+        elif isinstance(node, ast.ImportFrom):
+            origin = resolve_name("." * node.level + (node.module or ""), package)
+            names = {alias.name for alias in node.names if origin == DOOR}
+            found |= {name for name in names if f"{DOOR}.{name}" not in SOURCES}
+    return found
 
 
 def circles(arrows):
@@ -272,10 +286,25 @@ def test_the_face_of_every_room_says_what_its_files_hold():
         text = ast.get_docstring(ast.parse(face.read_text()))
         readme = face.with_name("README.md")
         text += readme.read_text() if readme.is_file() else ""
-        for file in face.parent.glob("*.py"):
-            assert (
-                file.stem.startswith("__") or f"``{file.stem}``" in text or f"`{file.stem}" in text
-            ), file
+        files = [file.name for file in face.parent.iterdir() if file.is_file()]
+        assert not unnamed(files, text), face
+
+
+def unnamed(files, text):
+    """The files of a folder that a text does not name: modules by their stem, others whole."""
+    named = {name.strip("`") for name in re.findall(r"`+[\w.]+`+", text)}
+    found = []
+    for file in files:
+        stem, _, suffix = file.partition(".")
+        if not stem.startswith("__") and (stem if suffix == "py" else file) not in named:
+            found.append(file)
+    return found
+
+
+def test_a_file_that_is_not_named_is_found():
+    text = "- ``formats``, ``report.html``: two files. - `one`: another."
+    assert unnamed(["__init__.py", "formats.py", "report.html", "one.py"], text) == []
+    assert unnamed(["format.py", "report.css"], text) == ["format.py", "report.css"]
 
 
 # who imports whom
@@ -292,6 +321,21 @@ def test_no_files_import_one_another_in_a_circle(arrows):
 
 def test_no_arrow_climbs_a_floor(arrows):
     assert not climbing(arrows)
+
+
+@pytest.mark.parametrize(
+    "path", files_of(*rooms(*(room for floor in FLOORS[:-2] for room in floor)))
+)
+def test_what_stands_below_the_door_does_not_go_through_it(path):
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    assert through_the_door(path.read_text(), package) <= {"__version__"}
+
+
+def test_a_way_through_the_door_is_found():
+    assert through_the_door("from batvit import patch, checks") == {"patch"}
+    assert through_the_door("def f():\n    import batvit\n    batvit.patch") == {"batvit"}
+    assert through_the_door("from .. import patch", "batvit.core") == {"patch"}
+    assert not through_the_door("import batvit.checks\nfrom batvit import tune")
 
 
 def test_training_measuring_and_data_reach_no_method(arrows):

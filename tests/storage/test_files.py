@@ -76,7 +76,9 @@ def test_what_fails_in_the_middle_leaves_the_old_file(tmp_path):
 WRITERS = {
     "text": lambda path: write_atomic(path, "x" * 2000),
     "figure": lambda path: save(Figure(), path.with_suffix(".svg")),
-    "picture": lambda path: save_picture(Image.effect_noise((64, 64), 50), path.with_suffix(".png")),
+    "picture": lambda path: save_picture(
+        Image.effect_noise((64, 64), 50), path.with_suffix(".png")
+    ),
     "weights": lambda path: save_weights(nn.Linear(64, 64), path),
     "configuration": lambda path: BATConfig().save(path),
 }

@@ -4,7 +4,7 @@
 - ``folder``: an image folder, with one sub-folder a class.
 - ``hf_dataset``: a Hugging Face dataset.
 - ``tar_shards``: a folder of tar shards.
-- ``digits``: handwritten digits, and the file that holds them.
+- ``digits``: handwritten digits; ``digits.npz`` holds them.
 - ``sources``: training and validation pictures of any of these kinds, opened by a name.
 - ``loading``: batches for evaluation, as a model expects them.
 """
