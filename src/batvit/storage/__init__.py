@@ -1,6 +1,7 @@
 """What lies on disk, and how it gets there; nothing here knows a model.
 
 - ``files``: paths checked before any work, whole files or none, errors in one line.
+- ``reading``: files that a user names, read: regular files alone, and none without an end.
 - ``formats``: the suffixes of figures and pictures.
 - ``figures``: colours and markers that all figures share, and how a figure or a picture is saved.
 - ``weights``: state dicts read and written, and never code.
