@@ -1,5 +1,6 @@
 """Folders of pictures: what is read, in which order, with which labels, and what is refused."""
 
+import os
 import shutil
 import struct
 import zlib
@@ -231,3 +232,105 @@ def test_a_folder_without_any_readable_picture_is_refused(tmp_path):
         ValueError, match=r"none of the 1 files can be read as a picture, the first is .*1.jpg"
     ):
         image_folder(root, skip_unreadable=True)
+
+
+# nothing is left out in silence
+
+
+@pytest.mark.parametrize("suffix", ["webp", "GIF", "tiff", "bmp", "ppm", "jfif"])
+def test_every_format_that_is_decoded_is_found(tmp_path, suffix):
+    kind = {"jfif": "JPEG", "GIF": "GIF"}.get(suffix)
+    for name in ("ant/1.png", f"bee/1.{suffix}", "cat/1.png"):
+        (tmp_path / name).parent.mkdir()
+        noise().save(tmp_path / name, kind if name.startswith("bee") else None)
+    found = image_folder(tmp_path)
+    assert found.classes == ("ant", "bee", "cat")
+    assert [label for _, label in found.samples] == [0, 1, 2]
+    assert len(unlabelled(tmp_path)) == 3
+    assert found.others == ()
+
+
+def test_a_class_without_pictures_keeps_its_label_and_is_counted(tmp_path):
+    root = folder(tmp_path, ("ant/1.png", "cat/1.png"))
+    (root / "bee").mkdir()
+    (root / "bee" / "1.heic").write_text("x")
+    found = image_folder(root, num_classes=3)
+    assert [label for _, label in found.samples] == [0, 2]
+    assert found.others == (root / "bee" / "1.heic",)
+    with pytest.raises(ValueError, match="has 3 folders, the model has 2 classes"):
+        image_folder(root, num_classes=2)
+    (tmp_path / "map.txt").write_text("ant\ncat\n")
+    with pytest.raises(ValueError, match=r"1 of its 3 folders are not named .* is 'bee'"):
+        image_folder(root, class_map=tmp_path / "map.txt")
+
+
+def test_other_files_are_told(tmp_path):
+    root = folder(tmp_path)
+    (root / "b" / "notes.txt").write_text("about")
+    (root / "a" / ".hidden").write_text("x")
+    (root / "README").write_text("about")
+    expected = (root / "README", root / "b" / "notes.txt")
+    assert image_folder(root).others == expected
+    assert unlabelled(root).others == expected
+    for picture in root.rglob("*.[pj]*g"):
+        picture.unlink()
+    with pytest.raises(ValueError, match=r"no pictures, the first of its 2 files is .*README; exp"):
+        image_folder(root)
+
+
+@pytest.mark.parametrize("where", ["a/again", "again", "a/deeper/again"])
+def test_a_link_that_leads_back_is_refused(tmp_path, where):
+    root = folder(tmp_path / "data")
+    (root / where).parent.mkdir(exist_ok=True)
+    (root / where).symlink_to(root)
+    for read in (image_folder, unlabelled):
+        with pytest.raises(ValueError, match=r"again: leads to the same folder as .*data; remove"):
+            read(root)
+
+
+def test_folders_that_link_to_one_another_are_refused_at_once(tmp_path):
+    # the ways through twenty such folders are a million
+    root = folder(tmp_path / "data", ("a/1.png",))
+    for i in range(20):
+        (tmp_path / str(i)).mkdir()
+    for i in range(19):
+        for name in ("x", "y"):
+            (tmp_path / str(i) / name).symlink_to(tmp_path / str(i + 1))
+    (root / "b").symlink_to(tmp_path / "0")
+    with pytest.raises(ValueError, match="leads to the same folder as"):
+        unlabelled(root)
+
+
+def test_a_class_may_be_a_link_and_must_lead_somewhere(tmp_path):
+    root = folder(tmp_path / "data", ("a/1.png",))
+    folder(tmp_path / "elsewhere", ("1.png",))
+    (root / "b").symlink_to(tmp_path / "elsewhere")
+    assert image_folder(root).classes == ("a", "b")
+    for target in ("c", "gone"):
+        (root / "c").symlink_to(target)
+        with pytest.raises(ValueError, match="c: is a link that leads nowhere; remove it"):
+            image_folder(root)
+        (root / "c").unlink()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "circle", "ratio", "float"])
+def test_what_cannot_be_read_is_skipped_on_request(tmp_path, kind):
+    root = folder(tmp_path)
+    path = root / "a" / "0.png"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "ratio":
+        path.write_bytes(png_header(60_000, 1))
+    elif kind == "float":
+        Image.fromarray(np.zeros((4, 4), dtype=np.float32)).save(path, "TIFF")
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else path)
+    with pytest.raises(UnreadableError, match=r"1 of 4 files cannot be read .* is .*a/0.png"):
+        image_folder(root)
+    assert image_folder(root, skip_unreadable=True).skipped == (path,)
+
+
+def test_a_class_map_is_a_regular_file(tmp_path):
+    os.mkfifo(tmp_path / "map.txt")
+    with pytest.raises(OSError, match=r"map.txt: is no regular file; name another"):
+        read_class_map(tmp_path / "map.txt")

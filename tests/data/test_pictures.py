@@ -1,6 +1,7 @@
 """One picture: what is read, and what is refused by name."""
 
 import io
+import os
 import re
 import struct
 import zlib
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from batvit.data.pictures import UnreadableError, open_picture
+from batvit.data.pictures import UnreadableError, open_picture, picture_suffixes
 
 
 def noise(size=(40, 32), seed=0):
@@ -124,3 +125,140 @@ def test_messages_do_not_repeat_the_file(tmp_path):
     with pytest.raises(UnreadableError) as error:
         open_picture(tmp_path / "x.jpg")
     assert len(re.findall(r"x\.jpg", message(error))) == 1
+
+
+# grey with more than 8 bits
+
+
+RAMP = (0, 1, 128, 129, 300, 32768, 65278, 65407, 65535)
+EXPECTED = [0, 0, 0, 1, 1, 128, 254, 255, 255]
+
+
+def tiff(values, bits, *, white_is_zero=False, kind=1):
+    """A row of grey values as TIFF, from the bytes up: Pillow writes fewer kinds than it reads."""
+    if bits == 12:
+        content = int("".join(f"{value:012b}" for value in values), 2).to_bytes(
+            len(values) * 12 // 8, "big"
+        )
+    else:
+        code = {16: "H", 32: "f" if kind == 3 else "i"}[bits]
+        content = struct.pack(f"<{len(values)}{code}", *values)
+    entries = [
+        *((256, len(values)), (257, 1), (258, bits), (259, 1), (262, 0 if white_is_zero else 1)),
+        *((273, 8), (277, 1), (278, 1), (279, len(content)), (339, kind)),
+    ]
+    table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    head = b"II*\0" + struct.pack("<I", 8 + len(content))
+    return head + content + struct.pack("<H", len(entries)) + table + bytes(4)
+
+
+def written(mode, kind):
+    file = io.BytesIO()
+    values = np.array([RAMP], dtype=np.uint16)
+    image = Image.fromarray(values)
+    if mode == "I":
+        image = Image.fromarray(values.astype(np.int32))
+    image.save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [written("I;16", "PNG"), written("I;16", "TIFF"), written("I", "PPM"), tiff(RAMP, 16)],
+    ids=["png", "tiff", "ppm", "tiff by hand"],
+)
+def test_sixteen_bits_are_rescaled_to_eight(tmp_path, content):
+    (tmp_path / "x.png").write_bytes(content)
+    picture = np.asarray(open_picture(tmp_path / "x.png"))
+    assert picture[0, :, 0].tolist() == EXPECTED
+    assert (picture == picture[:, :, :1]).all()
+
+
+def test_twelve_bits_are_rescaled_to_eight(tmp_path):
+    (tmp_path / "x.tif").write_bytes(tiff((0, 2048, 4095, 16), 12))
+    assert np.asarray(open_picture(tmp_path / "x.tif"))[0, :, 0].tolist() == [0, 128, 255, 1]
+
+
+def test_sixteen_bits_with_white_as_zero_are_no_negative(tmp_path):
+    (tmp_path / "x.tif").write_bytes(tiff(RAMP, 16, white_is_zero=True))
+    picture = np.asarray(open_picture(tmp_path / "x.tif"))
+    assert picture[0, :, 0].tolist() == [255 - value for value in EXPECTED]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        tiff((0.0, 0.5, 1.0), 32, kind=3),
+        tiff((0, 70_000, -5), 32, kind=2),
+        b"Pf\n2 1\n-1.0\n" + struct.pack("<2f", 0, 1),
+    ],
+    ids=["float tiff", "32-bit tiff", "pfm"],
+)
+def test_values_without_a_range_are_refused(tmp_path, content):
+    (tmp_path / "x.tif").write_bytes(content)
+    with pytest.raises(UnreadableError, match="no defined range; save it with 8 or 16 bits"):
+        open_picture(tmp_path / "x.tif")
+
+
+# as timm and torchvision
+
+
+def test_the_colours_under_what_is_transparent_are_taken(tmp_path):
+    pixels = np.zeros((4, 4, 4), dtype=np.uint8)
+    pixels[..., 0] = 200
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    assert open_picture(tmp_path / "x.png").getpixel((0, 0)) == (200, 0, 0)
+
+
+def test_the_orientation_that_a_camera_notes_is_not_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise((40, 32)).save(tmp_path / "x.jpg", exif=exif)
+    assert open_picture(tmp_path / "x.jpg").size == (40, 32)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".tiff"])
+def test_of_several_pictures_the_first_is_taken(tmp_path, suffix):
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("white", "black"))
+    first.save(tmp_path / f"x{suffix}", save_all=True, append_images=[second])
+    assert open_picture(tmp_path / f"x{suffix}").getpixel((4, 4)) == (255, 255, 255)
+
+
+# what would take too much
+
+
+@pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000), (80_000_000, 1), (51, 1)])
+def test_a_picture_that_would_be_huge_once_resized_is_refused(tmp_path, size):
+    (tmp_path / "x.png").write_bytes(png_header(*size))
+    with pytest.raises(
+        UnreadableError, match=f"it is {size[0]} x {size[1]} pixels and would be huge once resized"
+    ):
+        open_picture(tmp_path / "x.png")
+
+
+def test_a_long_picture_is_read(tmp_path):
+    noise((50, 1)).save(tmp_path / "x.png")
+    assert open_picture(tmp_path / "x.png").size == (50, 1)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "huge", "circle"])
+def test_what_is_no_regular_file_is_refused_before_it_is_opened(tmp_path, kind):
+    path = tmp_path / "x.png"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "huge":
+        noise().save(path)
+        os.truncate(path, 2**33)
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else path)
+    said = {"huge": "is too large, 8,192 MiB", "circle": "Too many levels"}
+    with pytest.raises(UnreadableError, match=said.get(kind, "is no regular file")) as error:
+        open_picture(path)
+    assert message(error).count("x.png") == 1
+
+
+def test_every_format_has_its_suffixes():
+    assert {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".webp"} <= {
+        *picture_suffixes()
+    }
+    assert not {".eps", ".svg", ".heic", ".txt"} & {*picture_suffixes()}

@@ -72,3 +72,15 @@ def test_digits_need_no_folder():
 def test_what_digits_have_no_use_for_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         find("digits", **options)
+
+
+@pytest.mark.parametrize("data", ["digits", "hfds/x", "wds/x", "{folder}"])
+def test_the_same_split_twice_is_refused(folder, data):
+    with pytest.raises(ValueError, match=r"splits train train: .*; give two splits"):
+        find(data.format(folder=folder), splits=("train", "train"))
+
+
+def test_the_same_folder_by_two_names_is_refused(folder):
+    (folder / "held out").symlink_to(folder / "train")
+    with pytest.raises(ValueError, match=r"train and .*held out are the same folder; give"):
+        find(str(folder), splits=("train", "held out"))

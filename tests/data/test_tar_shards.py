@@ -3,6 +3,7 @@
 import gc
 import io
 import json
+import os
 import tarfile
 import warnings
 
@@ -13,6 +14,7 @@ from timm.models import VisionTransformer
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import pil_to_tensor
 
+from batvit.data.pictures import UnreadableError
 from batvit.data.sources import find
 from batvit.data.tar_shards import Shards
 from batvit.training import TrainConfig
@@ -154,3 +156,70 @@ def test_shards_that_are_not_there_or_not_counted_are_refused(shards, tmp_path):
     ):
         Shards(shards, "val-{0..1}.tar")
     assert Shards(shards, "val-{0..1}.tar|7").size == 7
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        "train-{0000..99999999}.tar|9",
+        "{a..z}{a..z}{a..z}.tar|9",
+        "x{" + ",".join(map(str, range(200_000))) + "}.tar",
+        "{0..99999999999999999999999999999999}.tar",
+        "{" * 20 + "a,b" + "},c" * 19 + "}{0..99999}.tar",
+    ],
+)
+def test_a_pattern_for_too_many_shards_is_refused(shards, split):
+    with pytest.raises(ValueError, match="stands for more than 100,000 shards; correct"):
+        Shards(shards, split)
+
+
+def test_a_pattern_with_many_names_is_taken(shards):
+    names = ",".join(str(i) for i in range(2))
+    assert Shards(shards, f"val-{{{names}}}.tar|7").size == 7
+
+
+@pytest.mark.parametrize("number", [-5, 2.5, "7"])
+def test_a_number_of_pictures_that_is_none_is_refused(shards, number):
+    info = json.loads((shards / "_info.json").read_text())
+    info["splits"]["val"]["num_samples"] = number
+    (shards / "_info.json").write_text(json.dumps(info))
+    with pytest.raises(ValueError, match=f"split 'val' has {number!r} pictures; correct"):
+        Shards(shards, "val")
+
+
+def test_a_negative_number_after_the_split_is_refused(shards):
+    with pytest.raises(ValueError, match="has -5 pictures; correct the number"):
+        Shards(shards, "val-{0..1}.tar|-5")
+
+
+@pytest.mark.parametrize("name", ["_info.json", "val-1.tar"])
+def test_a_pipe_among_the_shards_is_refused(shards, name):
+    (shards / name).unlink()
+    os.mkfifo(shards / name)
+    with pytest.raises(OSError, match=f"{name}: is no regular file; name another"):
+        Shards(shards, "val" if name != "_info.json" else "val-{0..1}.tar|7")
+
+
+@LEAVES_FILES_OPEN
+@pytest.mark.parametrize("kind", ["sixteen bits", "float", "ratio"])
+def test_pictures_in_shards_are_read_as_those_in_folders(shards, kind):
+    grey = Image.new("I;16", (8, 8), 32768)
+    image = {
+        "sixteen bits": grey,
+        "float": Image.new("F", (8, 8)),
+        "ratio": Image.new("L", (51, 1)),
+    }
+    file = io.BytesIO()
+    image[kind].save(file, "TIFF")
+    with tarfile.open(shards / "one.tar", "w") as tar:
+        for name, content in (("a.png", file.getvalue()), ("a.cls", b"1")):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    found = Shards(shards, "one.tar|1", transform=pil_to_tensor)
+    if kind == "sixteen bits":
+        ((picture, label),) = found.whole()
+        assert (picture.shape, picture.unique().tolist(), label) == ((3, 8, 8), [128], 1)
+        return
+    with pytest.raises(UnreadableError, match=r"shards: a picture cannot be read \(it"):
+        list(found.whole())

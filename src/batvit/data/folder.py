@@ -1,16 +1,24 @@
 """An image folder, checked before use: its pictures, their order and their labels."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
-from timm.data.readers.reader_image_folder import find_images_and_targets
 from timm.utils.misc import natural_key
 from torch.utils.data import Dataset
 
-from batvit.data.pictures import Transform, UnreadableError, open_picture, opened
+from batvit.data.pictures import (
+    Transform,
+    UnreadableError,
+    as_rgb,
+    open_picture,
+    opened,
+    picture_suffixes,
+)
 from batvit.storage.files import check_there
+from batvit.storage.reading import read_text, real_path
 
 
 @dataclass
@@ -23,6 +31,8 @@ class Pictures(Dataset[tuple[Any, int]]):
     """folder names in label order"""
     skipped: tuple[Path, ...] = ()
     """files that could not be read and were left out on request"""
+    others: tuple[Path, ...] = ()
+    """files that were left out because their suffix is that of no picture that is decoded"""
     transform: Transform | None = None
     """what prepares a picture; it is given as it is without one"""
 
@@ -46,15 +56,13 @@ def read_class_map(path: Path) -> tuple[str, ...]:
     """Read folder names in label order, one a line: what timm calls a class map.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError, OSError: if there is no such file, or it is no regular one, or huge.
         ValueError: if it is no .txt file, is no text, is empty, or names a class twice.
     """
     if path.suffix != ".txt":
         raise ValueError(f"{path}: a class map is a .txt file with one folder name a line")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
+        lines = read_text(path).splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a text file ({error})") from error
     names: dict[str, None] = {}
@@ -78,7 +86,9 @@ def image_folder(
 ) -> Pictures:
     """List the pictures of a folder that has one sub-folder a class, and check that each opens.
 
-    Pictures are its .jpg, .jpeg and .png files.
+    Pictures are the files that end as those of :data:`batvit.data.pictures.FORMATS` do, such as
+    .jpg, .png and .webp; hidden files are left out, and what else lies there is told. A class
+    whose folder holds no picture keeps its label.
 
     Args:
         root: the folder.
@@ -93,14 +103,15 @@ def image_folder(
         FileNotFoundError, ValueError, UnreadableError: naming what is wrong and what to do.
     """
     root = Path(root)
-    paths, names = _find(root)
-    _check_layout(root, paths)
+    found = _find(root)
+    _check_layout(root, found.pictures)
+    names = found.folders
     classes = tuple(names) if class_map is None else read_class_map(Path(class_map))
     _check_classes(root, names, classes, num_classes, class_map)
-    kept, skipped = _readable(root, paths, skip_unreadable=skip_unreadable)
+    kept, skipped = _readable(root, found.pictures, skip_unreadable=skip_unreadable)
     labels = {name: i for i, name in enumerate(classes)}
     samples = [(path, labels[path.parent.name]) for path in kept]
-    return Pictures(samples, classes, skipped)
+    return Pictures(samples, classes, skipped, found.others)
 
 
 def unlabelled(root: str | Path, *, skip_unreadable: bool = False) -> Pictures:
@@ -109,30 +120,81 @@ def unlabelled(root: str | Path, *, skip_unreadable: bool = False) -> Pictures:
     They may lie in any sub-folder, or in none. Otherwise as :func:`image_folder`.
     """
     root = Path(root)
-    paths, _ = _find(root)
-    kept, skipped = _readable(root, paths, skip_unreadable=skip_unreadable)
-    return Pictures([(path, 0) for path in kept], (), skipped)
+    found = _find(root)
+    kept, skipped = _readable(root, found.pictures, skip_unreadable=skip_unreadable)
+    return Pictures([(path, 0) for path in kept], (), skipped, found.others)
 
 
-def _find(root: Path) -> tuple[list[Path], list[str]]:
-    """Return all pictures below a folder, and the names of their folders, both in natural order."""
+class _Found(NamedTuple):
+    """What lies below a folder and is not hidden, in natural order."""
+
+    pictures: list[Path]
+    """in any sub-folder"""
+    others: tuple[Path, ...]
+    """files that are no pictures by their suffix"""
+    folders: list[str]
+    """names of the folders in the folder itself"""
+
+
+def _find(root: Path) -> _Found:
+    """List a folder.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if it holds no pictures, or a link in it leads nowhere or to a folder that is
+            listed already.
+        OSError: if a sub-folder cannot be read.
+    """
     check_there(root)
-    files, _ = find_images_and_targets(str(root), sort=False)
-    paths = []
-    for file, _ in files:
-        path = Path(file)
-        parts = path.relative_to(root).parts
-        # what other programs hide there, such as .ipynb_checkpoints, is no class
-        if not any(part.startswith(".") for part in parts):
-            paths.append(path)
-    if not paths:
+    pictures = []
+    others = []
+    suffixes = picture_suffixes()
+    for path in _files(root):
+        if path.suffix.lower() in suffixes:
+            pictures.append(path)
+        elif path.is_symlink() and not path.exists():
+            raise ValueError(f"{path}: is a link that leads nowhere; remove it")
+        else:
+            others.append(path)
+    if not pictures:
+        first = f", the first of its {len(others)} files is {others[0]}" if others else ""
         raise ValueError(
-            f"{root}: holds no pictures; "
-            "expected one folder a class with .jpg, .jpeg or .png files in it"
+            f"{root}: holds no pictures{first}; expected one folder a class with files in it "
+            f"that end in {', '.join(suffixes)}"
         )
-    paths.sort(key=lambda path: _order(str(path)))
-    names = {path.parent.name for path in paths}
-    return paths, sorted(names, key=_order)
+    pictures.sort(key=lambda path: _order(str(path)))
+    names = [path.name for path in root.iterdir() if path.is_dir() and not _is_hidden(path.name)]
+    return _Found(pictures, tuple(others), sorted(names, key=_order))
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Give all files below a folder, links followed, but what is hidden.
+
+    What other programs hide there, such as .ipynb_checkpoints, is no class.
+    """
+    seen: dict[Path, str] = {}
+    for where, folders, files in os.walk(root, followlinks=True, onerror=_raise):
+        real = real_path(where)
+        if real in seen:
+            raise ValueError(
+                f"{where}: leads to the same folder as {seen[real]}; remove the link, "
+                "so that each picture is there once"
+            )
+        seen[real] = where
+        # it goes on in what is left in the list, in this order
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        for name in sorted(files):
+            if not _is_hidden(name):
+                yield Path(where) / name
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
+def _raise(error: OSError) -> NoReturn:
+    # else what cannot be listed would be left out in silence
+    raise error
 
 
 def _order(name: str) -> tuple[Any, str]:
@@ -222,7 +284,7 @@ def _is_picture(path: Path, *, decode: bool) -> bool:
     try:
         with opened(path, str(path)) as image:
             if decode:
-                image.convert("RGB")
+                as_rgb(image)
     except UnreadableError:
         return False
     return True

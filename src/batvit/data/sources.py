@@ -8,6 +8,7 @@ from batvit.data.digits import CLASSES, SCAN_SIZE, Digits, digits
 from batvit.data.folder import Pictures, image_folder
 from batvit.data.hf_dataset import HFDataset
 from batvit.data.tar_shards import Shards
+from batvit.storage.reading import real_path
 
 DIGITS = "digits"
 
@@ -43,6 +44,11 @@ def find(
     Raises:
         ValueError, OSError: naming what is wrong and what to do.
     """
+    if splits is not None and splits[0] == splits[1]:
+        raise ValueError(
+            f"splits {' '.join(splits)}: pictures to train on would be those to validate on; "
+            "give two splits"
+        )
     kind, _, name = data.partition("/")
     is_folder = data != DIGITS and not (kind in ("hfds", "wds") and name)
     if is_folder:
@@ -70,6 +76,11 @@ def _find_folders(
 ) -> Sources:
     train_root = Path(data) / splits[0]
     val_root = Path(data) / splits[1]
+    if real_path(train_root) == real_path(val_root):
+        raise ValueError(
+            f"{train_root} and {val_root} are the same folder; "
+            "give pictures to validate on that are not trained on"
+        )
     train = image_folder(train_root, class_map=class_map, skip_unreadable=skip_unreadable)
     val = image_folder(val_root, class_map=class_map, skip_unreadable=skip_unreadable)
     _check_folders({train_root: _used_classes(train), val_root: _used_classes(val)})

@@ -1,17 +1,29 @@
 """Pictures of a folder of tar shards, read by timm: in a row, not by number."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from timm.data import create_dataset
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from batvit.checks import installed
-from batvit.data.pictures import Transform
+from batvit.data.pictures import Transform, UnreadableError, as_rgb, check_kind
 from batvit.storage.files import check_there, first_line
+from batvit.storage.reading import LARGEST_TEXT, check_file
+
+INFO = ("_info.json", "info.json")
+"""the files in which timm looks for the splits"""
+
+MOST_SHARDS = 100_000
+LETTERS = 52
+# braces that hold no others
+BRACES = re.compile(r"\{([^{}]*)\}")
 
 
 @dataclass(frozen=True)
@@ -48,13 +60,29 @@ class Shards:
     def __post_init__(self) -> None:
         installed("webdataset")
         check_there(self.root)
-        self.size = int(self._open(training=False).reader.num_samples)
-        if not self.size:
+        for name in INFO:
+            if (self.root / name).exists():
+                check_file(self.root / name, largest=LARGEST_TEXT)
+        _check_count(self.split)
+        reader = self._open(training=False).reader
+        for shard in reader.split_info.filenames:
+            check_file(self.root / shard)
+        self.size = self._size_of(reader.num_samples)
+
+    def _size_of(self, number: Any) -> int:
+        """Return how many pictures there are, as the split tells."""
+        if not number:
             raise ValueError(
                 f"wds/{self.root}: split {self.split!r} does not say how many pictures it has; "
                 "write _info.json, or give the number after it, as in "
                 "train-{0000..0009}.tar|12800"
             )
+        if not isinstance(number, int) or number < 0:
+            raise ValueError(
+                f"wds/{self.root}: split {self.split!r} has {number!r} pictures; "
+                "correct the number in _info.json, or that after the split"
+            )
+        return number
 
     def stream(self, batch: int) -> Stream:
         """Return the pictures to train on, shuffled anew every epoch.
@@ -83,10 +111,57 @@ class Shards:
                 is_training=training,
                 seed=seed,
                 batch_size=batch,
+                # what Pillow decodes is made RGB here, as that of all other pictures
+                input_img_mode="",
             )
         except Exception as error:
             raise ValueError(
                 f"wds/{self.root}: split {self.split!r} could not be opened ({first_line(error)})"
             ) from error
-        dataset.transform = self.transform
+        dataset.transform = partial(_prepared, f"wds/{self.root}", self.transform)
         return dataset
+
+
+def _prepared(name: str, transform: Transform | None, image: Image.Image) -> Any:
+    """Make a decoded picture RGB, and prepare it.
+
+    Raises:
+        UnreadableError: if no model can be given it.
+    """
+    try:
+        check_kind(image)
+    except ValueError as error:
+        raise UnreadableError(f"{name}: a picture cannot be read ({error})") from error
+    rgb = as_rgb(image)
+    return rgb if transform is None else transform(rgb)
+
+
+def _check_count(split: str) -> None:
+    """Refuse a pattern with braces that stands for more shards than there can be.
+
+    Raises:
+        ValueError: naming the pattern.
+    """
+    shards = 1
+    inner = BRACES.search(split)
+    rest = split
+    while inner is not None:
+        shards *= _alternatives(inner[1])
+        rest = rest[: inner.start()] + rest[inner.end() :]
+        inner = BRACES.search(rest)
+    if shards > MOST_SHARDS:
+        raise ValueError(
+            f"split {split!r} stands for more than {MOST_SHARDS:,} shards; correct the numbers"
+        )
+
+
+def _alternatives(inside: str) -> int:
+    """Return how many names the inside of braces stands for, or more."""
+    low, dots, high = inside.partition("..")
+    if not dots:
+        return inside.count(",") + 1
+    numbers = re.match(r"-?\d+", low), re.match(r"-?\d+", high)
+    if numbers[0] is None or numbers[1] is None:
+        return LETTERS
+    # more digits stand for too many anyhow
+    return abs(int(numbers[1][0][:20]) - int(numbers[0][0][:20])) + 1

@@ -2,6 +2,7 @@
 
 - ``files``: paths checked before any work, whole files or none, errors in one line.
 - ``drafts``: what is being written, hidden until it is whole; those of the dead are removed.
+- ``reading``: files that a user names, read: regular files alone, and none without an end.
 - ``formats``: the suffixes of figures and pictures.
 - ``figures``: colours and markers that all figures share, and how a figure is saved.
 - ``pictures``: how a picture is saved.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from batvit.storage.drafts import draft_file, sweep
+from batvit.storage.reading import read_text, unique_keys
 
 LONGEST_REASON = 300
 ZEROS = bytes(2**20)
@@ -133,8 +134,12 @@ def check_there(folder: Path) -> None:
     """Refuse a folder to read that is not there.
 
     Raises:
-        FileNotFoundError: naming it.
+        FileNotFoundError, NotADirectoryError: naming it.
     """
+    if folder.is_file():
+        raise NotADirectoryError(
+            f"{folder}: no such folder; it is a file, name the folder it is in"
+        )
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
 
@@ -166,12 +171,11 @@ def read_json(path: str | Path) -> Any:
     """Parse a JSON file.
 
     Raises:
-        FileNotFoundError, ValueError: naming the file.
+        FileNotFoundError, OSError: if there is no such file, or it is no regular one, or huge.
+        ValueError: if it is no JSON, or a key stands twice in one object.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
+        return json.loads(read_text(path), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a JSON file ({error})") from error
 
