@@ -98,7 +98,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def matches(self, model: nn.Module) -> bool:
-        """Whether a model is one of this library's Vision Transformers, or holds one."""
+        """Return whether a model is one of this library's Vision Transformers, or holds one."""
 
     @abstractmethod
     def anatomy(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Anatomy:

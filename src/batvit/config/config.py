@@ -233,7 +233,7 @@ class BATConfig:
 
     @property
     def _site_count(self) -> int | None:
-        """How many sites the values that are given one a site stand for."""
+        """Return how many sites the values that are given one a site stand for."""
         for value in (self.blocks, self.tokens, self.keep_rate):
             if isinstance(value, tuple):
                 return len(value)

@@ -128,19 +128,19 @@ class Assignment:
 
     @property
     def sizes(self) -> Int64[Tensor, "batch groups"]:
-        """How many tokens each group holds (B, M)."""
+        """Return the number of tokens in each group (B, M)."""
         kept = self.kept.long()
         none = kept.new_zeros(self.batch, self.groups)
         return none.scatter_add(1, self.index.clamp(min=0), kept)
 
     @property
     def is_total(self) -> bool:
-        """Whether no token is lost. Reads the data, so it waits for the device."""
+        """Return whether no token is lost. Reads the data, so it waits for the device."""
         return bool(self.kept.all())
 
     @property
     def is_onto(self) -> bool:
-        """Whether no group is empty. Reads the data, so it waits for the device."""
+        """Return whether no group is empty. Reads the data, so it waits for the device."""
         return bool((self.sizes > 0).all())
 
     def __repr__(self) -> str:

@@ -153,7 +153,7 @@ def separation(
 
 
 def _denser(log_density: Float[Tensor, "batch tokens"]) -> Bool[Tensor, "batch tokens tokens"]:
-    """Whether token j is denser than token i, at [b, i, j]."""
+    """Return whether token j is denser than token i, at [b, i, j]."""
     other = log_density.unsqueeze(1)
     own = log_density.unsqueeze(2)
     place = torch.arange(log_density.shape[1], device=log_density.device)

@@ -117,7 +117,7 @@ def sum_by_group(
 
 
 def by_product(x: Tensor) -> bool:
-    """Whether to add up by a matrix product.
+    """Return whether to add up by a matrix product.
 
     Where adds are atomic, they have no fixed order, and are slower.
     """

@@ -238,7 +238,7 @@ def ignore_sigterm(worker: int) -> None:
 
 
 def _can_pin() -> bool:
-    """Whether batches lie in memory from which a GPU can read while it computes."""
+    """Return whether batches lie in memory from which a GPU can read while it computes."""
     return torch.cuda.is_available()
 
 

@@ -181,17 +181,17 @@ class TrainConfig:
 
     @property
     def mixes(self) -> bool:
-        """Whether pictures are mixed with one another."""
+        """Return whether pictures are mixed with one another."""
         return self.mixup > 0 or self.cutmix > 0
 
     @property
     def learns_from_teacher(self) -> bool:
-        """Whether the dense model is run beside the one that learns."""
+        """Return whether the dense model is run beside the one that learns."""
         return self.distill != "none" or self.token_labels > 0
 
     @property
     def warms_up_keep_rate(self) -> bool:
-        """Whether training begins with less than the whole reduction."""
+        """Return whether training begins with less than the whole reduction."""
         return self.keep_warmup_start + self.keep_warmup_epochs > 0
 
 

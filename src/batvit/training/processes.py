@@ -93,12 +93,12 @@ def counted_by(part: Part) -> Part:
 
 
 def is_sharded(accelerator: Accelerator) -> bool:
-    """Whether each process holds a part of the weights only (FSDP)."""
+    """Return whether each process holds a part of the weights only (FSDP)."""
     return bool(accelerator.distributed_type == DistributedType.FSDP)
 
 
 class Stop:
-    """Whether SIGTERM came."""
+    """Return whether SIGTERM came."""
 
     asked = False
 

@@ -23,8 +23,8 @@ BEST = "best.safetensors"
 CHECKPOINTS = "checkpoints"
 SUMMARY_COLUMNS = ("epoch", "train_loss", "eval_loss", "eval_top1", "eval_top5", "lr")
 
-# they change how fast a run goes, or what it keeps, not where it leads
-FREE = (
+# a run may go on with others: they change its speed, or what it keeps, not its losses
+MAY_DIFFER = (
     "data",
     "recipe",
     "processes",
@@ -53,7 +53,7 @@ class Record:
 
     @property
     def begun(self) -> bool:
-        """Whether the folder holds a run already."""
+        """Return whether the folder holds a run already."""
         return (self.folder / RUN).exists()
 
     def begin(self, config: TrainConfig, about: Mapping[str, Any]) -> None:
@@ -74,8 +74,8 @@ class Record:
         """Refuse to go on with anything that would lead elsewhere.
 
         Args:
-            config: of now.
-            about: the metadata of now; what was not recorded then is not compared.
+            config: with which the run is to go on.
+            about: its metadata; what the run did not record is not compared.
             reduction: every value of a reduction as it is by default.
 
         Raises:
@@ -87,7 +87,7 @@ class Record:
         now["train"] = asdict(config)
         # a field that an earlier version did not know was as it is by default
         defaults = {"train": asdict(TrainConfig()), "config": reduction}
-        check_same(self.folder, recorded, now, ignore=FREE, defaults=defaults)
+        check_same(self.folder, recorded, now, ignore=MAY_DIFFER, defaults=defaults)
 
     def add_step(self, step: Step, epoch: int) -> None:
         """Add a line about an update to the log."""
@@ -145,7 +145,7 @@ def check_output(output: str | Path, *, resume: bool = False) -> Path:
 
 
 def _is_of(line: str, update: int, epochs: int) -> bool:
-    """Whether a line of the log is about one of these updates, or about one of these epochs.
+    """Return whether a line of the log is about one of these updates, or about one of these epochs.
 
     A line that was cut short is about none.
     """
