@@ -33,7 +33,7 @@ class SiteTrace:
 
     @property
     def attentive(self) -> Bool[Tensor, "batch patches"]:
-        """Return which patches are in an attentive group; the others are in a cluster, or pruned."""
+        """Return which patches are attentive; the others are in a cluster, or pruned."""
         # the attentive groups come first, and each pair is one of them
         groups = self.counts.attentive - self.counts.pairs
         return self.origin.kept & (self.origin.index < groups)
