@@ -107,3 +107,19 @@ def writes(capsys, tmp_path):
         return out, err, json.loads(path.read_text())
 
     return check
+
+
+@pytest.fixture
+def synthetic_clock(monkeypatch):
+    """Let what is timed take so many milliseconds, as drawn; the processor does the work anyway."""
+
+    def install(draw):
+        now = [0.0]
+
+        def read(x):
+            now[0] += draw() / 1e3
+            return now[0]
+
+        monkeypatch.setattr("batvit.measure.clock._now", read)
+
+    return install

@@ -1,7 +1,9 @@
 """batvit bench on whole models."""
 
+import csv
 import json
 import os
+import random
 import subprocess
 import sys
 
@@ -110,3 +112,28 @@ def test_a_bug_in_bench_is_not_blamed_on_the_compiler(monkeypatch, options):
 )
 def test_errors_of_the_compiler_are_told_from_those_of_the_model(error, blamed):
     assert _is_of_the_compiler(error) == blamed
+
+
+QUIET = (10.0, 10.1)
+# as where another process takes the core half of the time
+BUSY = (10.0, 40.0)
+
+
+@pytest.mark.parametrize(("times", "rounds", "unsteady"), [(QUIET, 8, False), (BUSY, 24, True)])
+@pytest.mark.parametrize("what", [(), ("--per-block",)])
+def test_bench_repeats_and_marks_what_spreads_too_much(
+    writes, synthetic_clock, tmp_path, times, rounds, unsteady, what
+):
+    generator = random.Random(0)
+    synthetic_clock(lambda: generator.choice(times))
+    path = tmp_path / "table.csv"
+    arguments = ("--batch-size", 1, "--rounds", 8, "--warmup", 0, "--csv", path, *what)
+    out, _, fields = writes("bench", NAME, *SMALL, *arguments)
+    rows = fields["per_block" if what else "results"]
+    assert {row["rounds"] for row in rows} == {rounds}
+    assert any(row["unsteady"] for row in rows) is unsteady
+    assert ("? times spread too much to rank by the speed-up" in out) is unsteady
+    with path.open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [line["unsteady"] for line in table] == [str(row["unsteady"]) for row in rows]
+    assert f"median of {rounds} in turns" in out

@@ -22,11 +22,16 @@ def timing(**fields):
         step_time_iqr=0.5,
         samples_per_sec=100.0,
         speedup=2.0,
+        speedup_low=1.9,
+        speedup_high=2.1,
+        unsteady=False,
         off_target=False,
         realised_share=1.0,
         peak_memory_mb=None,
         latency_ms=1.0,
+        latency_iqr=0.1,
         latency_speedup=1.5,
+        rounds=15,
     )
     return replace(known, **fields)
 

@@ -63,3 +63,18 @@ def test_who_is_off_target_leads_nothing():
     assert (found.first, found.second, found.some_off_target) == (None, None, True)
     unknown = row("a", -1.0, agreement=None) | UNLABELLED
     assert lead(result(unknown), 0.5, "macs").first is None
+
+
+def test_who_spreads_too_much_is_ranked_at_equal_macs_alone():
+    rows = [row(plan, -i, at) for i, plan in enumerate("abc") for at in ("macs", "time")]
+    for one in rows[:2]:
+        one["unsteady"] = True
+    found = result(*rows)
+    assert [one["plan"] for one in ranked(found, 0.5, "macs")] == ["a", "b", "c"]
+    assert [one["plan"] for one in ranked(found, 0.5, "time")] == ["b", "c", "a"]
+    by_macs = lead(found, 0.5, "macs")
+    by_time = lead(found, 0.5, "time")
+    assert (by_macs.first["plan"], by_macs.some_unsteady) == ("a", False)
+    assert (by_time.first["plan"], by_time.some_unsteady) == ("b", True)
+    alone = lead(result(rows[1]), 0.5, "time")
+    assert (alone.first, alone.some_unsteady) == (None, True)

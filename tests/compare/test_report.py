@@ -249,7 +249,7 @@ def test_a_missing_number_is_a_dash_and_no_number_at_all():
         result(row("bat"), row("tome", kl=None, latency_ms=float("nan"), peak_memory_mb="<b>"))
     ).rows
     shown = dict(zip(cells[0], cells[3], strict=True))
-    assert (shown["KL"], shown["ms alone"], shown["peak MB"]) == ("\N{EN DASH}",) * 3
+    assert (shown["KL"], shown["ms alone (IQR)"], shown["peak MB"]) == ("\N{EN DASH}",) * 3
     assert "peak MB" not in page(without("peak_memory_mb")).rows[0]
 
 
@@ -342,3 +342,24 @@ def test_what_failed_is_named():
         found, plot=None, pictures=[]
     )
     assert "Goals that were not reached: 1" in summary(found)
+
+
+@pytest.mark.parametrize("at", ["macs", "time"])
+def test_times_that_spread_too_much_are_marked_and_name_no_best(at):
+    noisy = {"unsteady": True, "speedup_low": 1.2, "speedup_high": 3.1, "speedup": 2.4}
+    rows = [row("bat", at=at, **noisy), row("tome", at=at, difference=-3.0), row("evit", at=at)]
+    text = html(result(*rows), plot=None, pictures=[])
+    assert "times spread too much: 1.20 to 3.10 times as fast" in text
+    # the best speed-up is that of a steady row, or of none
+    assert "<strong>2.40</strong>" not in text
+    found = summary(result(*rows))
+    assert "The times of 1 of 3 rows spread too much to rank by" in found
+    first = "evit" if at == "time" else "bat"
+    assert f", {first} loses least" in found
+    quiet = summary(result(row("bat", at=at)))
+    assert "spread" not in quiet
+
+
+def test_where_all_times_spread_too_much_nobody_leads_at_equal_time():
+    rows = [row(plan, at="time", unsteady=True) for plan in ("bat", "tome")]
+    assert "measured time, times spread too much to rank the plans." in summary(result(*rows))

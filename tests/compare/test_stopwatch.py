@@ -58,7 +58,7 @@ def test_a_row_knows_its_counts_before_it_is_timed(model):
 def test_all_rows_and_the_dense_model_are_timed_in_turns(model, monkeypatch):
     asked = []
 
-    def in_turns(runs, images, *, rounds, warmup):
+    def in_turns(runs, images, *, rounds, warmup, enough):
         asked.append((len(runs), len(images), rounds))
         for run in runs:
             run()

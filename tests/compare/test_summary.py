@@ -66,3 +66,13 @@ def test_the_files_lie_in_the_folder(comparison, tmp_path):
     files = (comparison.report, comparison.table, comparison.result, comparison.plot)
     names = ("report.html", "table.csv", "result.json", "pareto.png")
     assert files == tuple(tmp_path / name for name in names)
+
+
+def test_times_that_spread_too_much_are_marked(comparison):
+    noisy = timing(speedup=1.9, speedup_low=1.1, speedup_high=2.6, unsteady=True)
+    rows = (replace(comparison.rows[0], timing=noisy), *comparison.rows[1:])
+    lines = str(replace(comparison, rows=rows)).splitlines()
+    assert lines[3].split()[-2] == "1.90?"
+    told = "? times spread too much to rank by (half of the rounds): a 1.10 to 2.60"
+    assert lines[5] == told
+    assert lines.count(told) == 1

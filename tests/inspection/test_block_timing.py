@@ -48,6 +48,7 @@ def test_rows_are_flat_and_compared_with_the_dense_number_of_tokens(monkeypatch)
         "scheduled",
         "us_per_token",
         "speedup",
+        "unsteady",
         "gmacs",
         "mac_ratio",
         "rounds",

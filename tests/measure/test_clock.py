@@ -10,7 +10,15 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from batvit.measure.clock import in_turns, peak_memory, quartiles, speedup, time_share
+from batvit.measure.clock import (
+    all_steady,
+    in_turns,
+    is_steady,
+    peak_memory,
+    quartiles,
+    speedup,
+    time_share,
+)
 
 pytestmark = pytest.mark.usefixtures("quiet")
 no_cuda = pytest.mark.skipif(
@@ -54,6 +62,55 @@ def test_runs_warm_up_and_then_take_turns():
     assert log == ["a", "b", "a", "b", "a", "b"]
     assert [len(measured) for measured in times] == [2, 2]
     assert min(min(measured) for measured in times) >= 0
+
+
+QUIET = [10.0, 10.1, 9.9, 10.0, 10.2, 9.8, 10.0, 10.1, 9.9, 10.0]
+# another process takes the core in half of the rounds
+BUSY = [10.0, 24.0, 9.9, 21.0, 10.2, 30.0, 10.0, 17.0, 9.9, 26.0]
+
+
+def test_a_speedup_is_steady_where_its_median_is_known_within_five_percent():
+    steady = [5.0] * 10
+    assert is_steady(QUIET, steady)
+    assert not is_steady(BUSY, steady)
+    assert not is_steady(QUIET, BUSY)
+    # slower from round to round, both alike
+    drift = [2.0**i for i in range(10)]
+    assert is_steady(drift, [3 * time for time in drift])
+    # one round out of line says nothing of the median
+    assert is_steady([*QUIET[:-1], 90.0], steady)
+    # the dense model on its own
+    assert is_steady(QUIET, QUIET)
+    assert not is_steady(drift, drift)
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+def test_too_few_rounds_do_not_say_how_steady_they_are(rounds):
+    assert not is_steady([10.0] * rounds, [5.0] * rounds)
+
+
+@pytest.mark.parametrize(
+    ("times", "steady"),
+    [((QUIET, QUIET), True), ((QUIET, BUSY), False), ((BUSY, QUIET), False), ((BUSY, BUSY), False)],
+)
+def test_all_runs_must_be_steady_the_dense_one_too(times, steady):
+    assert all_steady([list(measured) for measured in times]) is steady
+
+
+@pytest.mark.parametrize(
+    ("rounds", "after", "measured"), [(6, 1, 6), (6, 2, 12), (6, 9, 18), (5, 9, 5)]
+)
+def test_what_is_not_enough_is_measured_again_up_to_three_times(rounds, after, measured):
+    asked = []
+
+    def enough(times):
+        asked.append([len(of_run) for of_run in times])
+        return len(asked) == after
+
+    runs = [lambda: None, lambda: None]
+    times = in_turns(runs, torch.zeros(1), rounds=rounds, warmup=0, enough=enough)
+    assert [len(of_run) for of_run in times] == [measured] * 2
+    assert asked == [[rounds * (i + 1)] * 2 for i in range(len(asked))]
 
 
 # page faults of a pass that allocates 128 MB, more than glibc would keep

@@ -143,6 +143,17 @@ def test_a_speedup_is_the_median_over_rounds_in_both_modes(monkeypatch):
     assert found.when_compiled.speedup == 4.0
 
 
+def test_what_spreads_too_much_is_marked_in_both_modes(monkeypatch):
+    even = [10.0] * 12
+    uneven = [10.0, 30.0] * 6
+    monkeypatch.setattr(speed, "in_turns", lambda *a, **k: [even, uneven, even, even])
+    model = nn.Linear(4, 4)
+    found = benchmark(model, model, torch.randn(1, 4), compiled=True)
+    assert (found.unsteady, found.when_compiled.unsteady, found.rounds) == (True, False, 12)
+    assert found.to_dict()["unsteady"] is True
+    assert found.when_compiled.to_dict()["unsteady"] is False
+
+
 def test_the_spread_of_one_round_is_nothing_and_of_two_lies_between_them():
     model = nn.Linear(4, 4)
     found = benchmark(model, model, torch.randn(1, 4), rounds=1, warmup=0)

@@ -87,7 +87,7 @@ def test_a_time_model_finds_the_costs_it_was_fitted_to(model, candidate, monkeyp
     anatomy = anatomy_of(model)
     configs = varied_configs(anatomy, 24)
 
-    def in_turns(runs, x, *, rounds, warmup):
+    def in_turns(runs, x, *, rounds, warmup, enough):
         times = []
         for config in (None, *configs):
             terms = features(config, anatomy.depth, anatomy.patches, anatomy.prefix)

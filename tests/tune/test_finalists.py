@@ -8,6 +8,7 @@ import pytest
 from batvit.backbones.registry import anatomy_of
 from batvit.budget import OutOfReachError
 from batvit.config import BATConfig
+from batvit.measure.clock import Quartiles
 from batvit.tune.finalists import (
     Measured,
     Measurement,
@@ -125,6 +126,16 @@ def test_where_all_miss_the_time_the_fastest_wins_and_what_holds_it_before_what_
 def test_whether_a_target_is_held_is_said(goal, share, timed, said):
     found = Measured(BATConfig(), measured(share), 0.5)
     assert goal_sentence(goal, found, 0.4, timed=timed).startswith(said)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+def test_a_target_is_not_judged_by_times_that_spread_too_much(share):
+    noisy = measured(share)._replace(unsteady=True, speedups=Quartiles(1.0, 1 / share, 4.0))
+    found = Measured(BATConfig(), noisy, 0.5)
+    assert goal_sentence(Goal(budget=0.5), found, 0.4, timed=True) == (
+        "the target cannot be judged, as times spread too much (speed-ups of 1.00 to 4.00 in half "
+        f"of the rounds): asked 2.00, measured {1 / share:.2f}"
+    )
 
 
 @pytest.mark.parametrize(

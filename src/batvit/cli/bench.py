@@ -32,8 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="B",
         help="one or several (1 16)",
     )
+    rounds = "measurements of each model (15); if they spread too much, up to three times as many"
     parser.add_argument(
-        "--rounds", type=count, default=15, metavar="N", help="measurements of each model (15)"
+        "--rounds",
+        type=count,
+        default=15,
+        metavar="N",
+        help=rounds,
     )
     warmup = (
         "unmeasured runs before (3; no fewer with the compile modes reduce-overhead and "
@@ -219,8 +224,9 @@ def _report_models(
     mode = "eager and compiled" if args.compile else "eager"
     console.say(
         f"{args.model}, {first.macs / 1e9:.3f} of {first.dense_macs / 1e9:.3f} G MACs "
-        f"(ratio {first.mac_ratio:.2f}), {_conditions(args, pair, mode)}"
+        f"(ratio {first.mac_ratio:.2f}), {_conditions(args, pair, mode, rows)}"
     )
+    _say_if_unsteady(rows)
     if args.compile:
         for comparison in comparisons:
             console.say(comparison.summary)
@@ -244,12 +250,21 @@ def _report_blocks(
     mode = "compiled" if args.compile else "eager"
     console.say(
         f"{args.model}, block {rows[0]['block']}, ratios over its dense number of tokens, prefix "
-        f"included, {_conditions(args, pair, mode)}"
+        f"included, {_conditions(args, pair, mode, rows)}"
     )
+    _say_if_unsteady(rows)
     _write(args, pair, rows, {"per_block": rows})
 
 
-def _conditions(args: argparse.Namespace, pair: load_models.Models, mode: str) -> str:
+def _say_if_unsteady(rows: list[dict[str, Any]]) -> None:
+    note = bench_tables.unsteady_note(rows)
+    if note is not None:
+        console.say(note)
+
+
+def _conditions(
+    args: argparse.Namespace, pair: load_models.Models, mode: str, rows: list[dict[str, Any]]
+) -> str:
     """Describe how it was measured."""
     import torch
 
@@ -259,9 +274,11 @@ def _conditions(args: argparse.Namespace, pair: load_models.Models, mode: str) -
         mode = "exported"
     elif args.compile:
         mode = f"{mode} ({_mode(args)})"
+    measured = sorted({row["rounds"] for row in rows})
+    rounds = " or ".join(str(number) for number in measured)
     return (
         f"{args.precision}, {mode}, {args.device}, {torch.get_num_threads()} CPU threads, "
-        f"{pair.runtime}; median of {args.rounds} in turns"
+        f"{pair.runtime}; median of {rounds} in turns"
     )
 
 

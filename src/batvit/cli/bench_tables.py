@@ -19,7 +19,7 @@ def models_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         # of what another engine does inside, nothing is seen
         share = f"{100 * row['reduction_share']:.1f} %" if row["reduction_share"] else ""
-        speed = [f"{row['speedup']:.2f}", f"{row['realised_share']:.2f}", share]
+        speed = [f"{row['speedup']:.2f}{_mark(row)}", f"{row['realised_share']:.2f}", share]
         for name, prefix, last in (("dense", "dense_", []), ("reduced", "", speed)):
             peak = row[f"{prefix}peak_memory_mb"]
             cells = [
@@ -34,6 +34,27 @@ def models_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def unsteady_note(rows: Iterable[Mapping[str, Any]]) -> str | None:
+    """Say of speed-ups that are marked why they cannot be ranked; None if none is."""
+    spreads = []
+    for row in rows:
+        if row["unsteady"]:
+            low = row.get("speedup_low")
+            high = row.get("speedup_high")
+            middle = "" if low is None else f" ({low:.2f} to {high:.2f} in half of the rounds)"
+            spreads.append(f"{row['speedup']:.2f}{middle}")
+    if not spreads:
+        return None
+    return (
+        f"? times spread too much to rank by the speed-up: {', '.join(spreads)}; let nothing else "
+        "run, or give more --rounds"
+    )
+
+
+def _mark(row: Mapping[str, Any]) -> str:
+    return "?" if row["unsteady"] else ""
+
+
 def blocks_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """Make a table of flat block timings of one batch size."""
     result = console.table("tokens", "", "ms (iqr)", "us/token", "speed-up", "MAC ratio")
@@ -44,7 +65,7 @@ def blocks_table(rows: Iterable[Mapping[str, Any]]) -> Table:
             ", ".join(names),
             f"{row['step_time']:.3f} ({row['step_time_iqr']:.3f})",
             f"{row['us_per_token']:.2f}",
-            f"{row['speedup']:.2f}",
+            f"{row['speedup']:.2f}{_mark(row)}",
             f"{row['mac_ratio']:.2f}",
         )
     return result

@@ -38,9 +38,13 @@ COLUMNS = (
     Column("realised", "realised_share", "{:.2f}", True),
     Column("images/s", "samples_per_sec", "{:.1f}", True),
     Column("ms/batch (IQR)", "step_time", "{:.1f}", False),
-    Column("ms alone", "latency_ms", "{:.1f}", False),
+    Column("ms alone (IQR)", "latency_ms", "{:.1f}", False),
     Column("peak MB", "peak_memory_mb", "{:.0f}", False),
 )
+# the spread that is shown behind a number
+SPREADS = {"step_time": "step_time_iqr", "latency_ms": "latency_iqr"}
+# columns in which times that spread too much name no best
+TIMES = ("speedup", "realised_share", "samples_per_sec", "step_time", "latency_ms")
 
 
 def finite(value: Any) -> float | None:
@@ -66,8 +70,8 @@ def cell(row: Fields, column: Column) -> str:
         high = number(row, "difference_high")
         if low is not None and high is not None:
             text += f" [{low:+z.1f}, {high:+z.1f}]"
-    if column.name == "step_time":
-        spread = number(row, "step_time_iqr")
+    if column.name in SPREADS:
+        spread = number(row, SPREADS[column.name])
         if spread is not None:
             text += f" ({spread:.1f})"
     return text.replace("-", MINUS)

@@ -32,9 +32,10 @@ class Point(NamedTuple):
 def plot_pareto(rows: Sequence[Mapping[str, Any]], dense: Mapping[str, Any]) -> Figure:
     """Draw top-1 over speed; agreement with the dense model where top-1 is not known.
 
-    A colour and marker is a plan, filled at equal MACs, hollow at equal time; bars are the 95 %
-    intervals of the difference to the dense model. The step line joins what nothing beats in both.
-    BAT is drawn above the others, and larger. A row without one of its two values is left out. The
+    A colour and marker is a plan, filled at equal MACs, hollow at equal time; upright bars are the
+    95 % intervals of the difference to the dense model, level ones the middle half of the rounds'
+    speed-ups. The step line joins what nothing beats in both, of rows whose times are steady. BAT
+    is drawn above the others, and larger. A row without one of its two values is left out. The
     upright axis is finer near the dense model's value, so that one plan that loses much does not
     hide the others.
 
@@ -58,7 +59,8 @@ def plot_pareto(rows: Sequence[Mapping[str, Any]], dense: Mapping[str, Any]) -> 
     for i, plan in enumerate(plans):
         of_plan = [point for point in points if str(point.row["plan"]) == plan]
         _draw_plan(axes, i, plan, of_plan, dense_accuracy if labelled else None)
-    _draw_front(axes, [Point(1.0, dense_accuracy, dense), *points])
+    steady = [point for point in points if not point.row.get("unsteady")]
+    _draw_front(axes, [Point(1.0, dense_accuracy, dense), *steady])
     axes.axhline(dense_accuracy, color="black", linewidth=0.8, linestyle=":", zorder=1)
     star = {"color": "black", "marker": "*", "markersize": 15, "linestyle": "none"}
     axes.plot(1.0, dense_accuracy, **star, zorder=5)  # type: ignore[arg-type]
@@ -119,6 +121,10 @@ def _draw_plan(
                 alpha=0.35,
                 zorder=height - 1,
             )
+        slow = row.get("speedup_low")
+        fast = row.get("speedup_high")
+        if slow is not None and fast is not None:
+            axes.hlines(y, slow, fast, colors=style["color"], linewidth=1, zorder=height - 1)
         face = style["color"] if row.get("at") == "macs" else "white"
         axes.plot(x, y, **style, markerfacecolor=face, zorder=height)
 

@@ -23,7 +23,9 @@ class Lead:
     no_certain_loss: bool
     """whether the interval of the first holds 0"""
     some_off_target: bool
-    """whether there are rows that are not ranked"""
+    """whether there are rows that are not ranked, as they do not take the time they should"""
+    some_unsteady: bool = False
+    """whether there are rows that are not ranked, as their times spread too much"""
 
 
 def ranked_by(result: Mapping[str, Any]) -> str:
@@ -40,13 +42,13 @@ def groups(result: Mapping[str, Any]) -> list[tuple[Any, Any]]:
 def ranked(result: Mapping[str, Any], target: Any, at: Any) -> list[Fields]:
     """Return the rows of a group: first those that keep most.
 
-    Then those of which that is not known, and last those off target.
+    Then those of which that is not known, and last those that are not to be ranked.
     """
     name = ranked_by(result)
 
     def place(row: Fields) -> tuple[bool, float]:
         value = number(row, name)
-        return is_off(row), math.inf if value is None else -value
+        return is_unranked(row), math.inf if value is None else -value
 
     rows = [row for row in result["rows"] if (row["target"], row["at"]) == (target, at)]
     return sorted(rows, key=place)
@@ -57,14 +59,28 @@ def is_off(row: Fields) -> bool:
     return bool(row.get("off_target"))
 
 
+def is_unsteady(row: Fields) -> bool:
+    """Return whether the times of a row spread too much for its speed-up to be ranked by."""
+    return bool(row.get("unsteady"))
+
+
+def is_unranked(row: Fields) -> bool:
+    """Return whether a row has no place among those of its group: its time is not the target's.
+
+    At equal MACs times decide nothing.
+    """
+    return is_off(row) or (is_unsteady(row) and row["at"] == "time")
+
+
 def lead(result: Mapping[str, Any], target: Any, at: Any) -> Lead:
     """Return which plan of a group keeps most."""
     name = ranked_by(result)
     in_group = ranked(result, target, at)
-    rows = [row for row in in_group if number(row, name) is not None and not is_off(row)]
+    rows = [row for row in in_group if number(row, name) is not None and not is_unranked(row)]
     some_off_target = any(is_off(row) for row in in_group)
+    some_unsteady = at == "time" and any(is_unsteady(row) for row in in_group)
     if not rows:
-        return Lead(None, None, (), False, some_off_target)
+        return Lead(None, None, (), False, some_off_target, some_unsteady)
     low = number(rows[0], "difference_low")
     high = number(rows[0], "difference_high")
     overlapping = []
@@ -76,4 +92,6 @@ def lead(result: Mapping[str, Any], target: Any, at: Any) -> Lead:
             if top is not None and top >= low:
                 overlapping.append(str(row["plan"]))
     second = rows[1] if len(rows) > 1 else None
-    return Lead(rows[0], second, tuple(overlapping), no_certain_loss, some_off_target)
+    return Lead(
+        rows[0], second, tuple(overlapping), no_certain_loss, some_off_target, some_unsteady
+    )

@@ -13,6 +13,7 @@ from batvit.compare import ranking
 from batvit.compare.columns import (
     COLUMNS,
     DIFFERENCE,
+    TIMES,
     UNKNOWN,
     Column,
     Fields,
@@ -88,6 +89,13 @@ def _summary(result: Mapping[str, Any]) -> str:
             " Differences are to the dense model's top-1, in points, with their 95 % intervals in "
             "brackets."
         )
+    unsteady = sum(ranking.is_unsteady(row) for row in result["rows"])
+    if unsteady:
+        text += (
+            f" The times of {unsteady} of {len(result['rows'])} rows spread too much to rank by: "
+            "something else may have run on this machine. They are marked, and at equal time not "
+            "ranked."
+        )
     missing = len(result.get("failed", ()))
     if missing:
         text += f" Goals that were not reached: {missing}; the reasons stand below the tables."
@@ -104,6 +112,8 @@ def _lead(result: Mapping[str, Any], target: Any, at: Any) -> str:
     where = f"At {escape(percent(target))} of the dense model's {escape(_cost(at))}"
     if lead.first is None:
         missing = "no plan is near" if lead.some_off_target else "no accuracy is known"
+        if lead.some_unsteady:
+            missing = "times spread too much to rank the plans"
         return f"{where}, {missing}."
     ranked_by = ranking.ranked_by(result)
     text = f"{where}, {_plan(lead.first)} {VERBS[ranked_by]}: {_kept(lead.first, ranked_by)}"
@@ -154,8 +164,10 @@ def _table(result: Mapping[str, Any], target: Any, at: Any, name: str) -> str:
     rows = ranking.ranked(result, target, at)
     ranked_by = ranking.ranked_by(result)
     columns = _known_columns([result["dense"], *result["rows"]])
-    on_target = [row for row in rows if not ranking.is_off(row)]
-    best = {column.name: _best(on_target, column) for column in columns}
+    best = {}
+    for column in columns:
+        eligible = [row for row in rows if _can_be_best(row, column)]
+        best[column.name] = _best(eligible, column)
     head = [_head(column, sorted_by=column.name == ranked_by) for column in columns]
     lines = [_line(row, columns, best) for row in rows]
     return TABLE.format(
@@ -199,14 +211,19 @@ def _best(rows: Sequence[Fields], column: Column) -> str:
     return column.text.format(max(values) if column.more else min(values))
 
 
+def _can_be_best(row: Fields, column: Column) -> bool:
+    if ranking.is_unranked(row):
+        return False
+    return not (column.name in TIMES and ranking.is_unsteady(row))
+
+
 def _line(row: Fields, columns: Sequence[Column], best: Mapping[str, str]) -> str:
     plan = str(row["plan"])
-    off_target = ranking.is_off(row)
     cells = []
     for column in columns:
         value = number(row, column.name)
         text = escape(cell(row, column))
-        can_be_best = value is not None and plan != DENSE and not off_target
+        can_be_best = value is not None and plan != DENSE and _can_be_best(row, column)
         if can_be_best and best[column.name] == column.text.format(value):
             text = f"<strong>{text}</strong>"
         cells.append(_cell(value, text))
@@ -215,11 +232,22 @@ def _line(row: Fields, columns: Sequence[Column], best: Mapping[str, str]) -> st
     cells.append(_cell(left, UNKNOWN if left is None else f"{left:.0f}"))
     kind = ' class="bat"' if is_bat(plan) else ""
     remark = ""
-    if off_target:
+    if ranking.is_off(row):
         speedup = number(row, "speedup")
         taken = f"{100 / speedup:.3g} %" if speedup else UNKNOWN
         remark = f'<br><span class="faint">off target: {taken}</span>'
+    if ranking.is_unsteady(row):
+        remark += f'<br><span class="faint">times spread too much{_middle(row)}</span>'
     return f'<tr{kind}><th scope="row">{escape(plan)}{remark}</th>{"".join(cells)}</tr>'
+
+
+def _middle(row: Fields) -> str:
+    """The middle half of a row's speed-ups, behind what is said of them."""
+    low = number(row, "speedup_low")
+    high = number(row, "speedup_high")
+    if low is None or high is None:
+        return ""
+    return f": {low:.2f} to {high:.2f} times as fast"
 
 
 def _cell(value: float | None, text: str) -> str:

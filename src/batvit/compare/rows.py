@@ -44,6 +44,11 @@ class RowTiming:
     samples_per_sec: float
     speedup: float
     """as :func:`batvit.measure.clock.speedup` defines it, in batches"""
+    speedup_low: float
+    """quartiles of the speed-ups of single rounds"""
+    speedup_high: float
+    unsteady: bool
+    """whether the speed-up is no better known than within 5 %: nothing is ranked by it"""
     off_target: bool
     """at equal time: whether its share of the dense model's time is not near the target"""
     realised_share: float
@@ -52,7 +57,10 @@ class RowTiming:
     """None if it is not seen"""
     latency_ms: float
     """median, milliseconds for one picture alone"""
+    latency_iqr: float
     latency_speedup: float
+    rounds: int
+    """as measured, in batches: more than asked for, where times spread too much"""
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ class RowAccuracy:
     """mean Kullback-Leibler divergence of the dense model's distribution to its own, in nats"""
 
 
+MARKS = ("off_target", "unsteady")
 TIMING_FIELDS = tuple(part.name for part in fields(RowTiming))
 ACCURACY_FIELDS = tuple(part.name for part in fields(RowAccuracy))
 FIELDS = (
@@ -116,7 +125,7 @@ class Row:
     def to_dict(self) -> dict[str, Any]:
         """Return flat plain values, one for each of ``FIELDS``; None for what is not known yet."""
         target, at = self.group or (None, None)
-        timing = dict.fromkeys(TIMING_FIELDS) | {"off_target": False}
+        timing = dict.fromkeys(TIMING_FIELDS) | dict.fromkeys(MARKS, False)
         return {
             "plan": self.plan,
             "target": target,
@@ -171,14 +180,15 @@ def is_bat(plan: str) -> bool:
 
 def _timing(values: Mapping[str, Any]) -> RowTiming | None:
     """Read the timing of a row: all of it is there, or nothing."""
-    off_target = values.get("off_target", False)
-    _check(isinstance(off_target, bool), "off_target", off_target)
-    numbers = {name: values.get(name) for name in TIMING_FIELDS if name != "off_target"}
+    marks = {name: values.get(name, False) for name in MARKS}
+    for name, mark in marks.items():
+        _check(isinstance(mark, bool), name, mark)
+    numbers = {name: values.get(name) for name in TIMING_FIELDS if name not in MARKS}
     if all(value is None for value in numbers.values()):
         return None
     for name, value in numbers.items():
         _check(_is_number(value) or (value is None and name == "peak_memory_mb"), name, value)
-    return RowTiming(off_target=off_target, **numbers)  # type: ignore[arg-type]
+    return RowTiming(**marks, **numbers)  # type: ignore[arg-type]
 
 
 def _accuracy(values: Mapping[str, Any]) -> RowAccuracy | None:

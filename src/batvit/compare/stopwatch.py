@@ -13,7 +13,14 @@ from batvit.budget import macs_of
 from batvit.compare.failures import collect_errors
 from batvit.compare.rows import DENSE, Group, Key, Row, RowTiming
 from batvit.config import BATConfig
-from batvit.measure.clock import in_turns, peak_memory, quartiles, speedup
+from batvit.measure.clock import (
+    all_steady,
+    in_turns,
+    is_steady,
+    peak_memory,
+    quartiles,
+    speedup,
+)
 
 QUICK_ROUNDS = 7
 WARMUP = 3
@@ -73,6 +80,7 @@ class Clock:
     images: Tensor
     """(B, 3, H, W), on the model's device and in its precision"""
     rounds: int
+    """of each run; up to three times as many where times spread too much"""
 
     @cached_property
     def macs(self) -> int:
@@ -85,7 +93,7 @@ class Clock:
         dense = self.dense.eval()
         reduced = reduced_copy(self.dense, config).eval()
         runs = [partial(dense, self.images), partial(reduced, self.images)]
-        times = in_turns(runs, self.images, rounds=QUICK_ROUNDS, warmup=1)
+        times = in_turns(runs, self.images, rounds=QUICK_ROUNDS, warmup=1, enough=all_steady)
         return 1 / speedup(*times).median
 
     def untimed_row(self, key: Key, config: BATConfig) -> Row:
@@ -112,7 +120,7 @@ class Clock:
         for images, rounds in ((self.images, self.rounds), (self.images[:1], 2 * self.rounds)):
             runs: list[Callable[[], Any]] = [partial(self.dense, images)]
             runs += attempts.runs(images)
-            times.append(in_turns(runs, images, rounds=rounds, warmup=WARMUP))
+            times.append(in_turns(runs, images, rounds=rounds, warmup=WARMUP, enough=all_steady))
         batches, alone = times
         measured = partial(row_timing, batch_size=len(self.images))
         timed = []
@@ -165,17 +173,24 @@ def row_timing(
         peak_memory_mb: as measured.
     """
     step = quartiles(batches.reduced)
-    ratio = speedup(*batches).median
+    latency = quartiles(alone.reduced)
+    speedups = speedup(*batches)
+    ratio = speedups.median
     return RowTiming(
         step_time=step.median,
         step_time_iqr=step.range,
         samples_per_sec=1e3 * batch_size / step.median,
         speedup=ratio,
+        speedup_low=speedups.low,
+        speedup_high=speedups.high,
+        unsteady=not is_steady(*batches),
         off_target=False,
         realised_share=ratio * mac_share,
         peak_memory_mb=peak_memory_mb,
-        latency_ms=quartiles(alone.reduced).median,
+        latency_ms=latency.median,
+        latency_iqr=latency.range,
         latency_speedup=speedup(*alone).median,
+        rounds=len(batches.reduced),
     )
 
 

@@ -84,6 +84,15 @@ class Comparison:
                 off_target.append(f"{row.plan} takes {1 / row.timing.speedup:.3f}")
         if off_target:
             lines.append(f"* off target, not to be ranked: {', '.join(off_target)}")
+        unsteady = []
+        for row in rows:
+            if row.timing is not None and row.timing.unsteady:
+                low = row.timing.speedup_low
+                unsteady.append(f"{row.plan} {low:.2f} to {row.timing.speedup_high:.2f}")
+        if unsteady:
+            lines.append(
+                "? times spread too much to rank by (half of the rounds): " + ", ".join(unsteady)
+            )
         return "\n".join(lines)
 
 
@@ -117,6 +126,6 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{accuracy.agreement:.1f}",
         f"{accuracy.kl:.3f}",
         f"{row.gmacs:.3f}",
-        f"{row.timing.speedup:.2f}",
+        f"{row.timing.speedup:.2f}{'?' if row.timing.unsteady else ''}",
         f"{row.timing.latency_ms:.1f}",
     )

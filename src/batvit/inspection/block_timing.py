@@ -31,6 +31,7 @@ class BlockTiming:
     """microseconds"""
     speedup: float
     """over the block at the dense number of tokens"""
+    unsteady: bool
     gmacs: float
     mac_ratio: float
     """MACs at the dense number of tokens over its own"""
@@ -86,18 +87,19 @@ def time_middle_block(
         count: _block_macs(model, block, x) for count, (x, _) in zip(counts, inputs, strict=True)
     }
     rows = []
-    for count, (timing, speedup) in zip(counts, speeds, strict=True):
+    for count, speed in zip(counts, speeds, strict=True):
         row = BlockTiming(
-            timing=timing,
+            timing=speed.timing,
             block=middle,
             tokens=count,
             dense=count == dense,
             scheduled=count in scheduled,
-            us_per_token=1e3 * timing.step_time / (batch_size * count),
-            speedup=speedup,
+            us_per_token=1e3 * speed.timing.step_time / (batch_size * count),
+            speedup=speed.speedup,
+            unsteady=speed.unsteady,
             gmacs=macs[count] / 1e9,
             mac_ratio=macs[dense] / macs[count],
-            rounds=rounds,
+            rounds=speed.rounds,
             compile_mode=compile_mode,
         )
         rows.append(row)

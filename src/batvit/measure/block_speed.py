@@ -7,7 +7,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from batvit.measure.clock import compiled_alone, in_turns, peak_memory, speedup
+from batvit.measure.clock import (
+    all_steady,
+    compiled_alone,
+    in_turns,
+    is_steady,
+    peak_memory,
+    speedup,
+)
 from batvit.measure.speed import Timing, check_rounds, enough_warmup
 
 
@@ -17,6 +24,10 @@ class BlockSpeed(NamedTuple):
     timing: Timing
     speedup: float
     """over the same block at the number of tokens that it is compared with"""
+    unsteady: bool
+    """as in :class:`batvit.measure.speed.SpeedComparison`"""
+    rounds: int
+    """as measured"""
 
 
 @torch.inference_mode()
@@ -70,11 +81,14 @@ def time_block(
             peaks.append(None)
             runs.append(compiled_alone(block, x, arguments, compile_mode))
     warmup = enough_warmup(warmup, compile_mode)
-    times = in_turns(runs, inputs[0][0], rounds=rounds, warmup=warmup)
+    enough = partial(all_steady, baseline=baseline)
+    times = in_turns(runs, inputs[0][0], rounds=rounds, warmup=warmup, enough=enough)
     speeds = []
     for (x, _), measured, peak in zip(inputs, times, peaks, strict=True):
         timing = Timing.from_times(len(x), measured, peak)
-        speeds.append(BlockSpeed(timing, speedup(times[baseline], measured).median))
+        ratio = speedup(times[baseline], measured).median
+        unsteady = not is_steady(times[baseline], measured)
+        speeds.append(BlockSpeed(timing, ratio, unsteady, len(measured)))
     return tuple(speeds)
 
 

@@ -20,6 +20,14 @@ from torch.profiler import ProfilerActivity, profile
 MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 2**26, -4: 0}
 
 
+# what spreads more is measured again, up to so many times as many rounds as asked for
+REPEATS = 3
+# fewer rounds are a quick look: nothing can be said of how well they know a median
+FEWEST_ROUNDS = 6
+UNSTEADY = 0.05
+"""how far the limits of a median's 95 % interval may lie from it, relative to it"""
+
+
 class Quartiles(NamedTuple):
     """The middle half of some values, and the value in the middle."""
 
@@ -54,16 +62,45 @@ def speedup(dense: Sequence[float], reduced: Sequence[float]) -> Quartiles:
     >>> speedup([10.0, 20.0, 30.0], [5.0, 10.0, 10.0]).median
     2.0
     """
-    ratios = []
-    for dense_time, reduced_time in zip(dense, reduced, strict=True):
-        ratios.append(dense_time / reduced_time)
-    return quartiles(ratios)
+    return quartiles(_ratios(dense, reduced))
+
+
+def is_steady(dense: Sequence[float], reduced: Sequence[float]) -> bool:
+    """Return whether a speed-up is known well enough to be ranked by: within 5 %.
+
+    Its 95 % interval is that of a median, by the order of the values, whatever their distribution;
+    fewer than six rounds have none. Beside another process that takes the cores it is wide.
+
+    Args:
+        dense: time of the dense model in each round.
+        reduced: time of the reduced model in the same rounds; the dense times again where there is
+            none: then these are judged on their own.
+    """
+    from scipy.stats import quantile_test
+
+    values = list(dense) if reduced is dense else _ratios(dense, reduced)
+    median = statistics.median(values)
+    low, high = quantile_test(values, q=median, p=0.5).confidence_interval(0.95)
+    # of too few values the limits are no numbers
+    return bool(max(median - low, high - median) <= UNSTEADY * median)
+
+
+def all_steady(times: Sequence[Sequence[float]], baseline: int = 0) -> bool:
+    """Return whether all speed-ups over one of several runs are steady, and its own times."""
+    return all(is_steady(times[baseline], measured) for measured in times)
 
 
 def in_turns(
-    runs: Sequence[Callable[[], Any]], x: Tensor, *, rounds: int, warmup: int
+    runs: Sequence[Callable[[], Any]],
+    x: Tensor,
+    *,
+    rounds: int,
+    warmup: int,
+    enough: Callable[[list[list[float]]], bool] = lambda times: True,
 ) -> list[list[float]]:
     """Time several runs in turns: first each warms up, then in every round each runs once.
+
+    Where that is not enough, as many rounds are added, twice at most; to fewer than six none.
 
     Calls :func:`keep_freed_memory`, for the whole process and for good.
 
@@ -72,6 +109,7 @@ def in_turns(
         x: any tensor on the device that they run on.
         rounds: measurements of each.
         warmup: unmeasured runs of each before.
+        enough: whether times will do, such as :func:`all_steady`.
 
     Returns:
         Milliseconds of every round, for each of the runs.
@@ -82,12 +120,15 @@ def in_turns(
             _begin_step(x)
             run()
     times: list[list[float]] = [[] for _ in runs]
-    for _ in range(rounds):
-        for run, measured in zip(runs, times, strict=True):
-            _begin_step(x)
-            start = _now(x)
-            run()
-            measured.append(1e3 * (_now(x) - start))
+    for _ in range(REPEATS):
+        for _ in range(rounds):
+            for run, measured in zip(runs, times, strict=True):
+                _begin_step(x)
+                start = _now(x)
+                run()
+                measured.append(1e3 * (_now(x) - start))
+        if rounds < FEWEST_ROUNDS or enough(times):
+            break
     return times
 
 
@@ -203,6 +244,14 @@ def compiled_alone(
     run.__code__ = run.__code__.replace(co_name=f"run_{shape}")
     compiled: Callable[[], Any] = torch.compile(run, dynamic=False, mode=mode, fullgraph=fullgraph)
     return compiled
+
+
+def _ratios(dense: Sequence[float], reduced: Sequence[float]) -> list[float]:
+    """Return the speed-up of each round."""
+    ratios = []
+    for dense_time, reduced_time in zip(dense, reduced, strict=True):
+        ratios.append(dense_time / reduced_time)
+    return ratios
 
 
 def _begin_step(x: Tensor) -> None:

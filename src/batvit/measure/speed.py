@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from batvit.data.loading import data_config, placed
 from batvit.measure.clock import (
     Quartiles,
+    all_steady,
     in_turns,
+    is_steady,
     peak_memory,
     quartiles,
     speedup,
@@ -61,6 +63,7 @@ class SpeedComparison:
     macs: int
     param_count: int
     rounds: int
+    """as measured: more than asked for, where times spread too much"""
     speedups: Quartiles
     """of the speed-ups of single rounds, as :func:`batvit.measure.clock.speedup` gives them"""
     reduction_share: float | None = None
@@ -68,6 +71,8 @@ class SpeedComparison:
     compiled, or none is named"""
     compile_mode: str | None = None
     """of ``torch.compile``; None if both models ran eagerly"""
+    unsteady: bool = False
+    """whether the speed-up is no better known than within 5 %, so that nothing is ranked by it"""
     when_compiled: "SpeedComparison | None" = None
     """of an eager comparison: the same two models compiled, timed in the same rounds"""
 
@@ -133,6 +138,7 @@ class SpeedComparison:
             "speedup": self.speedup,
             "speedup_low": self.speedups.low,
             "speedup_high": self.speedups.high,
+            "unsteady": self.unsteady,
             "realised_share": self.realised_share,
             "reduction_share": self.reduction_share,
             "rounds": self.rounds,
@@ -167,7 +173,8 @@ def benchmark(
         parts: names of modules of ``reduced`` whose share of the time is reported. In a reduction's
             module lies all that is done at its site; not what gives a grid back at the end, nor
             what blocks with rotary tables of their own merge.
-        rounds: measurements of each model.
+        rounds: measurements of each model; up to three times as many where the speed-up would not
+            be known within 5 % (:func:`batvit.measure.clock.is_steady`).
         warmup: unmeasured runs of each model before; 3 at least where the compile mode records
             CUDA graphs.
         compiled: time both under ``torch.compile`` too, for this very shape, as
@@ -200,7 +207,7 @@ def benchmark(
             run = torch.compile(model, dynamic=False, mode=compile_mode)
             runs.append(partial(run, images))
     warmup = enough_warmup(warmup, compile_mode if compiled else None)
-    times = in_turns(runs, images, rounds=rounds, warmup=warmup)
+    times = in_turns(runs, images, rounds=rounds, warmup=warmup, enough=_all_steady)
     batch = len(images)
     eager = SpeedComparison(
         dense=Timing.from_times(batch, times[0], dense_peak),
@@ -208,8 +215,9 @@ def benchmark(
         dense_macs=dense_macs,
         macs=reduced_macs,
         param_count=count_parameters(reduced) if param_count is None else param_count,
-        rounds=rounds,
+        rounds=len(times[0]),
         speedups=speedup(times[0], times[1]),
+        unsteady=not is_steady(times[0], times[1]),
         reduction_share=share,
     )
     if not compiled:
@@ -257,6 +265,11 @@ def _checked(macs: tuple[int, int]) -> tuple[int, int]:
     return macs
 
 
+def _all_steady(times: Sequence[Sequence[float]]) -> bool:
+    """Whether the speed-ups are, eager and, behind these two, compiled."""
+    return all(all_steady(times[i : i + 2]) for i in range(0, len(times), 2))
+
+
 def _macs(dense: nn.Module, reduced: nn.Module, images: Tensor) -> tuple[int, int]:
     size = tuple(images.shape[1:])
     return count_macs(dense, size)[""], count_macs(reduced, size)[""]
@@ -272,6 +285,7 @@ def _compiled(
         dense=Timing.from_times(batch, dense, None),
         reduced=Timing.from_times(batch, reduced, None),
         speedups=speedup(dense, reduced),
+        unsteady=not is_steady(dense, reduced),
         reduction_share=None,
         compile_mode=mode,
     )

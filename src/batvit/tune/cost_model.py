@@ -17,7 +17,7 @@ from batvit.backbones.registry import anatomy_of
 from batvit.budget import macs_of
 from batvit.checks import installed
 from batvit.config import BATConfig
-from batvit.measure.clock import in_turns, speedup
+from batvit.measure.clock import all_steady, in_turns, speedup
 from batvit.plans.plan import Counts
 from batvit.reduction.schedule import check_method, schedule
 from batvit.storage.files import read_json, write_atomic
@@ -190,13 +190,13 @@ def time_samples(
         dense: a supported model.
         configs: what it is reduced by.
         images: (B, 3, H, W), on the model's device and in its precision.
-        rounds: measurements of each.
+        rounds: measurements of each; up to three times as many where times spread too much.
         part: of the search, which is to begin with this.
     """
     models = [dense]
     models += [reduced_copy(dense, config) for config in configs]
     runs = [partial(model.eval(), images) for model in models]
-    times = in_turns(runs, images, rounds=rounds, warmup=1)
+    times = in_turns(runs, images, rounds=rounds, warmup=1, enough=all_steady)
     samples = []
     for config, reduced_times in zip(configs, times[1:], strict=True):
         share = 1 / speedup(times[0], reduced_times).median

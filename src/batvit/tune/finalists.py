@@ -9,6 +9,7 @@ from torch import nn
 from batvit.backbones.adapter import Anatomy
 from batvit.budget import Family, OutOfReachError, at_macs, at_time
 from batvit.config import BATConfig
+from batvit.measure.clock import Quartiles
 from batvit.tune.objective import Score
 from batvit.tune.search import Goal, Search, best_of
 from batvit.tune.space import Candidate, Cost
@@ -28,6 +29,10 @@ class Measurement(NamedTuple):
     speedup: float
     macs: int
     dense_macs: int
+    speedups: Quartiles | None = None
+    """of single rounds; None if it is not known"""
+    unsteady: bool = False
+    """whether the speed-up is no better known than within 5 %"""
 
 
 Measure = Callable[[BATConfig], Measurement]
@@ -60,10 +65,14 @@ class Measured:
 
     def row(self, score: Score) -> dict[str, Any]:
         """Return plain values: the configuration, what it loses, and what it takes."""
+        spread = self.measurement.speedups
         return {
             "config": self.config.to_dict(),
             **score.to_dict(),
             "speedup": self.measurement.speedup,
+            "speedup_low": None if spread is None else spread.low,
+            "speedup_high": None if spread is None else spread.high,
+            "unsteady": self.measurement.unsteady,
             "gmacs": self.measurement.macs / 1e9,
         }
 
@@ -196,9 +205,11 @@ def goal_sentence(goal: Goal, measured: Measured, drop: float, *, timed: bool) -
             f"lost {drop:.2f} points of top-1, {goal.max_drop:g} may be"
         )
     if timed:
-        outcome = _outcome(measured.time_share / goal.budget - 1)
+        outcome = f"is {_outcome(measured.time_share / goal.budget - 1)}"
+        if measured.measurement.unsteady:
+            outcome = f"cannot be judged, as times spread too much{_middle(measured)}"
         return (
-            f"the target is {outcome}: "
+            f"the target {outcome}: "
             f"asked {1 / goal.budget:.2f}, measured {1 / measured.time_share:.2f}"
         )
     outcome = _outcome(measured.macs_share / goal.budget - 1)
@@ -215,6 +226,13 @@ def _outcome(over: float) -> str:
         return "held"
     kind = "missed" if over > NEAR_MISS else "nearly held"
     return f"{kind}, by {100 * over:.1f} %"
+
+
+def _middle(measured: Measured) -> str:
+    spread = measured.measurement.speedups
+    if spread is None:
+        return ""
+    return f" (speed-ups of {spread.low:.2f} to {spread.high:.2f} in half of the rounds)"
 
 
 def _in_time(measured: Measured, budget: float) -> bool:

@@ -141,7 +141,7 @@ class Tuned:
             rows.append(
                 (
                     name,
-                    f"{measurement.speedup:.2f}",
+                    f"{measurement.speedup:.2f}{'?' if measurement.unsteady else ''}",
                     f"{measurement.macs / 1e9:.3f}",
                     f"{checked.score.loss:.4f}",
                     f"{checked.score.drop:.1f}",

@@ -12,6 +12,7 @@ from batvit.tune.finalists import (
     Measure,
     Measured,
     Measurement,
+    PresetMatch,
     best_finalist,
     goal_sentence,
     preset_at_same,
@@ -51,6 +52,7 @@ def verify(job: Job, search: Search, front: tuple[Trial, ...], *, model: str) ->
         differences = tuned.score.compare_to(preset.score)
         sentence = difference_sentence(differences, f"the preset at equal {match.at}")
         sentences.append(f"on {job.held_out.samples} pictures held out {sentence}")
+        sentences += _doubt(match, winner.final)
         reason = _why_preset(search, tuned, preset, timed=timed)
         if reason is not None:
             sentences.append(reason)
@@ -82,9 +84,20 @@ def _measure_once(dense: nn.Module, images: Tensor) -> Measure:
     @cache
     def measure(config: BATConfig) -> Measurement:
         speed = benchmark(dense, reduced_copy(dense, config), images, rounds=ROUNDS)
-        return Measurement(speed.speedup, speed.macs, speed.dense_macs)
+        return Measurement(
+            speed.speedup, speed.macs, speed.dense_macs, speed.speedups, speed.unsteady
+        )
 
     return measure
+
+
+def _doubt(match: PresetMatch, tuned: Measured) -> list[str]:
+    """Return a sentence where a preset at equal time may not take equal time."""
+    assert match.measured is not None
+    unsteady = tuned.measurement.unsteady or match.measured.measurement.unsteady
+    if match.at != "time" or not unsteady:
+        return []
+    return ["times spread too much to say that the two take equal time"]
 
 
 def _checked(job: Job, measured: Measured) -> Checked:
