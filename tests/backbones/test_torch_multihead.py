@@ -8,6 +8,7 @@ import torch
 from families import pictures
 from multihead_models import MODELS, clip, open_clip_vit, run, small, torchvision_vit
 from torch import nn
+from torch.nn.utils import parametrize, prune
 
 import batvit
 from batvit.backbones.registry import anatomy_of
@@ -216,3 +217,78 @@ def test_another_image_size_is_refused():
     for model in (torchvision_vit(), open_clip_vit(), clip()):
         with pytest.raises(ValueError, match="images of 48 x 48, got 64 x 48"):
             batvit.info(model, image_size=(64, 48))
+
+
+class Doubled(nn.Module):
+    """A parametrization."""
+
+    def forward(self, weight):
+        return 2 * weight
+
+
+def parametrized(attention):
+    parametrize.register_parametrization(attention, "in_proj_weight", Doubled())
+
+
+def weight_normed(attention):
+    nn.utils.parametrizations.weight_norm(attention, "in_proj_weight")
+    attention.parametrizations.in_proj_weight.original0.data.mul_(2)
+
+
+def pruned(attention):
+    prune.l1_unstructured(attention, "in_proj_weight", 0.3)
+
+
+def given_something_else(attention):
+    attention.register_forward_pre_hook(lambda module, args: tuple(x.flip(1) for x in args))
+
+
+CHANGES = [parametrized, weight_normed, pruned, given_something_else]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("name", ["torchvision", "torchvision_fast", "open_clip_fast"])
+@torch.no_grad()
+def test_what_the_attention_computes_is_what_is_heard(name, order, change):
+    model = small(name)
+    block, seen = anatomy_of(model).blocks[1], {}
+    attention = multihead(block)
+    if order == "before":
+        change(attention)
+    batvit.patch(model, keep_rate=0.5, blocks=(1,))
+    if order == "after":
+        change(attention)
+    attention.register_forward_pre_hook(lambda m, args: seen.update(x=args[0]))
+    block.reduce.register_forward_pre_hook(lambda m, args: seen.update(site=args))
+    run(model, pictures(model))
+    x = seen["x"]
+    _, weights = nn.MultiheadAttention.forward(
+        attention, x, x, x, need_weights=True, average_attn_weights=False
+    )
+    tokens, captured, _ = seen["site"]
+    importance = block.reduce.importance(tokens, captured())
+    torch.testing.assert_close(importance, weights[:, :, 0, 1:].mean(dim=1), rtol=1e-4, atol=1e-6)
+
+
+def multihead(block):
+    return next(m for m in block.modules() if isinstance(m, nn.MultiheadAttention))
+
+
+def test_an_attention_that_does_not_run_is_refused():
+    model = batvit.patch(small("torchvision"), keep_rate=0.5, blocks=(1,))
+    attention = anatomy_of(model).blocks[1].self_attention
+    anatomy_of(model).blocks[1].self_attention = Replaced(attention)
+    with pytest.raises(TypeError, match=r"did not call its torch.nn.MultiheadAttention"):
+        run(model, pictures(model))
+
+
+class Replaced(nn.Module):
+    """A wrapper that computes something else."""
+
+    def __init__(self, attention):
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, query, key, value, **arguments):
+        return query, None

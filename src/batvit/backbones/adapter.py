@@ -10,6 +10,7 @@ from batvit.config import BATConfig
 from batvit.plans import PLANS
 from batvit.reduction.block import ReducedBlock
 from batvit.reduction.grid import WithGrid
+from batvit.reduction.wrapped import unwrapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +22,7 @@ class Anatomy:
     stem: nn.Module
     """the module of the tower that is given the images"""
     blocks: tuple[nn.Module, ...]
-    """the transformer blocks, in order"""
+    """the transformer blocks, in order; wrappers around them are taken off"""
     image_size: tuple[int, int]
     """height and width in pixels"""
     grid: tuple[int, int]
@@ -44,6 +45,9 @@ class Anatomy:
     through the last MLP"""
     left_out: int = 0
     """patches that do not reach the first block: those that a masked autoencoder hides"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "blocks", tuple(map(unwrapped, self.blocks)))
 
     @property
     def depth(self) -> int:
@@ -94,7 +98,7 @@ class Adapter(ABC):
     families: ClassVar[dict[str, str]]
     """what is supported, each with an example: the name of a model or of its class"""
     blocks: ClassVar[tuple[type[ReducedBlock], ...]]
-    """a reduced class for every class of block; its last base is the library's own"""
+    """a reduced class for every class of block, which derives from the library's own"""
 
     @abstractmethod
     def matches(self, model: nn.Module) -> bool:

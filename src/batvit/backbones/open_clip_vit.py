@@ -12,8 +12,9 @@ from batvit.backbones.adapter import Adapter, Anatomy
 from batvit.backbones.torch_multihead import MultiheadBlock
 from batvit.config import BATConfig
 from batvit.reduction.block import Parts, refuse_mask
-from batvit.reduction.grid import WithGrid
+from batvit.reduction.grid import WithGrid, become_with_grid, become_without_grid
 from batvit.reduction.tokens import Tokens
+from batvit.reduction.wrapped import is_made_from
 
 
 class ReducedResidualAttentionBlock(MultiheadBlock, ResidualAttentionBlock):  # type: ignore[misc]
@@ -60,7 +61,8 @@ class OpenClipViT(Adapter):
     blocks = (ReducedResidualAttentionBlock,)
 
     def matches(self, model: nn.Module) -> bool:
-        return type(model) in (VisionTransformer, TimmModel, CLIP, CustomTextCLIP, CoCa)
+        known = (VisionTransformer, TimmModel, CLIP, CustomTextCLIP, CoCa)
+        return any(is_made_from(type(model), own) for own in known)
 
     def anatomy(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Anatomy:
         tower = _tower(model)
@@ -84,13 +86,11 @@ class OpenClipViT(Adapter):
 
     def patched(self, model: nn.Module, config: BATConfig) -> None:
         transformer = _tower(model).transformer
-        if type(transformer) is Transformer:
-            transformer.__class__ = ReducedTransformer
+        if is_made_from(type(transformer), Transformer):
+            become_with_grid(transformer, ReducedTransformer)
 
     def unpatched(self, model: nn.Module) -> None:
-        transformer = _tower(model).transformer
-        if type(transformer) is ReducedTransformer:
-            transformer.__class__ = Transformer
+        become_without_grid(_tower(model).transformer)
 
 
 def _tower(model: Any) -> Any:
@@ -109,7 +109,7 @@ def _tower(model: Any) -> Any:
         raise TypeError(
             f"the image tower is a model of timm in open_clip's TimmModel; patch {name}.trunk"
         )
-    if type(tower) is not VisionTransformer:
+    if not is_made_from(type(tower), VisionTransformer):
         raise TypeError(
             f"the image tower is open_clip's {type(tower).__name__}, "
             "and batvit knows its VisionTransformer"

@@ -16,6 +16,7 @@ from batvit.reduction.block import ReducedBlock, become_dense, become_reduced
 from batvit.reduction.schedule import check_method, schedule
 from batvit.reduction.self_check import prove
 from batvit.reduction.site import Reduce, reductions
+from batvit.reduction.wrapped import is_made_from, is_reducible, refuse_split_attention
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -52,6 +53,7 @@ def patch(
     classes = [_reduced_class(adapter, anatomy, i) for i in range(anatomy.depth)]
     _check_steps(anatomy, config)
     adapter.check(model, config)
+    _refuse_split(model, anatomy, classes, config)
     _prove_blocks(anatomy, classes, config)
     # nothing was refused: from here on the model changes
     unpatch(model)
@@ -119,15 +121,33 @@ def _refuse_compiled(model: nn.Module) -> None:
         raise TypeError(
             "this model is compiled in place; call batvit.patch first, then its compile()"
         )
+    if any("_orig_mod" in part._modules for part in model.modules()):
+        raise TypeError(
+            "a part of this model is compiled; call batvit.patch first, then torch.compile the part"
+        )
+
+
+def _refuse_split(
+    model: nn.Module, anatomy: Anatomy, classes: list[type[ReducedBlock]], config: BATConfig
+) -> None:
+    # what FSDP2 has split is seen when it runs
+    if any(hasattr(part, "reshard") for part in model.modules()):
+        return
+    for i in config.sites(anatomy.depth):
+        refuse_split_attention(getattr(anatomy.blocks[i], classes[i].parts.attention))
 
 
 def _reduced_class(adapter: Adapter, anatomy: Anatomy, i: int) -> type[ReducedBlock]:
     """Return the reduced class for one block, if the adapter was written for this block."""
     block = anatomy.blocks[i]
-    by_class = {reduced.own_class(): reduced for reduced in adapter.blocks}
-    reduced = type(block) if isinstance(block, ReducedBlock) else by_class.get(type(block))
-    if reduced is None:
-        _refuse_part(anatomy, i, "block", block, tuple(by_class))
+    if isinstance(block, ReducedBlock):
+        reduced = block.reduced_class()
+    else:
+        fitting = [known for known in adapter.blocks if is_reducible(type(block), known)]
+        if not fitting:
+            known = tuple(reduced.own_class() for reduced in adapter.blocks)
+            _refuse_part(anatomy, i, "block", block, known)
+        reduced = fitting[0]
     attention = getattr(block, reduced.parts.attention)
     if "forward" in vars(block) or "forward" in vars(attention):
         raise TypeError(
@@ -135,7 +155,8 @@ def _reduced_class(adapter: Adapter, anatomy: Anatomy, i: int) -> type[ReducedBl
             f"{type(anatomy.tower).__name__}, as accelerate does where it dispatches a model; "
             "call batvit.patch first, then dispatch or wrap the model"
         )
-    if type(attention) not in reduced.attentions:
+    kind = type(reduced.own_attention(attention))
+    if not any(is_made_from(kind, known) for known in reduced.attentions):
         _refuse_part(anatomy, i, "attention", attention, reduced.attentions)
     return reduced
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from batvit.backbones.adapter import Adapter, Anatomy, last_output_form
 from batvit.backbones.attention_capture import AttentionCapture
 from batvit.config import BATConfig
-from batvit.reduction.grid import WithGrid
+from batvit.reduction.grid import WithGrid, become_with_grid, become_without_grid
 from batvit.reduction.site import config_of
+from batvit.reduction.wrapped import is_reducible
 
 
 class NormCapture(AttentionCapture):
@@ -98,19 +99,22 @@ class TimmAdapter(Adapter):
             reduced.adapter = self
 
     def matches(self, model: nn.Module) -> bool:
-        return type(model) in self.models or type(model) in self._by_own_class()
+        return self._reduced_class(model) is not None
 
     def patched(self, model: nn.Module, config: BATConfig) -> None:
-        model.__class__ = self._by_own_class().get(type(model), type(model))
+        reduced = self._reduced_class(model)
+        if reduced is not None:
+            become_with_grid(model, reduced)
         _store_in_model_args(model, config)
 
     def unpatched(self, model: nn.Module) -> None:
-        if type(model) in self.models:
-            reduced: Any = model
-            reduced.__class__ = reduced.own_class()
+        become_without_grid(model)
 
-    def _by_own_class(self) -> dict[type, type[WithHead]]:
-        return {reduced.own_class(): reduced for reduced in self.models}
+    def _reduced_class(self, model: nn.Module) -> type[WithHead] | None:
+        for reduced in self.models:
+            if is_reducible(type(model), reduced):
+                return reduced
+        return None
 
 
 def _store_in_model_args(model: Any, config: BATConfig) -> None:

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from threading import get_ident
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from batvit.reduction.block import ReducedBlock
 from batvit.reduction.site import QueriesKeys
+from batvit.reduction.wrapped import is_made_from
 
 
 class MultiheadBlock(ReducedBlock):
@@ -16,9 +19,14 @@ class MultiheadBlock(ReducedBlock):
     attentions = (nn.MultiheadAttention,)
     mask = None
 
+    @classmethod
+    def own_attention(cls, attention: nn.Module) -> nn.Module:
+        """Return the attention inside wrappers such as those of peft; itself if there is none."""
+        return next(iter(_inside(attention)), attention)
+
     def attend(
         self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]
-    ) -> tuple[Tensor, Callable[[], QueriesKeys] | None]:
+    ) -> tuple[Tensor, QueriesKeys | Callable[[], QueriesKeys] | None]:
         """Run the attention module itself; its fast path shows neither queries nor keys.
 
         At a site they are projected once more, when the reduction asks for them.
@@ -26,32 +34,101 @@ class MultiheadBlock(ReducedBlock):
         attention = getattr(self, self.parts.attention)
         # a padding mask of numbers is the same for all heads and queries, as the bias is
         padding_mask = None if bias is None else bias[:, 0, 0]
-        attended, _ = attention(x, x, x, key_padding_mask=padding_mask, need_weights=False)
+        arguments = {"key_padding_mask": padding_mask, "need_weights": False}
         if self.reduce is None:
-            return attended, None
+            return attention(x, x, x, **arguments)[0], None
         queries = 1 if self.reduce.class_token else x.shape[1]
-        return attended, partial(project_again, attention, x, queries)
+        if _is_plain(attention):
+            attended, _ = attention(x, x, x, **arguments)
+            return attended, partial(project_again, Projection.of(attention), x, queries)
+        with Listener(attention, queries) as listener:
+            attended, _ = attention(x, x, x, **arguments)
+        return attended, listener.heard
 
 
-def project_again(attention: nn.MultiheadAttention, x: Tensor, queries: int) -> QueriesKeys:
-    """Return queries and keys once more, by the attention's own weights.
+class Projection(NamedTuple):
+    """By what an attention makes its queries and keys."""
+
+    weight: Tensor
+    """(3 C, C): of queries, keys and values"""
+    bias: Tensor | None
+    heads: int
+
+    @classmethod
+    def of(cls, attention: nn.MultiheadAttention) -> "Projection":
+        """Return that of an attention as it is now."""
+        return cls(attention.in_proj_weight, attention.in_proj_bias, attention.num_heads)
+
+
+class Listener:
+    """Hears what the attention inside a wrapper is given, and which weights it has while it runs.
+
+    peft, FSDP2 and parametrizations lend it weights for the time of a call. A context manager.
+    """
+
+    heard: QueriesKeys | Callable[[], QueriesKeys]
+    """the queries and keys, or what projects them when it is called"""
+
+    def __init__(self, attention: nn.Module, queries: int) -> None:
+        self.inside = _inside(attention)
+        self.queries = queries
+        self.thread = get_ident()
+
+    def __enter__(self) -> "Listener":
+        self.hooks = [
+            part.register_forward_pre_hook(self._hear, with_kwargs=True) for part in self.inside
+        ]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for hook in self.hooks:
+            hook.remove()
+        if error[0] is None and not hasattr(self, "heard"):
+            raise TypeError(
+                "the attention of a reduced block did not call its torch.nn.MultiheadAttention, "
+                "whose queries and keys are needed; batvit.unpatch the model"
+            )
+
+    def _hear(self, module: Any, args: tuple[Any, ...], arguments: dict[str, Any]) -> None:
+        # another thread may run the same module
+        if get_ident() != self.thread:
+            return
+        x = args[0] if args else arguments["query"]
+        self.heard = partial(project_again, Projection.of(module), x, self.queries)
+        # FSDP2 takes the weights away after the call
+        if hasattr(module, "reshard"):
+            self.heard = self.heard()
+
+
+def _is_plain(attention: nn.Module) -> bool:
+    """Whether an attention has weights of its own, and is given what the block gives it."""
+    # a hook for one call cannot be in a graph
+    if torch.compiler.is_compiling():
+        return isinstance(attention, nn.MultiheadAttention)
+    return type(attention) is nn.MultiheadAttention and not attention._forward_pre_hooks
+
+
+def _inside(attention: nn.Module) -> list[nn.Module]:
+    return [part for part in attention.modules() if is_made_from(type(part), nn.MultiheadAttention)]
+
+
+def project_again(projection: Projection, x: Tensor, queries: int) -> QueriesKeys:
+    """Return queries and keys once more, as an attention makes them.
 
     Args:
-        attention: whose queries, keys and values are projected by one matrix.
+        projection: of the attention.
         x: (B, N, C), normalised.
         queries: of how many tokens, from the first on; the keys are those of all.
     """
-    query_weight, key_weight, _ = attention.in_proj_weight.chunk(3)
+    query_weight, key_weight, _ = projection.weight.chunk(3)
     query_bias = None
     key_bias = None
-    if attention.in_proj_bias is not None:
-        query_bias, key_bias, _ = attention.in_proj_bias.chunk(3)
-    heads = attention.num_heads
-    return QueriesKeys(
-        queries=_project(x[:, :queries], query_weight, query_bias, heads),
-        keys=_project(x, key_weight, key_bias, heads),
-        scale=attention.head_dim**-0.5,
-    )
+    if projection.bias is not None:
+        query_bias, key_bias, _ = projection.bias.chunk(3)
+    heads = projection.heads
+    queries_made = _project(x[:, :queries], query_weight, query_bias, heads)
+    keys_made = _project(x, key_weight, key_bias, heads)
+    return QueriesKeys(queries_made, keys_made, scale=keys_made.shape[-1] ** -0.5)
 
 
 def _project(x: Tensor, weight: Tensor, bias: Tensor | None, heads: int) -> Tensor:

@@ -9,6 +9,7 @@ from batvit.backbones.adapter import Adapter, Anatomy
 from batvit.backbones.torch_multihead import MultiheadBlock
 from batvit.reduction.block import Parts
 from batvit.reduction.tokens import Tokens
+from batvit.reduction.wrapped import is_made_from
 
 
 class ReducedEncoderBlock(MultiheadBlock, EncoderBlock):  # type: ignore[misc]
@@ -33,7 +34,7 @@ class TorchvisionViT(Adapter):
     blocks = (ReducedEncoderBlock,)
 
     def matches(self, model: nn.Module) -> bool:
-        return type(model) is VisionTransformer
+        return is_made_from(type(model), VisionTransformer)
 
     def anatomy(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Anatomy:
         vit: Any = model

@@ -16,6 +16,7 @@ from batvit.backbones.attention_capture import AttentionCapture
 from batvit.reduction.block import ReducedBlock, refuse_reentrant
 from batvit.reduction.site import QueriesKeys
 from batvit.reduction.tokens import Tokens
+from batvit.reduction.wrapped import SPLIT_ATTENTION
 
 
 class InterfaceCapture(AttentionCapture):
@@ -145,6 +146,8 @@ class ReducedLayer(ReducedBlock):
         capture = InterfaceCapture(getattr(self, self.parts.attention), type(self).eager)
         arguments = arguments | {"attention_mask": bias}
         attended, _ = capture(x, **arguments)
+        if capture.queries.shape[1] != capture.attention.config.num_attention_heads:
+            raise TypeError(SPLIT_ATTENTION)
         return attended, QueriesKeys(capture.queries, capture.keys, capture.scale)
 
     def trial(self, x: Tensor) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from batvit.backbones.transformers_blocks import LAYERS
 from batvit.backbones.transformers_common import refuse_kernel
 from batvit.config import BATConfig
 from batvit.reduction.grid import give_grids
+from batvit.reduction.wrapped import unwrapped
 
 OWN_CLASSES = tuple(reduced.own_class() for reduced in LAYERS)
 INTERPOLATE = "interpolate_pos_encoding"
@@ -102,9 +103,13 @@ def _layers(model: nn.Module) -> tuple[Any, tuple[nn.Module, ...]] | None:
         if not (_takes_images(owner) and hasattr(owner, "embeddings")):
             continue
         for part in owner.modules():
-            if isinstance(part, nn.ModuleList) and len(part) and isinstance(part[0], OWN_CLASSES):
+            if isinstance(part, nn.ModuleList) and len(part) and _is_layer(part[0]):
                 return owner, tuple(part)
     return None
+
+
+def _is_layer(part: nn.Module) -> bool:
+    return isinstance(unwrapped(part), OWN_CLASSES)
 
 
 def _owner(model: nn.Module) -> Any:

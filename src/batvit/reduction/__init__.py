@@ -5,6 +5,7 @@
 - ``tokens``: :class:`Tokens`, what goes from block to block after the first site.
 - ``site``: :class:`Reduce`, what happens at a site: importance, plan, merge.
 - ``block``: :class:`ReducedBlock`, a block from the first site on.
+- ``wrapped``: what wrappers make of a block or a model: derived classes, modules around it.
 - ``grid``: feature maps of the full grid from a model whose blocks merge tokens.
 - ``self_check``: the proof, before a model is patched, that an opened block computes what it did.
 

@@ -8,6 +8,12 @@ from torch import Tensor, nn
 
 from batvit.reduction.site import QueriesKeys, Reduce
 from batvit.reduction.tokens import Tokens
+from batvit.reduction.wrapped import (
+    own_class,
+    reduced_class,
+    refuse_split_attention,
+    remade,
+)
 
 
 class Parts(NamedTuple):
@@ -48,8 +54,19 @@ class ReducedBlock(nn.Module):
 
     @classmethod
     def own_class(cls) -> type[nn.Module]:
-        """Return the library's own class of the block: the last base of its reduced class."""
-        return cls.__bases__[-1]
+        """Return the library's own class of the block, whatever was made from its reduced class."""
+        return own_class(cls, ReducedBlock)
+
+    @classmethod
+    def reduced_class(cls) -> type["ReducedBlock"]:
+        """Return the reduced class as an adapter wrote it, whatever was made from it."""
+        reduced: type[ReducedBlock] = reduced_class(cls, ReducedBlock)
+        return reduced
+
+    @classmethod
+    def own_attention(cls, attention: nn.Module) -> nn.Module:
+        """Return the module that :attr:`attentions` names, for an attention of a block."""
+        return attention
 
     def attend(
         self, x: Tensor, bias: Tensor | None, arguments: dict[str, Any]
@@ -133,6 +150,8 @@ class ReducedBlock(nn.Module):
         ``patch`` proves that it still has just these (:mod:`batvit.reduction.self_check`).
         """
         parts = self.parts
+        if self.reduce is not None:
+            refuse_split_attention(getattr(self, parts.attention))
         x = self._through((parts.attention_norm,), tokens.x)
         x, captured = self.attend(x, tokens.bias, arguments)
         x = tokens.x + self._through(parts.after_attention, x)
@@ -188,9 +207,9 @@ def become_reduced(
     output_form: str,
     reduce: Reduce | None,
 ) -> None:
-    """Turn a block into its reduced class, in place."""
+    """Turn a block into its reduced class, in place; what a wrapper made of its class, it stays."""
     changed: Any = block
-    changed.__class__ = reduced
+    changed.__class__ = remade(type(block), reduced.own_class(), reduced)
     changed.prefix = prefix
     changed.output_form = output_form
     changed.reduce = reduce
@@ -202,4 +221,4 @@ def become_dense(block: nn.Module) -> None:
         delattr(block, name)
     # by its general type: what it is here is no longer what it was called with
     changed: Any = block
-    changed.__class__ = changed.own_class()
+    changed.__class__ = remade(type(changed), changed.reduced_class(), changed.own_class())

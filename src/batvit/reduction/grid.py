@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from batvit.module_copy import of_the_model
 from batvit.reduction.block import ReducedBlock
 from batvit.reduction.tokens import Tokens
+from batvit.reduction.wrapped import own_class, reduced_class, remade, unwrapped
 
 
 class WithGrid(nn.Module):
@@ -24,8 +25,14 @@ class WithGrid(nn.Module):
 
     @classmethod
     def own_class(cls) -> type[nn.Module]:
-        """Return the library's own class of the model: the last base of its reduced class."""
-        return cls.__bases__[-1]
+        """Return the library's own class of the model, whatever was made from its reduced class."""
+        return own_class(cls, WithGrid)
+
+    @classmethod
+    def reduced_class(cls) -> type["WithGrid"]:
+        """Return the reduced class as an adapter wrote it, whatever was made from it."""
+        reduced: type[WithGrid] = reduced_class(cls, WithGrid)
+        return reduced
 
     def forward_intermediates(self, *args: Any, **arguments: Any) -> Any:
         """Do as the model's own: every patch has the feature of the group that it is in by then."""
@@ -36,10 +43,24 @@ class WithGrid(nn.Module):
         """Do as the model's own; the block that is then the last gives the grid."""
         own: MethodType = super().prune_intermediate_layers  # type: ignore[misc]
         result = own(*args, **arguments)
-        last = getattr(self, self.blocks_name)[-1]
+        last: Any = unwrapped(getattr(self, self.blocks_name)[-1])
         if isinstance(last, ReducedBlock):
             last.output_form = "grid"
         return result
+
+
+def become_with_grid(model: nn.Module, reduced: type[WithGrid]) -> None:
+    """Turn a model into its class with full feature maps, in place, if it is not that yet."""
+    changed: Any = model
+    if not isinstance(model, reduced):
+        changed.__class__ = remade(type(model), reduced.own_class(), reduced)
+
+
+def become_without_grid(model: nn.Module) -> None:
+    """Undo :func:`become_with_grid`."""
+    changed: Any = model
+    if isinstance(model, WithGrid):
+        changed.__class__ = remade(type(changed), changed.reduced_class(), changed.own_class())
 
 
 class _GridBetweenBlocks:
@@ -67,7 +88,7 @@ def _with_grid(
 ) -> Tensor:
     """Run one block on what its predecessor left, and return its result as a grid."""
     before = x if carried[i] is None else carried[i]
-    if not isinstance(block, ReducedBlock):
+    if not isinstance(unwrapped(block), ReducedBlock):
         output: Tensor = block(before, *args, **arguments)
         return output
     tokens: Tokens = block(before, *args, output_form="tokens", **arguments)

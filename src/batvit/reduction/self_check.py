@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from batvit.config import BATConfig
-from batvit.module_copy import quiet_copy
+from batvit.module_copy import copy_with
 from batvit.reduction.block import ReducedBlock, become_dense, become_reduced
 from batvit.reduction.site import Reduce
+from batvit.reduction.wrapped import is_sharded
 
 TRIAL_TOKENS = 12
 TOLERANCE = 1e-3
@@ -36,8 +37,9 @@ def prove(block: nn.Module, reduced: type[ReducedBlock], i: int, width: int) -> 
         return
     # tokens that differ in direction, not by a constant that the norm would take away
     draw = torch.Generator().manual_seed(0)
-    x = torch.randn(1, TRIAL_TOKENS, width, generator=draw, device="cpu").to(weight)
-    twin: Any = quiet_copy(block)
+    x = torch.randn(1, TRIAL_TOKENS, width, generator=draw, device="cpu")
+    x = x.to(weight.device, weight.dtype)
+    twin: Any = copy_with(block, _trial_weight)
     if isinstance(twin, ReducedBlock):
         become_dense(twin)
     arguments = reduced.trial(twin, x)
@@ -73,6 +75,16 @@ def _typical_weight(block: nn.Module) -> Tensor:
         if weight.dim() > 1:
             return weight
     return weights[0] if weights else torch.empty(0)
+
+
+def _trial_weight(weight: Tensor) -> Tensor:
+    """Return the weight itself; random values of its whole shape where a process holds a part."""
+    if not is_sharded(weight):
+        return weight
+    draw = torch.Generator().manual_seed(weight.numel())
+    values = torch.randn(weight.shape, generator=draw, device="cpu") / weight.shape[-1] ** 0.5
+    values = values.to(weight.device, weight.dtype)
+    return nn.Parameter(values) if isinstance(weight, nn.Parameter) else values
 
 
 def _problem(own: type[nn.Module]) -> str:
