@@ -129,7 +129,7 @@ def _is_whole(weight: Any) -> bool:
 
 def _method(kind: type, name: str) -> Any:
     """Return what a class has by a name, without what decorators put around it."""
-    return unwrap(getattr_static(kind, name, None))  # type: ignore[arg-type]
+    return unwrap(getattr_static(kind, name, None))
 
 
 def _is_around(value: Any, base: type, name: str) -> bool:
