@@ -128,7 +128,8 @@ def check_share_or_count(name: str, value: Any, *, largest_share: float) -> None
         ValueError: if it is out of range.
     """
     check_number(name, value)
-    if not math.isfinite(value) or value < 0:
+    # written so that NaN is outside; an integer may be too large for a float
+    if not 0 <= value < math.inf:
         raise ValueError(
             f"{name} must be a count from 0 up (int) or a share in 0.0 .. {largest_share} (float), "
             f"got {value}"

@@ -4,6 +4,7 @@ import pytest
 import timm
 from command_runs import NAME, SMALL, noise
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -81,4 +82,16 @@ def test_draw_needs_weights(refuses, tmp_path):
     assert "give --checkpoint FILE" in refuses(
         "draw", NAME, tmp_path / "x.jpg", "-o", tmp_path / "groups.png"
     )
+    assert not (tmp_path / "groups.png").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers_are_not_drawn(refuses, weights, tmp_path, value):
+    noise().save(tmp_path / "x.jpg")
+    state = load_file(weights)
+    state["blocks.2.mlp.fc1.weight"][0, 0] = value
+    save_file(state, tmp_path / "broken.safetensors")
+    arguments = ("--checkpoint", tmp_path / "broken.safetensors", "-o", tmp_path / "groups.png")
+    said = refuses("draw", NAME, *SMALL, tmp_path / "x.jpg", *arguments)
+    assert "the reduced model: logits are not finite; run it in fp32 or bf16, or check" in said
     assert not (tmp_path / "groups.png").exists()

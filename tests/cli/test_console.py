@@ -1,5 +1,11 @@
 """What is printed: lines as they are, and narrow tables."""
 
+import io
+
+from rich.panel import Panel
+from rich.progress import Progress
+from rich.text import Text
+
 from batvit.cli import console
 
 
@@ -18,3 +24,70 @@ def test_a_table_has_names_on_the_left_and_numbers_on_the_right(capsys):
     console.stdout.print(table)
     lines = capsys.readouterr().out.splitlines()
     assert [line.rstrip() for line in lines] == ["       G MACs", "dense     4.6"]
+
+
+# what a terminal would obey
+
+CLEARS = "\x1b[2J"
+EVIL = f"a{CLEARS}\x07\x9b31m\u202eb\udcff.png"
+SHOWN = r"a\x1b[2J\x07\x9b31m\u202eb\udcff.png"
+
+
+def test_foreign_characters_are_escaped_in_lines(capsys):
+    console.say(EVIL)
+    console.note(f"first\n{EVIL}")
+    console.fail(f"two\nlines {EVIL}")
+    out, err = capsys.readouterr()
+    assert out == f"{SHOWN}\n"
+    assert err == f"first\n{SHOWN}\ntwo\\nlines {SHOWN}\n"
+
+
+def test_foreign_characters_are_escaped_in_tables_and_bars():
+    for print_it in (
+        lambda it: it.print(with_row(EVIL)),
+        lambda it: it.print(Text(EVIL)),
+        lambda it: it.print(Panel(EVIL)),
+    ):
+        safe = console.SafeConsole(file=io.StringIO(), force_terminal=True, width=200)
+        print_it(safe)
+        said = safe.file.getvalue()
+        assert CLEARS not in said
+        assert not {"\x07", "\x9b", "\u202e", "\udcff"} & set(said)
+        assert r"a\x1b[2J" in said
+
+
+def with_row(name):
+    table = console.table("", "G MACs")
+    table.add_row(name, "4.6")
+    return table
+
+
+def test_the_controls_of_a_bar_are_not_escaped():
+    safe = console.SafeConsole(file=io.StringIO(), force_terminal=True, width=80)
+    with Progress(console=safe) as bar:
+        bar.add_task("x", total=1)
+    assert "\x1b[" in safe.file.getvalue()
+    assert r"\x1b" not in safe.file.getvalue()
+
+
+def test_words_of_other_scripts_and_signs_are_left_as_they_are(capsys):
+    text = "Größe … 猫 :smile: é 100 %"
+    console.say(text)
+    assert capsys.readouterr().out == f"{text}\n"
+
+
+def test_an_error_of_a_megabyte_keeps_its_beginning_and_its_end(capsys):
+    console.fail(f"argument --device: {'x' * 2**20}; give another")
+    said = capsys.readouterr().err
+    assert len(said) < console.LONGEST_LINE + 10
+    assert said.startswith("argument --device: xxx")
+    assert said.endswith("; give another\n")
+
+
+def test_a_stream_that_lacks_a_character_does_not_fail(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", stream)
+    console.show_all_characters()
+    console.say("… done")
+    stream.flush()
+    assert stream.buffer.getvalue() == b"\\u2026 done\n"

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import re
 
 import pytest
 import timm
@@ -113,29 +112,6 @@ def test_a_plan_that_is_not_known_is_refused():
         parsed("--method", "best")
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("0.8G", 0.8e9), ("620m", 620e6), ("0.5", 0.5), ("2e9", 2e9)]
-)
-def test_macs_are_a_number_or_a_share(text, value):
-    assert options.macs(text) == pytest.approx(value)
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("", "expected MACs such as 0.8G or 620M"),
-        ("G", "expected MACs such as 0.8G or 620M"),
-        ("much", "expected MACs such as 0.8G or 620M"),
-        ("-1", "expected more than 0, got '-1'"),
-        ("nan", "expected more than 0, got 'nan'"),
-        ("80", "80 MACs; did you mean 80G?"),
-    ],
-)
-def test_what_is_no_number_of_macs_is_refused(text, said):
-    with pytest.raises(argparse.ArgumentTypeError, match=re.escape(said)):
-        options.macs(text)
-
-
 def test_items_are_taken_evenly():
     assert options.evenly([0, 1, 2, 3, 4, 5], 3) == [0, 2, 4]
     assert options.evenly([0, 1], 3) == [0, 1]
@@ -155,3 +131,21 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(
     if os.geteuid() != 0:
         tmp_path.chmod(0o500)
         assert "is not writable" in refuses(command, NAME, *more, "--json", tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("size", ["16 16000000", "100000", "4097 4096"])
+def test_an_image_that_would_take_all_memory_is_refused(refuses, size):
+    said = refuses("info", NAME, "--img-size", *size.split())
+    assert "has more than 16,777,216 pixels; give a smaller one" in said
+
+
+def test_an_output_that_is_a_link_in_a_circle_is_refused(refuses, tmp_path):
+    (tmp_path / "circle.json").symlink_to(tmp_path / "circle.json")
+    said = refuses("info", NAME, "--json", tmp_path / "circle.json")
+    assert "it is a link that leads in a circle; name another" in said
+
+
+@pytest.mark.parametrize("option", ["--config", "--checkpoint"])
+def test_an_input_that_is_a_link_in_a_circle_is_refused(refuses, tmp_path, option):
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    assert "circle" in refuses("info", NAME, option, tmp_path / "circle", "--json", tmp_path / "x")

@@ -78,6 +78,26 @@ def test_without_names_the_number_that_is_given_counts():
     assert model.patch_embed.img_size == (64, 64)
 
 
+@pytest.mark.parametrize("file", [3, 1000])
+def test_without_names_a_file_with_either_head_will_do(weights, file):
+    # as of tar shards, which do not tell their classes
+    path, state = weights(file)
+    notes = []
+    args = arguments(checkpoint=path, num_classes=3)
+    model = training_model(args, choices(), TrainConfig(), None, notes.append)
+    assert model.num_classes == 3
+    assert torch.equal(model.pos_embed, state["pos_embed"])
+    assert torch.equal(model.head.weight, state["head.weight"]) == (file == 3)
+    assert len(notes) == (file == 1000)
+
+
+def test_without_names_a_file_of_other_classes_than_the_models_own_says_so(weights):
+    path, _ = weights(5)
+    args = arguments(checkpoint=path, num_classes=3)
+    with pytest.raises(ValueError, match=r"head.weight has shape \(5, 64\)"):
+        training_model(args, choices(), TrainConfig(), None, print)
+
+
 def test_an_lvvit_gives_the_logits_of_its_patches_if_they_are_learnt():
     lvvit = choices(pretrained=False, model="lvvit_small_patch16_224")
     for weight in (0.0, 0.5):

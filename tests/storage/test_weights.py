@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 
 import pytest
 import torch
@@ -65,8 +66,8 @@ def test_a_training_checkpoint_gives_its_averaged_weights(tmp_path):
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
 def test_a_missing_file_is_named(tmp_path, name):
-    for path in (tmp_path / name, tmp_path):
-        with pytest.raises(FileNotFoundError, match=f"^{path}: no such file"):
+    for path, remedy in ((tmp_path / name, "$"), (tmp_path, "; it is a folder, name a file in it")):
+        with pytest.raises(FileNotFoundError, match=f"^{path}: no such file{remedy}"):
             read_weights(path)
 
 
@@ -216,3 +217,78 @@ def test_a_digest_tells_weights_from_others():
     others.add(weights_digest(torch.nn.Sequential(linear())))
     assert len(others) == 3
     assert first not in others
+
+
+def rezipped(path, kind, *, copies=1):
+    """The archive that torch wrote, packed anew."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", kind) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+        for i in range(copies - 1):
+            archive.writestr(f"archive/data/{i + 1000}", bytes(10**6))
+    return path
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_archive_that_unpacks_to_more_than_it_is_is_refused(tmp_path, kind, monkeypatch):
+    torch.save({"a": torch.zeros(100_000)}, tmp_path / "x.pth")
+    read_weights(tmp_path / "x.pth")
+    rezipped(tmp_path / "x.pth", kind)
+    monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("it was loaded"))
+    with pytest.raises(ValueError, match=r"x.pth: refused, .* would unpack to 40\d,\d\d\d; save"):
+        read_weights(tmp_path / "x.pth")
+
+
+def test_an_archive_with_parts_that_nobody_asks_for_is_refused(tmp_path):
+    torch.save({"a": torch.zeros(10)}, tmp_path / "x.pth")
+    rezipped(tmp_path / "x.pth", zipfile.ZIP_DEFLATED, copies=50)
+    with pytest.raises(ValueError, match="would unpack to 49,"):
+        read_weights(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floating_point_numbers_stand_for_one_another(tmp_path, dtype):
+    source, model = linear(), linear()
+    save_file(source.to(dtype).state_dict(), tmp_path / "x.safetensors")
+    load_weights(model, tmp_path / "x.safetensors")
+    assert torch.equal(model[0].weight, source[0].weight.float())
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.int8, torch.bool, torch.uint8, torch.int64, torch.float8_e4m3fn]
+)
+def test_numbers_of_another_kind_are_refused(tmp_path, dtype):
+    model = linear()
+    before = model[0].weight.clone()
+    state = {key: value.to(dtype) for key, value in linear().state_dict().items()}
+    torch.save(state, tmp_path / "x.pth")
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(
+        ValueError, match=f"x.pth: '0.weight' is {name}, the model needs float32; give weights that"
+    ):
+        load_weights(model, tmp_path / "x.pth")
+    assert torch.equal(model[0].weight, before)
+
+
+def test_integers_of_the_model_are_integers_of_the_file(tmp_path):
+    model = nn.BatchNorm1d(2)
+    state = model.state_dict()
+    torch.save(state | {"num_batches_tracked": torch.tensor(3, dtype=torch.int32)}, tmp_path / "x")
+    load_weights(model, tmp_path / "x")
+    assert model.num_batches_tracked == 3
+    torch.save(state | {"num_batches_tracked": torch.tensor(3.0)}, tmp_path / "x")
+    with pytest.raises(ValueError, match="'num_batches_tracked' is float32, the model needs int64"):
+        load_weights(model, tmp_path / "x")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "circle"])
+def test_what_is_no_regular_file_is_refused(tmp_path, kind):
+    path = tmp_path / "x.pth"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else path)
+    with pytest.raises(OSError, match=r"x.pth: (is no regular file|cannot be read \(Too many)"):
+        read_weights(path)

@@ -1,6 +1,7 @@
 """The command line: the only place that prints. Each command is a file of its own.
 
 - ``options``, ``field_help``: what several commands take, and what the help says of it.
+- ``numbers``: the numbers that options take.
 - ``load_models``: from options to models and pictures.
 - ``console``, ``errors``: what is printed, of results and of errors.
 - ``training_model``, ``training_progress``: parts of ``train``.
@@ -17,6 +18,7 @@ from typing import NoReturn
 
 from batvit import __version__
 from batvit.checks import explained
+from batvit.cli import console
 from batvit.cli.errors import is_input, one_line
 
 __all__ = ["COMMANDS", "Parser", "build_parser", "main"]
@@ -39,7 +41,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Leave with 2."""
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        console.fail(f"{self.prog}: {message}; see {self.prog} --help")
+        self.exit(2)
 
 
 def build_parser(names: Iterable[str] = COMMANDS) -> Parser:
@@ -67,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: after ``--help`` and ``--version`` with 0, for a bad option with 2.
     """
+    console.show_all_characters()
     argv = sys.argv[1:] if argv is None else argv
     # a command that is named is the only one imported
     is_named = bool(argv) and argv[0] in COMMANDS
@@ -75,12 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args.run(args)
     except KeyboardInterrupt:
-        print(f"batvit {args.command}: interrupted", file=sys.stderr)
+        console.fail(f"batvit {args.command}: interrupted")
         return 130
     except Exception as caught:
         error = explained(caught) if isinstance(caught, ImportError) else caught
         if not is_input(error):
             raise
-        print(f"batvit {args.command}: {one_line(error, args.parser)}", file=sys.stderr)
+        console.fail(f"batvit {args.command}: {one_line(error, args.parser)}")
         return 2
     return 0

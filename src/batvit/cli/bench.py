@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from batvit.cli import bench_tables, console, load_models, options
+from batvit.cli import bench_tables, console, load_models, numbers, options
 from batvit.cli.errors import is_memory
 
 if TYPE_CHECKING:
@@ -23,10 +23,9 @@ COMPILERS = ("torch._dynamo", "torch._inductor")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add model, batch sizes, device and configuration."""
     options.add_model(parser)
-    count = options.at_least(1)
     parser.add_argument(
         "--batch-size",
-        type=count,
+        type=numbers.at_least(1, numbers.MOST_BATCH),
         nargs="+",
         default=[1, 16],
         metavar="B",
@@ -35,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rounds = "measurements of each model (15); if they spread too much, up to three times as many"
     parser.add_argument(
         "--rounds",
-        type=count,
+        type=numbers.at_least(1, numbers.MOST_ROUNDS),
         default=15,
         metavar="N",
         help=rounds,
@@ -44,7 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "unmeasured runs before (3; no fewer with the compile modes reduce-overhead and "
         "max-autotune)"
     )
-    parser.add_argument("--warmup", type=options.at_least(0), default=3, metavar="N", help=warmup)
+    parser.add_argument(
+        "--warmup",
+        type=numbers.at_least(0, numbers.MOST_ROUNDS),
+        default=3,
+        metavar="N",
+        help=warmup,
+    )
     compiled = (
         "time both models under torch.compile too, in the same rounds; with --per-block, only the "
         "compiled block; memory and the share of the reduction are measured in eager mode only"
@@ -82,11 +87,11 @@ def run(args: argparse.Namespace) -> None:
     pair = load_models.load(args, pretrained=False)
     # report the sizes that fit, then raise for the first that does not
     if args.per_block:
-        timings, failure = _each_batch_size(args, partial(_time_block, args, pair))
+        timings, failure = _each_batch_size(args, pair, partial(_time_block, args, pair))
         if timings:
             _report_blocks(args, pair, timings)
     else:
-        comparisons, failure = _each_batch_size(args, partial(_compare, args, pair))
+        comparisons, failure = _each_batch_size(args, pair, partial(_compare, args, pair))
         if comparisons:
             _report_models(args, pair, comparisons)
     if failure is not None:
@@ -115,7 +120,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _each_batch_size(
-    args: argparse.Namespace, measure: Callable[[int], Result]
+    args: argparse.Namespace, pair: load_models.Models, measure: Callable[[int], Result]
 ) -> tuple[list[Result], MemoryError | None]:
     """Measure every batch size, up to the first that does not fit into memory."""
     from batvit.storage.files import first_line
@@ -123,6 +128,7 @@ def _each_batch_size(
     results = []
     for batch in args.batch_size:
         try:
+            load_models.check_memory(pair.dense, batch)
             with console.stderr.status(f"batch {batch}: {args.rounds} rounds"), _explained():
                 results.append(measure(batch))
         except (RuntimeError, MemoryError) as error:

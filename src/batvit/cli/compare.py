@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import Progress
 
-from batvit.cli import console, load_models, options
+from batvit.cli import console, load_models, numbers, options
 
 if TYPE_CHECKING:
     import batvit.compare.comparison
@@ -36,20 +36,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--samples",
-        type=options.at_least(1),
+        type=numbers.at_least(1),
         metavar="N",
         help="pictures, taken evenly; all by default",
     )
     parser.add_argument(
         "--rounds",
-        type=options.at_least(1),
+        type=numbers.at_least(1, numbers.MOST_ROUNDS),
         default=15,
         metavar="N",
         help="measurements of each model (15)",
     )
     parser.add_argument(
         "--drawn",
-        type=options.at_least(0),
+        type=numbers.at_least(0),
         default=2,
         metavar="N",
         help="pictures whose groups are drawn (2)",

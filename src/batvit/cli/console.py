@@ -1,22 +1,82 @@
 """What commands print: results on standard output, all else on standard error."""
 
+import io
 import os
+import sys
+from collections.abc import Iterable
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 
-stdout = Console()
-stderr = Console(stderr=True)
+LONGEST_LINE = 1000
+"""of an error, in characters"""
+
+
+def printable(text: str, *, keep: str = "\n") -> str:
+    r"""Return a text in which what a terminal would obey, or not show, stands as Python writes it.
+
+    Names of files, folders and runs may come from anybody: an escape becomes ``\x1b``.
+
+    Args:
+        text: to print.
+        keep: characters that stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() or character in keep else ascii(character)[1:-1]
+        for character in text
+    )
+
+
+def shortened(text: str) -> str:
+    """Return the beginning and the end of a text that is too long for a message."""
+    if len(text) <= LONGEST_LINE:
+        return text
+    # what was wrong stands at the beginning, what to do at the end
+    return f"{text[: LONGEST_LINE * 3 // 4]} … {text[-LONGEST_LINE // 4 :]}"
+
+
+class SafeConsole(Console):
+    """Prints no foreign control character, whatever it is in: a line, a table, a bar."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Give the parts of what is printed, all texts printable; rich's own controls stay."""
+        for part in super().render(renderable, options):
+            if part.control is None and not part.text.isprintable():
+                yield part._replace(text=printable(part.text))
+            else:
+                yield part
+
+
+# a name such as :smile: is no emoji
+stdout = SafeConsole(emoji=False)
+stderr = SafeConsole(stderr=True, emoji=False)
+
+
+def fail(text: str) -> None:
+    """Say in one line on standard error why a command ends."""
+    print(shortened(printable(text, keep="")), file=sys.stderr)
+
+
+def show_all_characters() -> None:
+    """Have standard output and error write what their encoding lacks as an escape, not fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: str) -> None:
     """Print lines as they are: not wrapped, coloured or read as markup."""
-    stdout.print(text, highlight=False, soft_wrap=True, markup=False)
+    stdout.print(printable(text), highlight=False, soft_wrap=True, markup=False)
 
 
 def note(text: str) -> None:
     """Say on standard error what was decided for the user."""
-    stderr.print(text, style="dim", highlight=False, soft_wrap=True, markup=False)
+    stderr.print(printable(text), style="dim", highlight=False, soft_wrap=True, markup=False)
 
 
 def table(*columns: str) -> Table:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batvit.cli import console, options
+from batvit.cli import console, numbers, options
 from batvit.storage.files import check_folder
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="also write the result here")
     parser.add_argument(
         "--threads",
-        type=options.at_least(1),
+        type=numbers.at_least(1, numbers.MOST_THREADS),
         default=1,
         metavar="N",
         help="CPU threads of torch (1: so small a model gains little from more, "
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--epochs",
-        type=options.at_least(1),
+        type=numbers.at_least(1, numbers.MOST_ROUNDS),
         default=EPOCHS,
         metavar="N",
         help=f"passes over the digits, for the dense model ({EPOCHS})",

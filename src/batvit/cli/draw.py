@@ -25,7 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Trace one picture and save the strip."""
-    import torch
     from timm.data import create_transform
 
     from batvit.cli import load_models
@@ -33,6 +32,7 @@ def run(args: argparse.Namespace) -> None:
     from batvit.data.pictures import open_picture
     from batvit.inspection.drawing import draw, from_tensor
     from batvit.inspection.tracing import trace
+    from batvit.measure.logits import finite_logits
     from batvit.storage.pictures import save_picture
 
     _check_outputs(args)
@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> None:
     settings = data_config(models.dense)
     image = create_transform(**settings)(picture)
     batch = placed(image.unsqueeze(0), models.dense)
-    with trace(models.reduced) as record, torch.inference_mode():
-        models.reduced(batch)
+    with trace(models.reduced) as record:
+        finite_logits(models.reduced, batch, name="the reduced model")
     seen = from_tensor(image, settings["mean"], settings["std"])
     save_picture(draw(seen, record), args.output)
     console.say(str(record))

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from batvit.cli import console, options
+from batvit.cli import console, numbers, options
 from batvit.deploy.formats import FORMATS, files_of
 
 
@@ -27,10 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--int8", action="store_true", help="quantise, calibrated on --data (OpenVINO)"
     )
-    parser.add_argument("--opset", type=options.at_least(1), metavar="N", help="of ONNX")
-    parser.add_argument(
-        "--threads", type=options.at_least(1), metavar="N", help="CPU threads of torch"
-    )
+    parser.add_argument("--opset", type=numbers.at_least(1), metavar="N", help="of ONNX")
+    options.add_threads(parser)
     parser.add_argument(
         "--data",
         metavar="DIR",
@@ -39,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--samples",
-        type=options.at_least(1),
+        type=numbers.at_least(1),
         default=50,
         metavar="N",
         help="how many of them at most (50)",
@@ -64,6 +62,7 @@ def run(args: argparse.Namespace) -> None:
     calibration = None
     if args.data is not None:
         pictures = unlabelled(args.data, skip_unreadable=args.skip_unreadable)
+        load_models.note_others(args.data, pictures)
         images, calibration = choose_pictures(pictures, samples=args.samples, int8=args.int8)
     if args.dense:
         model = load_models.load_dense(args, pretrained=True)

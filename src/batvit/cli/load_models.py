@@ -6,10 +6,13 @@ A model is made by timm, or was exported before.
 import argparse
 import copy
 import dataclasses
+import math
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batvit.cli import options
+from batvit.cli import console, options
 from batvit.config import BATConfig
 from batvit.storage.files import check_there
 
@@ -158,14 +161,46 @@ def pictures(
             f"{args.model} has no classes, only features; "
             "give --num-classes N and a --checkpoint with a head"
         )
-    if not labelled:
-        return unlabelled(args.data, skip_unreadable=args.skip_unreadable)
-    return image_folder(
-        args.data,
-        class_map=args.class_map,
-        num_classes=classes,
-        skip_unreadable=args.skip_unreadable,
-    )
+    if labelled:
+        found = image_folder(
+            args.data,
+            class_map=args.class_map,
+            num_classes=classes,
+            skip_unreadable=args.skip_unreadable,
+        )
+    else:
+        found = unlabelled(args.data, skip_unreadable=args.skip_unreadable)
+    note_others(args.data, found)
+    return found
+
+
+def note_others(data: str, *found: "batvit.data.folder.Pictures") -> None:
+    """Say which files of a folder were left out because they are no pictures by their suffix."""
+    others = [path for pictures in found for path in pictures.others]
+    if others:
+        console.note(
+            f"{data}: {len(others)} other files are left out, as no picture ends like them, "
+            f"the first is {others[0]}"
+        )
+
+
+def check_memory(model: "torch.nn.Module", batch: int) -> None:
+    """Refuse a batch of pictures that needs more memory than there is, before it is filled.
+
+    Raises:
+        MemoryError: saying how much it needs.
+    """
+    from batvit.data.loading import data_config
+
+    if sys.platform == "win32":
+        return
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # four bytes a number
+    needed = 4 * batch * math.prod(data_config(model)["input_size"])
+    if needed > there:
+        raise MemoryError(
+            f"{needed / 2**30:,.0f} GiB of pictures, where {there / 2**30:,.0f} GiB are there"
+        )
 
 
 def given(args: argparse.Namespace, *names: str) -> list[str]:

@@ -4,16 +4,18 @@ import argparse
 import dataclasses
 import json
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batvit.cli import numbers
 from batvit.cli.console import note
 from batvit.cli.field_help import MODE_HELP, field_help, preset_values
 from batvit.config import BATConfig
 from batvit.config.config import CHOICES, PER_SITE, SWITCHES, USUAL_FIELDS
 from batvit.config.presets import DEFAULT_MODE, PRESETS
 from batvit.storage.files import check_writable, write_atomic
+from batvit.storage.reading import real_path
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +27,6 @@ METHODS = (
     *("dpcknn", "kmedoids", "atc", "atc_complete", "atc_single"),
 )
 """the names of the plans, for the help: to load the plans takes torch"""
-MAC_UNITS = {"G": 1e9, "M": 1e6}
 
 
 def add_model(parser: argparse.ArgumentParser, name: str = "model") -> None:
@@ -36,13 +37,13 @@ def add_model(parser: argparse.ArgumentParser, name: str = "model") -> None:
     )
     parser.add_argument(
         "--num-classes",
-        type=at_least(0),
+        type=numbers.at_least(0, numbers.MOST_CLASSES),
         metavar="N",
         help="classes of the head, if not the model's own",
     )
     parser.add_argument(
         "--img-size",
-        type=at_least(1),
+        type=numbers.at_least(1),
         nargs="+",
         metavar="PX",
         help="height and width, or one for both, if not its own",
@@ -59,7 +60,17 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="fp32", help="of weights and pictures (fp32)"
     )
-    parser.add_argument("--threads", type=at_least(1), metavar="N", help="CPU threads of torch")
+    add_threads(parser)
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Add how many threads torch takes."""
+    parser.add_argument(
+        "--threads",
+        type=numbers.at_least(1, numbers.MOST_THREADS),
+        metavar="N",
+        help="CPU threads of torch",
+    )
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -72,11 +83,15 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     )
     add_reading(parser)
     parser.add_argument(
-        "--batch-size", type=at_least(1), default=32, metavar="B", help="pictures a batch (32)"
+        "--batch-size",
+        type=numbers.at_least(1, numbers.MOST_BATCH),
+        default=32,
+        metavar="B",
+        help="pictures a batch (32)",
     )
     parser.add_argument(
         "--workers",
-        type=at_least(0),
+        type=numbers.at_least(0, numbers.MOST_THREADS),
         default=0,
         metavar="N",
         help="processes that decode pictures (0)",
@@ -130,7 +145,7 @@ def _add_field(group: argparse._ArgumentGroup, name: str, text: str) -> None:
         group.add_argument(option, metavar="NAME", help=text)
     else:
         metavar = "N[,N…]" if name in PER_SITE else "N"
-        group.add_argument(option, type=_numbers, metavar=metavar, help=text)
+        group.add_argument(option, type=numbers.numbers, metavar=metavar, help=text)
 
 
 def config(args: argparse.Namespace) -> BATConfig:
@@ -190,7 +205,13 @@ def image_size(args: argparse.Namespace) -> tuple[int, int] | None:
     if len(args.img_size) > 2:
         sizes = " ".join(map(str, args.img_size))
         raise ValueError(f"--img-size takes one or two numbers, got {sizes}")
-    return args.img_size[0], args.img_size[-1]
+    height, width = args.img_size[0], args.img_size[-1]
+    if height * width > numbers.MOST_PIXELS:
+        raise ValueError(
+            f"--img-size {height} {width} has more than {numbers.MOST_PIXELS:,} pixels; "
+            "give a smaller one"
+        )
+    return height, width
 
 
 def torch_device(name: str) -> "torch.device":
@@ -223,11 +244,11 @@ def check_outputs(*paths: str | Path | None, keep: Sequence[str | Path] = ()) ->
     Raises:
         ValueError, OSError: if one cannot be written, or is another output or a file to keep.
     """
-    taken = {Path(path).resolve() for path in keep}
+    taken = {real_path(path) for path in keep}
     for path in paths:
         if path is None:
             continue
-        target = check_writable(path).resolve()
+        target = real_path(check_writable(path))
         if target in taken:
             raise ValueError(
                 f"{path} would overwrite what is read or written beside it; name another file"
@@ -254,56 +275,6 @@ def evenly(items: list[Any], number: int | None) -> list[Any]:
     return [items[i * len(items) // number] for i in range(number)]
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """Return the argparse type of an integer of ``least`` or more."""
-
-    def number(text: str) -> int:
-        if not text.strip().removeprefix("+").isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(
-                f"expected an integer of {least} or more, got {text!r}"
-            )
-        return int(text)
-
-    return number
-
-
-def macs(text: str) -> float:
-    """Read a number of MACs such as 0.8G, or a share of the dense model's such as 0.5."""
-    unit = MAC_UNITS.get(text[-1:].upper())
-    number = text if unit is None else text[:-1]
-    try:
-        value = float(number) * (unit or 1.0)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected MACs such as 0.8G or 620M, or a share such as 0.5, got {text!r}"
-        ) from None
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"expected more than 0, got {text!r}")
-    if 1 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"{value:g} MACs; did you mean {number}G?")
-    return value
-
-
 def _mode_name(text: str) -> str:
     """Read the name of a preset, which may be written as in Python."""
     return text.replace("_", "-")
-
-
-def _numbers(text: str) -> Any:
-    """Read one number, or a tuple of several with commas.
-
-    Integers and fractions are told apart, as counts and shares are.
-    """
-    try:
-        values = tuple(_number(part.strip()) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected a number, or several with commas, got {text!r}"
-        ) from None
-    return values[0] if len(values) == 1 else values
-
-
-def _number(text: str) -> int | float:
-    if text.lstrip("+-").isdigit():
-        return int(text)
-    return float(text)

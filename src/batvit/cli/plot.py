@@ -79,7 +79,7 @@ def _table(curves: Sequence[TrainingCurve]) -> Any:
         last = curve.points[-1]
         # a name is not markup
         table.add_row(
-            Text(curve.name),
+            Text(console.printable(curve.name)),
             str(len(curve.points)),
             "-" if best is None else f"{best.top1:.2f}",
             "-" if best is None else str(best.epoch),

@@ -52,9 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--log-with", nargs="+", choices=TRACKERS, default=[], help="also log there"
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, …; by default the GPU if there is one")
-    parser.add_argument(
-        "--threads", type=options.at_least(1), metavar="N", help="CPU threads of torch"
-    )
+    options.add_threads(parser)
     _add_training(parser)
     options.add_config(parser)
 
@@ -101,6 +99,7 @@ def run(args: argparse.Namespace) -> None:
 
     from batvit.backbones.patch import patch
     from batvit.cli.training_model import teacher_model, training_model
+    from batvit.data.folder import Pictures
     from batvit.training.inputs import prepare
     from batvit.training.processes import part_of
 
@@ -115,6 +114,9 @@ def run(args: argparse.Namespace) -> None:
     device = options.torch_device(name)
     is_first = part.rank == 0
     sources = _open(args)
+    if is_first:
+        found = [each for each in (sources.train, sources.val) if isinstance(each, Pictures)]
+        load_models.note_others(args.data, *found)
     # a new head is random too
     torch.manual_seed(config.seed)
     note = console.note if is_first else _say_nothing

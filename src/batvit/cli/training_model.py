@@ -34,7 +34,9 @@ def training_model(
     from batvit.training.classifier_head import replace_head
 
     wanted = args.num_classes if classes is None else len(classes)
-    model = _create(args, choices, config, wanted)
+    # where the data tell the classes, the command's number is that of the head of the weights
+    before = None if classes is None else args.num_classes
+    model = _create(args, choices, config, wanted, before)
     if wanted is not None and model.num_classes != wanted:
         note(replace_head(model, wanted, classes))
     # an LV-ViT gives the logits of its patches, too, if they are to be learnt
@@ -44,9 +46,16 @@ def training_model(
 
 
 def _create(
-    args: argparse.Namespace, choices: Choices, config: TrainConfig, wanted: int | None
+    args: argparse.Namespace,
+    choices: Choices,
+    config: TrainConfig,
+    wanted: int | None,
+    before: int | None,
 ) -> Any:
-    """Return the model with the head of its weights: the wanted one, if they have it."""
+    """Return the model with the head of its weights: the wanted one, if they have it.
+
+    Otherwise the head has ``before`` classes, as many as the model by default.
+    """
     from batvit.models.create import create_model
 
     def create(classes: int | None) -> Any:
@@ -61,14 +70,14 @@ def _create(
 
     # weights to download hold their own head
     if args.checkpoint is None and choices.pretrained:
-        return create(args.num_classes)
+        return create(before)
     try:
         return create(wanted)
     except ValueError:
         # a file may hold the head that is wanted, or another one
-        if args.checkpoint is None or wanted == args.num_classes:
+        if args.checkpoint is None or wanted == before:
             raise
-        return create(args.num_classes)
+        return create(before)
 
 
 def teacher_model(

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from batvit.cli import console, load_models, options
+from batvit.cli import console, load_models, numbers, options
 
 # options that are arguments of batvit.tune.run
 ARGUMENTS = (
@@ -37,14 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--samples",
-        type=options.at_least(2),
+        type=numbers.at_least(2),
         default=200,
         metavar="N",
         help="pictures to search on (200)",
     )
     parser.add_argument(
         "--held-out",
-        type=options.at_least(1),
+        type=numbers.at_least(1),
         metavar="N",
         help="other pictures, on which the result is checked (as many)",
     )
@@ -53,11 +53,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--trials",
-        type=options.at_least(1),
+        type=numbers.at_least(1),
         metavar="N",
         help="how many configurations to try at most",
     )
-    parser.add_argument("--seed", type=options.at_least(0), default=0, help="of the search (0)")
+    parser.add_argument(
+        "--seed",
+        type=numbers.at_least(0, numbers.MOST_SEED),
+        default=0,
+        metavar="N",
+        help="of the search (0)",
+    )
     options.add_output(parser, "a new folder; config.json in it is for --config", resumed="search")
     options.add_device(parser)
 
@@ -113,7 +119,7 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
     )
     goal.add_argument(
         "--target-macs",
-        type=options.macs,
+        type=numbers.macs,
         metavar="N",
         help="multiply-accumulates, such as 0.8G, or a share of dense, 0.5",
     )

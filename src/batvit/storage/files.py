@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from batvit.storage.drafts import draft_file, sweep
-from batvit.storage.reading import read_text, unique_keys
+from batvit.storage.reading import read_text, real_path, unique_keys
 
 LONGEST_REASON = 300
 ZEROS = bytes(2**20)
@@ -111,6 +111,7 @@ def check_writable(path: str | Path) -> Path:
         OSError: naming the path and the reason.
     """
     path = Path(path)
+    _check_name(path)
     if path.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder; name a file in it")
     if path.exists() and not path.is_file():
@@ -119,15 +120,43 @@ def check_writable(path: str | Path) -> Path:
         raise FileNotFoundError(
             f"cannot write {path}: the folder {path.parent} does not exist; create it first"
         )
-    if not os.access(path.parent, os.W_OK):
+    if not _is_writable(path.parent):
         raise PermissionError(
             f"cannot write {path}: the folder {path.parent} is not writable; "
             "change its permissions or name another"
         )
     # what is written is what a link points to
     if path.is_symlink():
-        check_writable(path.resolve())
+        target = real_path(path)
+        if target.is_symlink():
+            raise OSError(f"cannot write {path}: it is a link that leads in a circle; name another")
+        check_writable(target)
     return path
+
+
+def _check_name(path: Path) -> None:
+    """Refuse a path that no file can have."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror}; name another") from error
+    except ValueError as error:
+        raise OSError(f"cannot write {path}: its name holds a NUL byte; name another") from error
+
+
+def _is_writable(folder: Path) -> bool:
+    """Return whether a file can be made in a folder."""
+    if not os.access(folder, os.W_OK):
+        return False
+    try:
+        # some folders of the system take no files from anybody; this one is gone at once
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        # that there is no room, whoever writes says better
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return True
 
 
 def check_there(folder: Path) -> None:
@@ -154,9 +183,10 @@ def check_folder(path: str | Path) -> Path:
         OSError: naming the path and the reason.
     """
     folder = Path(path)
+    _check_name(folder)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"cannot write into {folder}: it is a file; name a folder")
-    if folder.is_dir() and not os.access(folder, os.W_OK):
+    if folder.is_dir() and not _is_writable(folder):
         raise PermissionError(
             f"cannot write into {folder}: it is not writable; "
             "change its permissions or name another folder"

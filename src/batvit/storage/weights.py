@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from batvit.storage.files import first_line, write_atomic
+from batvit.storage.reading import check_file
 
 
 def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
@@ -58,12 +60,12 @@ def read_weights(checkpoint: str | Path) -> dict[str, Tensor]:
     Of a training checkpoint these are the averaged weights, if it has them.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read, or holds more than tensors, whose loading could run code.
+        FileNotFoundError, OSError: if there is no such file, or it is no regular one.
+        ValueError: if it cannot be read, would unpack to more than it is, or holds more than
+            tensors, whose loading could run code.
     """
-    path = Path(checkpoint)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+    path = check_file(checkpoint)
+    _check_archive(path)
     try:
         with warnings.catch_warnings():
             # torch warns of an odd file before it refuses it
@@ -115,7 +117,51 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
             f"{tuple(expected[key].shape)}; give the model, number of classes and image size that "
             "the weights are of"
         )
+    for key, value in state.items():
+        _check_kind(key, value, expected[key], path)
     model.load_state_dict(state)
+
+
+def _check_kind(key: str, value: Tensor, expected: Tensor, path: Path) -> None:
+    """Refuse numbers of another kind than the model's, which a copy would cast in silence.
+
+    Floating-point numbers of 16 bits and more stand for one another, and so do integers. Those of 8
+    bits are quantised, and mean nothing without their scales.
+    """
+    is_quantised = value.dtype.is_floating_point and value.dtype.itemsize == 1
+    if is_quantised or _kind(value.dtype) != _kind(expected.dtype):
+        raise ValueError(
+            f"{path}: {key!r} is {_name(value.dtype)}, the model needs {_name(expected.dtype)}; "
+            "give weights that are not quantised"
+        )
+
+
+def _kind(dtype: torch.dtype) -> str:
+    if dtype == torch.bool:
+        return "bool"
+    return "float" if dtype.is_floating_point else "integer"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that would unpack to more than it is: torch packs weights as they are."""
+    if path.suffix == ".safetensors" or not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        # the loader says what is wrong with it
+        return
+    size = path.stat().st_size
+    if unpacked > size:
+        raise ValueError(
+            f"{path}: refused, because its {size:,} bytes would unpack to {unpacked:,}; "
+            "save the weights with torch.save, which does not compress them"
+        )
 
 
 def _check_tensors(state: Mapping[str, Any], path: Path) -> None:

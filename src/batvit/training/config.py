@@ -1,5 +1,6 @@
 """How to train: one frozen value, checked when it is made. To read this file needs no torch."""
 
+import re
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -8,28 +9,31 @@ from batvit.checks import check_choice, check_interval, check_switch
 PRECISIONS = ("fp32", "bf16", "fp16")
 DISTILLATIONS = ("none", "soft", "hard")
 CHOICES = {"precision": PRECISIONS, "distill": DISTILLATIONS}
+# of the name of a policy
+SETTING = re.compile(r"(?P<name>[a-z]+)0*(?P<digits>\d+)")
+LARGEST_SETTING = 100
 SWITCHES = ("grad_checkpointing", "compile")
 INTERVALS = {
-    "epochs": "[1, inf)",
-    "batch_size": "[1, inf)",
-    "grad_accum_steps": "[1, inf)",
-    "keep_warmup_steps": "[1, inf)",
-    "log_every": "[1, inf)",
-    "keep": "[1, inf)",
-    "min_lr": "[0, inf)",
-    "warmup_epochs": "[0, inf)",
-    "weight_decay": "[0, inf)",
-    "mixup": "[0, inf)",
-    "cutmix": "[0, inf)",
-    "workers": "[0, inf)",
-    "aug_repeats": "[0, inf)",
-    "keep_warmup_start": "[0, inf)",
-    "keep_warmup_epochs": "[0, inf)",
-    "save_every": "[0, inf)",
-    "token_labels": "[0, inf)",
-    "lr": "(0, inf)",
-    "clip_grad": "(0, inf)",
-    "distill_tau": "(0, inf)",
+    "epochs": "[1, 100000]",
+    "batch_size": "[1, 10000000]",
+    "grad_accum_steps": "[1, 1000000]",
+    "keep_warmup_steps": "[1, 100000]",
+    "log_every": "[1, 1000000000]",
+    "keep": "[1, 1000000000]",
+    "min_lr": "[0, 1000]",
+    "warmup_epochs": "[0, 100000]",
+    "weight_decay": "[0, 1000]",
+    "mixup": "[0, 1000]",
+    "cutmix": "[0, 1000]",
+    "workers": "[0, 1024]",
+    "aug_repeats": "[0, 1000]",
+    "keep_warmup_start": "[0, 100000]",
+    "keep_warmup_epochs": "[0, 100000]",
+    "save_every": "[0, 1000000000]",
+    "token_labels": "[0, 1000]",
+    "lr": "(0, 1000]",
+    "clip_grad": "(0, 1000000]",
+    "distill_tau": "(0, 1000]",
     "layer_decay": "(0, 1]",
     "smoothing": "[0, 1)",
     "drop_path": "[0, 1)",
@@ -213,6 +217,18 @@ def _check_policy(name: Any) -> None:
         return
     from timm.data import create_transform
 
+    remedy = "give a policy of timm's, such as rand-m9-mstd0.5-inc1"
+    if not isinstance(name, str):
+        raise TypeError(f"auto_augment must be a text, got {name!r}; {remedy}")
+    for part in name.split("-")[1:]:
+        setting = SETTING.match(part)
+        # a deviation of more than 100 is timm's way to say: uniform
+        if setting is None or setting["name"] == "mstd":
+            continue
+        if len(setting["digits"]) > 3 or int(setting["digits"]) > LARGEST_SETTING:
+            raise ValueError(
+                f"auto_augment: no number may be above {LARGEST_SETTING}, got {name!r}; {remedy}"
+            )
     try:
         create_transform(32, is_training=True, auto_augment=name)
     except Exception as error:
