@@ -29,9 +29,9 @@ def patch(
     Weights, state-dict keys and modules stay as they are; a second patch replaces the first.
 
     Args:
-        model: a model of :func:`batvit.supported`. Patch it before ``torch.compile`` or a parallel
-            wrapper, and after its head is what you want (``reset_classifier``): how it pools
-            decides what the last block gives.
+        model: a model of :func:`batvit.supported`. Patch it before ``torch.compile``, DDP and the
+            like (LoRA, FSDP2 and checkpointed blocks may come first), and after its head is what
+            you want (``reset_classifier``): how it pools decides what the last block gives.
         config: the whole configuration. Or leave it out and give:
         mode: a preset, ``training-free`` (default), ``gradual`` or ``paper``; and any
         fields: of :class:`BATConfig`, such as ``keep_rate=0.7`` or ``blocks=(3, 6, 9)``, counted
