@@ -7,10 +7,12 @@ STAMP := $(VENV)/.installed
 # shapes are checked by beartype in every test but those marked unchecked: inside a graph, a checker would break it
 SHAPES := --jaxtyping-packages=batvit,beartype.beartype
 
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
+
 # many processes import the same libraries: the first keeps what it compiled, whatever the environment says
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test coverage check results format clean
+.PHONY: install demo test test-all coverage check results format clean
 
 install: $(STAMP)
 
@@ -23,14 +25,18 @@ $(STAMP): pyproject.toml
 demo: install
 	$(BIN)/batvit demo
 
-test: install
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder -m "not unchecked" $(SHAPES)
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder -m unchecked
+# every test with its first parameters; then with all the others
+test: MEMBERS := first
+test-all: MEMBERS := rest
+test test-all: install
+	$(PYTEST) --members $(MEMBERS) -m "not unchecked" $(SHAPES)
+	$(PYTEST) --members $(MEMBERS) -m unchecked
 
 # what the tests reach; they take half as long again
 coverage: install
 	$(BIN)/python -m coverage erase
 	PYTEST_ADDOPTS="--cov --cov-append --cov-report=" $(MAKE) test
+	PYTEST_ADDOPTS="--cov --cov-append --cov-report=" $(MAKE) test-all
 	$(BIN)/python -m coverage report --fail-under=95
 
 check: install

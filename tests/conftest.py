@@ -21,22 +21,50 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # a module goes to one worker: one that takes minutes must not begin when the others are done
 LONGEST = (
-    *(
-        "test_processes",
-        "test_checkpoints",
-        "test_compiled",
-        "test_export",
-        "test_plans",
-        "test_exported",
-    ),
-    *("test_cli_export", "test_cli_bench", "test_metadata", "test_benchmark", "test_loop"),
+    "test_fsdp2",
+    "test_tensor_parallel",
+    "test_processes",
+    "test_checkpoints",
+    "test_compiled",
+    "test_export",
+    "test_plans",
+    "test_exported",
+    "test_cli_export",
+    "test_cli_bench",
+    "test_metadata",
+    "test_benchmark",
+    "test_loop",
 )
 
 
-def pytest_collection_modifyitems(items):
-    """The longest modules first; the order is otherwise as it is."""
+def pytest_addoption(parser):
+    parser.addoption(
+        "--members",
+        choices=("all", "first", "rest"),
+        default="all",
+        help="of a test with parameters: the first of them, or the rest",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """The longest modules first, each as it is; and the members that are asked for."""
+    wanted = config.getoption("--members")
+    if wanted != "all":
+        firsts = first_members(items)
+        chosen = [item for item in items if (item in firsts) == (wanted == "first")]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+        items[:] = chosen
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+
+
+def first_members(items):
+    """Each test with its first parameters."""
+    firsts = {}
+    for item in items:
+        name = getattr(item, "originalname", item.name)
+        firsts.setdefault((item.path, item.cls, name), item)
+    return set(firsts.values())
 
 
 @pytest.fixture(scope="session")
