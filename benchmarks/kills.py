@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import runpy
 import signal
 import sys
 import tempfile
@@ -26,7 +27,6 @@ import torch
 from PIL import Image
 
 # in the processes that are killed nothing is imported any more
-from batvit.cli import main as batvit_main
 from batvit.deploy.load import load_engine
 from batvit.storage.drafts import SUFFIX
 from batvit.storage.files import read_json
@@ -39,7 +39,7 @@ EXPORTED = "deit_tiny_patch16_224"
 EXPORTED_SIZE = 32
 CLASSES = 3
 PICTURES = 8
-SIGNALS = (signal.SIGKILL, signal.SIGTERM)
+SIGNALS = ("SIGKILL", "SIGTERM")
 # what is measured, not computed
 TIMES = ("speedup", "speedup_low", "speedup_high", "unsteady")
 COMPARED = ("plan", "target", "config", "tokens", "gmacs", "top1", "agreement", "kl")
@@ -61,6 +61,16 @@ def forked(action: Callable[[], int | None]) -> int:
         code = action() or 0
     finally:
         os._exit(code)
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run ``python -m batvit`` in this process; return its exit code."""
+    sys.argv = ["batvit", *arguments]
+    try:
+        runpy.run_module("batvit", run_name="__main__")
+    except SystemExit as error:
+        return int(error.code or 0)
+    return 0
 
 
 def ended(number: int) -> int:
@@ -172,7 +182,7 @@ def kill_once(name: str, arguments: list[str], kind: signal.Signals, seconds: fl
     with tempfile.TemporaryDirectory() as out:
         folder = Path(out)
         argv = [part.replace("OUT", out) for part in arguments]
-        number = forked(lambda: batvit_main(argv))
+        number = forked(lambda: run_command(argv))
         time.sleep(seconds)
         os.kill(number, kind)
         killed = ended(number) == -kind
@@ -181,7 +191,7 @@ def kill_once(name: str, arguments: list[str], kind: signal.Signals, seconds: fl
         # an exported file that is there is not written over
         if name != "export" or before is None:
             again = [*argv, "--resume"] if name in ("tune", "compare") else argv
-            assert ended(forked(lambda: batvit_main(again))) == 0, Path("log.txt").read_text()
+            assert ended(forked(lambda: run_command(again))) == 0, Path("log.txt").read_text()
         return {
             "killed": killed,
             "drafts": drafts,
@@ -191,17 +201,18 @@ def kill_once(name: str, arguments: list[str], kind: signal.Signals, seconds: fl
         }
 
 
-def kill_often(name: str, arguments: list[str], kills: int, seed: int) -> bool:
+def kill_often(name: str, arguments: list[str], args: argparse.Namespace) -> bool:
     """Kill a command again and again, and print a line for each signal; return whether all held."""
     with tempfile.TemporaryDirectory() as out:
         start = time.perf_counter()
         argv = [part.replace("OUT", out) for part in arguments]
-        assert ended(forked(lambda: batvit_main(argv))) == 0, Path("log.txt").read_text()
+        assert ended(forked(lambda: run_command(argv))) == 0, Path("log.txt").read_text()
         seconds = time.perf_counter() - start
         whole = RESULTS[name](Path(out))
     held = True
-    for kind in SIGNALS:
-        moments = random.Random(f"{seed} {name} {kind.name}")  # noqa: S311 - no secret
+    kills = args.kills
+    for kind in map(signal.Signals.__getitem__, args.signals):
+        moments = random.Random(f"{args.seed} {name} {kind.name}")  # noqa: S311 - no secret
         found = []
         for _ in range(kills):
             found.append(kill_once(name, arguments, kind, moments.uniform(0, seconds)))
@@ -226,13 +237,14 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10, help="of each signal (10)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
     parser.add_argument("--commands", nargs="+", default=list(RESULTS), choices=RESULTS)
+    parser.add_argument("--signals", nargs="+", default=SIGNALS, choices=SIGNALS)
     args = parser.parse_args()
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         arguments = commands(Path(folder))
-        held = [kill_often(name, arguments[name], args.kills, args.seed) for name in args.commands]
+        held = [kill_often(name, arguments[name], args) for name in args.commands]
     sys.exit(0 if all(held) else 1)
 
 
