@@ -309,3 +309,11 @@ def test_reading_a_log_needs_no_library_for_figures():
     code = "import sys, batvit.training.logs; print('matplotlib' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout == "False\n"
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.txt", "summary.csv"])
+def test_a_log_without_an_end_is_refused_before_it_is_read(tmp_path, name):
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(OSError, match=f"{name}: is too large, 1,048,576 MiB where 256 are"):
+        read_curve(tmp_path / name)

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from batvit.storage.reading import check_file
+
 LOG = "log.jsonl"
 """the log in the folder of a run"""
 
 # far beyond what a run can log, and small enough to be drawn
+LARGEST_LOG = 2**28
 LARGEST_EPOCH = 1_000_000
 LARGEST_VALUE = 1e100
 
@@ -89,6 +92,7 @@ def log_file(path: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: if there is no such file.
+        OSError: if it is huge.
         ValueError: if its suffix is unknown.
     """
     path = Path(path)
@@ -97,6 +101,7 @@ def log_file(path: str | Path) -> Path:
         raise FileNotFoundError(
             f"{file}: no such file; give the folder of a run that holds {LOG}, or a log"
         )
+    check_file(file, largest=LARGEST_LOG)
     if file.suffix.lower() not in READERS:
         raise ValueError(
             f"{file}: the suffix of a log is one of {', '.join(READERS)}, got {file.suffix!r}; "
