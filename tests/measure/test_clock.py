@@ -1,15 +1,19 @@
 """Time and memory. What a clock says is never asserted, only what must hold whatever it says."""
 
+import math
 import platform
+import random
 import subprocess
 import sys
 
 import pytest
 import torch
+from scipy.stats import quantile_test
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from batvit.measure import clock
 from batvit.measure.clock import (
     all_steady,
     in_turns,
@@ -221,3 +225,15 @@ def test_on_a_gpu_more_pictures_hold_more_memory():
     model = vit().cuda().eval()
     peaks = [peak_memory(model, images(batch).cuda()) for batch in (1, 64)]
     assert 0 < peaks[0] < peaks[1]
+
+
+@pytest.mark.parametrize("number", [5, 6, 9, 15, 45, 101])
+def test_the_limits_of_a_median_are_those_of_scipy(number):
+    generator = random.Random(0)
+    values = [generator.random() for _ in range(number)]
+    place = clock._place_of_limit(number)
+    low, high = quantile_test(values, q=0.5, p=0.5).confidence_interval(0.95)
+    if place < 0:
+        assert math.isnan(low)
+    else:
+        assert (sorted(values)[place], sorted(values)[-1 - place]) == (low, high)
