@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--keep-rates", type=float, nargs="+", default=[0.7, 0.5])
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", help="also write the rows here")
     parser.add_argument("--record", action="store_true", help="keep the rows in docs/results")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -62,7 +63,7 @@ def main() -> None:
         row["difference"] = result.top1 - found["dense"].top1
         rows.append(row)
     print(f"{args.model}, {len(pictures)} pictures, fp32\n")
-    show("accuracy", rows, keep=args.record)
+    show("accuracy", rows, keep=args.record, path=args.json)
 
 
 if __name__ == "__main__":

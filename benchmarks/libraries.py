@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--keep-rate", type=float, default=0.7)
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", help="also write the rows here")
     parser.add_argument("--record", action="store_true", help="keep the rows in docs/results")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -153,7 +154,7 @@ def main() -> None:
             "timm_top1": 100 * row["timm_right"] / row["pictures"],
         }
         rows.append({"model": name, "same": row["same_top1"]} | row | shares)
-    show("libraries", rows, keep=args.record)
+    show("libraries", rows, keep=args.record, path=args.json)
 
 
 def compare(row: dict[str, float], ours: Tensor, theirs: Tensor, labels: Tensor) -> None:

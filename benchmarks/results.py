@@ -88,10 +88,25 @@ def record(name: str, rows: Sequence[Row], *, columns: dict[str, str] | None = N
 
 
 def show(
-    name: str, rows: Sequence[Row], *, keep: bool, columns: dict[str, str] | None = None
+    name: str,
+    rows: Sequence[Row],
+    *,
+    keep: bool,
+    columns: dict[str, str] | None = None,
+    path: str | None = None,
 ) -> None:
-    """Print what a benchmark found in the columns of its result, and keep it if that is wanted."""
+    """Print what a benchmark found in the columns of its result.
+
+    Args:
+        name: of the result.
+        rows: what was found.
+        keep: whether to keep it in docs/results.
+        columns: if they are not those of the result.
+        path: where the rows are written, too.
+    """
     print(table(columns or load(name)["columns"], rows))
+    if path is not None:
+        Path(path).write_text(json.dumps(rows, indent=2) + "\n")
     if keep:
         record(name, rows, columns=columns)
 

@@ -99,7 +99,7 @@ def test_transformers_computes_the_same_from_the_same_weights(pictures, tmp_path
     )
     found = run_benchmark("libraries.py", *MODEL[1:], *data, "--json", tmp_path / "found.json")
     assert len(found) == 4
-    for row in found.values():
+    for row in found:
         assert row["pictures"] == row["same_top1"] == 13
         assert row["difference"] < 1e-4
 

@@ -118,7 +118,7 @@ def measured(command, folder):
 
 
 def test_every_command_and_every_option_is_tried(world):
-    tried = {case.name for seed in range(10) for case in cases(world, number=300, seed=seed)}
+    tried = {case.name for seed in range(30) for case in cases(world, number=300, seed=seed)}
     for command in COMMANDS:
         options = {action.dest for action in command_parser(command)._actions} - {"help"}
         named = {

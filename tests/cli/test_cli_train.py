@@ -210,7 +210,7 @@ def test_what_cannot_be_trained_is_refused_in_one_line(folder, weights, tmp_path
             (folder, tmp_path / "new", "--dense", "--keep-rate", "0.5"),
             "--dense trains without reduction, but --keep-rate 0.5 is given; leave one out",
         ),
-        ((folder, tmp_path / "new", "--lr", "-1"), "lr must lie in (0, inf), got -1.0"),
+        ((folder, tmp_path / "new", "--lr", "-1"), "lr must lie in (0, 1000], got -1.0"),
         ((folder, tmp_path / "new", "--json", tmp_path / "nowhere" / "a.json"), "the folder"),
         ((tmp_path / "half", tmp_path / "new"), "holds no pictures"),
         (

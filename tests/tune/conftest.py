@@ -12,6 +12,7 @@ from batvit import tune as room
 from batvit.backbones.registry import anatomy_of
 from batvit.budget import macs_of
 from batvit.data.folder import image_folder
+from batvit.measure.clock import Quartiles
 from batvit.reduction.site import config_of
 from batvit.tune.cost_model import CostModel, Sample, count_samples
 from batvit.tune.finalists import PresetMatch
@@ -185,8 +186,11 @@ def slower(monkeypatch, small, small_macs, small_counted):
 
     def benchmark(dense, reduced, images, *, rounds):
         config = config_of(reduced)
+        speedup = 1 / share(config)
         return SimpleNamespace(
-            speedup=1 / share(config),
+            speedup=speedup,
+            speedups=Quartiles(speedup, speedup, speedup),
+            unsteady=False,
             macs=small_macs(small, config),
             dense_macs=small_macs(small, None),
         )
