@@ -33,7 +33,8 @@ def saved(path):
 
 def changed(files, name, change):
     with zipfile.ZipFile(files / "good.pt2") as archive:
-        return change(archive.read(f"good/{name}").decode()).encode()
+        (place,) = (place for place in archive.namelist() if place.endswith(f"/{name}"))
+        return change(archive.read(place).decode()).encode()
 
 
 def evil(files, what, marker):

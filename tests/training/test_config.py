@@ -9,11 +9,11 @@ from batvit.training import TrainConfig
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("epochs", 0, r"epochs must lie in \[1, inf\), got 0; the default is 30"),
+        ("epochs", 0, r"epochs must lie in \[1, 100000\], got 0; the default is 30"),
         ("epochs", 1.5, r"epochs must be an integer, got 1.5 \(float\); the default is 30"),
         ("batch_size", 0, "batch_size must lie in"),
         ("batch_size", True, "batch_size must be an integer, got True"),
-        ("lr", 0, r"lr must lie in \(0, inf\), got 0"),
+        ("lr", 0, r"lr must lie in \(0, 1000\], got 0"),
         ("lr", float("nan"), "lr must lie in .* got nan"),
         ("lr", float("inf"), "lr must lie in .* got inf"),
         ("lr", "fast", "lr must be a number, got 'fast'"),
@@ -75,16 +75,16 @@ def test_integers_will_do_for_numbers():
             "distill must be one of none, soft, hard, got 'warm'; the default is none",
         ),
         ({"distill_alpha": 1.5}, r"distill_alpha must lie in \[0, 1\], got 1.5"),
-        ({"distill_tau": 0}, r"distill_tau must lie in \(0, inf\), got 0"),
+        ({"distill_tau": 0}, r"distill_tau must lie in \(0, .*\], got 0"),
         ({"layer_decay": 1.1}, r"layer_decay must lie in \(0, 1\], got 1.1"),
         ({"ema": 1}, r"ema must lie in \[0, 1\), got 1"),
         ({"compile": 1}, "compile must be True or False, got 1"),
-        ({"grad_accum_steps": 0}, r"grad_accum_steps must lie in \[1, inf\), got 0"),
+        ({"grad_accum_steps": 0}, r"grad_accum_steps must lie in \[1, 1000000\], got 0"),
         (
             {"batch_size": 10, "grad_accum_steps": 4},
             "batch_size 10 cannot be cut into 4 parts; see grad_accum_steps",
         ),
-        ({"keep": 0}, r"keep must lie in \[1, inf\), got 0"),
+        ({"keep": 0}, r"keep must lie in \[1, 1000000000\], got 0"),
         (
             {"epochs": 10, "keep_warmup_start": 4, "keep_warmup_epochs": 6},
             r"still be falling at the end: .* must be fewer than the 10 epochs, got 4 \+ 6",
