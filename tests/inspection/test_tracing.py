@@ -227,7 +227,9 @@ def test_diversity_is_what_hooks_and_arithmetic_give(patched):
             lambda module, args, output: outputs.append(getattr(output, "x", output)[:, 1:])
         )
     for i, site in reductions(model).items():
-        site.register_forward_hook(lambda module, args, tokens, i=i: sizes.update({i: tokens.size}))
+        site.register_forward_hook(
+            lambda module, args, tokens, i=i: sizes.update({i: tokens.sizes.float()})
+        )
     with torch.no_grad():
         model(images())
     seen = list(outputs)
