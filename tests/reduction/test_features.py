@@ -90,6 +90,8 @@ def test_it_computes_as_its_features(listening):
         (tokens.detach().cpu().double(), x.detach().double()),
         (tokens.flatten(1), x.flatten(1)),
         (tokens.view(2, 19, 3, 16), x.view(2, 19, 3, 16)),
+        (tokens.reshape(-1, 48), x.reshape(-1, 48)),
+        (tokens.reshape(2, 1, 19, 48), x.reshape(2, 1, 19, 48)),
         (tokens.transpose(1, 2), x.transpose(1, 2)),
         (tokens > 0, x > 0),
         (tokens == x, torch.ones_like(x, dtype=torch.bool)),
@@ -106,6 +108,7 @@ def test_it_computes_as_its_features(listening):
 LAID_OUT = {
     "a smaller picture": lambda tokens: tokens[:, 1:].reshape(2, 3, 6, 48),
     "one of the dense model": lambda tokens: tokens[:, 1:].reshape(2, 6, 6, 48),
+    "channels torn apart": lambda tokens: tokens[:, 1:].reshape(2, 6, 6, -1),
     "channels first": lambda tokens: tokens[:, 1:].transpose(1, 2).reshape(2, 48, 6, 3),
     "with the class token": lambda tokens: tokens.view(2, 6, 6, 48),
     "unflatten": lambda tokens: tokens[:, 1:].unflatten(1, (3, 6)),

@@ -24,8 +24,10 @@ def reduced(name, **settings):
 
 def tokens_after(anatomy):
     """(prefix + tokens) after each block: half of the patches go on after the second."""
+    whole = anatomy.patches + anatomy.prefix
     half = anatomy.patches // 2 + anatomy.prefix
-    return [anatomy.patches + anatomy.prefix, half, half, half]
+    # where the head reads patches, the last block gives the grid back
+    return [whole, half, half, whole if anatomy.reads_patches else half]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -86,11 +88,6 @@ def test_grad_cam_lays_out_the_grid_and_nothing_else(name):
         patches = features[:, anatomy.prefix :]
         return patches.reshape(len(patches), rows, columns, -1).permute(0, 3, 1, 2)
 
-    def by_square_root(features):
-        patches = features[:, anatomy.prefix :]
-        side = int(patches.shape[1] ** 0.5)
-        return patches[:, : side**2].reshape(len(patches), side, -1, 48).permute(0, 3, 1, 2)
-
     target = [grad_cam.utils.model_targets.ClassifierOutputTarget(3)] * 2
     cam = grad_cam.GradCAM(model, [anatomy.blocks[2]], reshape_transform=as_dense)
     with pytest.raises(ValueError, match=r"forward_intermediates.*grid\(\).*unpatch"):
@@ -142,7 +139,7 @@ def test_a_summary_by_shapes_has_those_of_the_tokens(name):
 
 
 def test_global_hooks_hear_tensors():
-    model, x, anatomy = reduced("deit")
+    model, x, _ = reduced("deit")
     kinds = []
     hook = nn.modules.module.register_module_forward_hook(
         lambda module, args, output: kinds.append(isinstance(output, torch.Tensor))

@@ -8,6 +8,8 @@ from torch.func import functional_call, grad, vmap
 import batvit
 from batvit.plans import PLANS
 
+pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")
+
 
 def reduced(name, **settings):
     return batvit.patch(family(name, 4).train(), keep_rate=0.6, blocks=(1, 2), **settings)

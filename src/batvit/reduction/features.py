@@ -10,6 +10,9 @@ changed features back to the model.
 """
 
 from functools import partial
+from itertools import accumulate, pairwise
+from math import prod
+from operator import mul
 from typing import Any
 
 import torch
@@ -213,13 +216,15 @@ def _tensor_of(sources: list[Any], value: Any) -> Any:
 
 
 def _splits(before: torch.Size, after: torch.Size, groups: int, tokens: int) -> bool:
-    """Whether rows of tokens became rows and columns."""
+    """Whether rows of tokens were torn apart: no length of the result holds all of them."""
     places = [i for i, length in enumerate(before) if length in (groups, tokens)]
-    if not places or len(after) != len(before) + 1:
-        return False
-    i = places[0]
-    around = before[:i] == after[:i] and before[i + 1 :] == after[i + 2 :]
-    return around and min(after[i], after[i + 1]) > 1
+    ends = list(accumulate(after, mul, initial=1))
+    for i in places:
+        start = prod(before[:i])
+        end = start * before[i]
+        if any(first <= start and last >= end for first, last in pairwise(ends)):
+            return False
+    return bool(places)
 
 
 def _marked(result: Any, tokens: Any) -> Any:
