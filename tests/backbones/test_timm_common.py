@@ -48,14 +48,14 @@ def test_another_pooling_set_by_hand_is_followed():
 
 
 POOLED_BY_HAND = {
-    "mean": lambda features: features[:, 1:].mean(1),
-    "of one image": lambda features: features[0, 1:].amax(0),
-    "narrow": lambda features: features.narrow(1, 1, 0).mean(1),
+    "mean": lambda features, prefix: features[:, prefix:].mean(1),
+    "of one image": lambda features, prefix: features[0, prefix:].mean(0),
+    "narrow": lambda features, prefix: features.narrow(1, prefix, 0).mean(1),
 }
 
 
 @pytest.mark.parametrize("how", POOLED_BY_HAND)
-@pytest.mark.parametrize("name", ["deit", "dinov2", "eva02"])
+@pytest.mark.parametrize("name", ["deit", "dinov2", "dinov2_registers"])
 def test_prefix_tokens_alone_are_not_pooled_as_patches(name, how):
     model = batvit.patch(family(name), mode="gradual", keep_rate=0.5)
     x = pictures(model)
@@ -63,12 +63,12 @@ def test_prefix_tokens_alone_are_not_pooled_as_patches(name, how):
     features = model.forward_features(x)
     assert torch.equal(model.forward_head(features), model(x))
     with pytest.raises(ValueError, match="prefix_only=False"):
-        pool(features)
+        pool(features, model.num_prefix_tokens)
     heard = []
     model.blocks[-1].register_forward_hook(lambda module, args, output: heard.append(output))
     model(x)
     with pytest.raises(ValueError, match="prefix_only=False"):
-        pool(heard[0])
+        pool(heard[0], model.num_prefix_tokens)
 
 
 def test_pooling_asked_of_the_head_is_refused_too():

@@ -29,8 +29,10 @@ def heard(model, x, listen=lambda output: None, block=2):
         return listen(output)
 
     handle = model.blocks[block].register_forward_hook(hook)
-    result = model(x)
-    handle.remove()
+    try:
+        result = model(x)
+    finally:
+        handle.remove()
     return outputs[0], result
 
 

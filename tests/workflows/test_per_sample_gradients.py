@@ -6,6 +6,7 @@ from families import family, pictures
 from torch.func import functional_call, grad, vmap
 
 import batvit
+from batvit.plans import PLANS
 
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")
 
@@ -34,7 +35,7 @@ def by_vmap(model, x):
 
 
 CASES = [
-    *[("deit", {"method": method}) for method in ("bat", "tome", "topk", "mctf")],
+    *[("deit", {"method": method}) for method in PLANS],
     ("deit", {"mode": "gradual"}),
     ("eva02", {}),
     ("dinov2", {"mode": "paper"}),
