@@ -3,7 +3,6 @@
 Attention with two norms, a patch embedding, a list of blocks.
 """
 
-from types import MethodType
 from typing import Any, ClassVar
 
 import torch
@@ -82,7 +81,7 @@ class WithHead(WithGrid):
 
     def forward(self, *args: Any, **arguments: Any) -> Any:
         """Do as the model's own, whose head reads what the last block gives."""
-        own: MethodType = super().forward  # type: ignore[misc]
+        own: Any = super().forward
         # nothing is refused inside a graph, which cannot trace the stand-in either
         as_it_is = torch.compiler.is_compiling() or "forward_features" in vars(self)
         if as_it_is or not self._gives_prefix_alone():

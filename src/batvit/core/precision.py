@@ -1,11 +1,12 @@
 """Distances and sums need float32, also where autocast would shorten them."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from batvit.core.rounding import rounds_products
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
@@ -40,7 +41,7 @@ def rows_of(
     that fit into bfloat16, as its 24 bits are three times 8.
     """
     with full_precision(x):
-        if x.dtype != torch.float32 or not rounds_products(x.device.type):
+        if not _is_rounded(x):
             return shares @ x
         high = x.bfloat16().float()
         rest = x - high
@@ -48,13 +49,14 @@ def rows_of(
         return shares @ high + shares @ middle + shares @ (rest - middle)
 
 
-# a graph is compiled anew when the setting changes
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def rounds_products(device: str) -> bool:
-    """Whether torch was told to round the factors of products of float32 on a type of device."""
-    library: Any = torch.backends.cuda if device == "cuda" else torch.backends.mkldnn
-    precision = getattr(getattr(library, "matmul", None), "fp32_precision", None)
-    if precision is None:
-        # before torch 2.9
-        return torch.get_float32_matmul_precision() != "highest"
-    return precision not in ("ieee", "none")
+def _is_rounded(x: Tensor) -> bool:
+    """Whether the factor x of a product is rounded before."""
+    if x.dtype != torch.float32:
+        return False
+    if not torch.compiler.is_compiling():
+        return rounds_products(x.device.type)
+    # it loads torch's compiler, for which importing this library need not wait
+    from batvit.core.frozen_rounding import frozen_rounding
+
+    rounded: bool = frozen_rounding(x.device.type)
+    return rounded

@@ -1,6 +1,7 @@
 """Whether an autograd function of anybody's is running: it sees no gradient in tokens."""
 
 import sys
+from types import FrameType
 from typing import Any
 
 import torch
@@ -22,14 +23,14 @@ def running_function() -> Any:
     """
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
         return None
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         if code.co_name == "forward" and code.co_argcount and code.co_varnames[0] != "self":
             first = frame.f_locals.get(code.co_varnames[0])
             if isinstance(first, FunctionCtx):
                 return first
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None
 
 

@@ -209,7 +209,7 @@ def _tensor_of(sources: list[Any], value: Any) -> Any:
     if isinstance(value, AnswersAsTensor):
         value.refuse_lost_gradients()
         sources.append(value)
-        return value.x  # type: ignore[attr-defined]
+        return value.x
     if isinstance(value, ReducedFeatures):
         sources.append(value.tokens)
     return value

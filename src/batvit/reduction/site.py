@@ -82,14 +82,14 @@ class Reduce(nn.Module):
     ) -> Tokens:
         """Return the tokens that :meth:`forward` gives."""
         counts = self.counts(tokens.origin.tokens)
-        groups = tokens.sizes.shape[1]
-        if groups != counts.tokens_in:
+        tokens_in = tokens.sizes.shape[1]
+        if tokens_in != counts.tokens_in:
             raise ValueError(
-                f"block {self.block} got {groups} tokens where {counts.tokens_in} of "
+                f"block {self.block} got {tokens_in} tokens where {counts.tokens_in} of "
                 f"{tokens.origin.tokens} come in: a site before it did not run, as where a model "
                 "is patched while it runs, its blocks were changed, or a hook gave another tensor"
             )
-        if counts.tokens_out == groups:
+        if counts.tokens_out == tokens_in:
             return tokens
         if not isinstance(captured, QueriesKeys):
             captured = captured()
