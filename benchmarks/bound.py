@@ -49,7 +49,7 @@ class Cut(Reduce):
         return replace(
             tokens,
             x=tokens.x[:, : self.prefix + left],
-            size=tokens.size[:, :left],
+            sizes=tokens.sizes[:, :left],
             origin=Assignment(groups, left),
             bias=bias,
             rope=(),

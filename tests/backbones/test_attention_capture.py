@@ -1,7 +1,10 @@
 """An attention module whose queries and keys are captured runs as it is."""
 
+from types import MethodType
+
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
 from families import family, pictures
 from torch.utils._pytree import tree_leaves
 
@@ -57,3 +60,89 @@ def test_a_hook_on_the_attention_of_a_site_fires_once(name):
     assert [shape for _, shape in captured] == [(2, tokens, anatomy_of(model).width)]
     for y, z in zip(found, expected, strict=True):
         assert torch.equal(y, z)
+
+
+def attention_of(model, block):
+    return getattr(block, block.parts.attention)
+
+
+@pytest.mark.parametrize("name", ["vit", "eva02", "hf_vit"])
+def test_a_method_put_on_the_attention_after_patch_runs_at_every_site(name):
+    model = reduced(name)
+    x = pictures(model)
+    expected = layers(model, x)
+    calls = []
+
+    def watched(own):
+        def forward(self, *args, **arguments):
+            calls.append(own)
+            return own(self, *args, **arguments)
+
+        return forward
+
+    for block in anatomy_of(model).blocks:
+        attention = attention_of(model, block) if hasattr(block, "parts") else None
+        if attention is not None:
+            attention.forward = MethodType(watched(type(attention).forward), attention)
+    found = layers(model, x)
+    assert len(calls) == DEPTH - SITES[0]
+    for y, z in zip(found, expected, strict=True):
+        assert torch.equal(y, z)
+
+
+@pytest.mark.parametrize("name", ["vit", "eva02", "hf_vit"])
+def test_what_accelerate_puts_on_the_attention_runs_at_every_site(name):
+    model = reduced(name)
+    x = pictures(model)
+    expected = layers(model, x)
+    seen = []
+
+    class Watch(ModelHook):
+        def pre_forward(self, module, *args, **arguments):
+            seen.append(module)
+            return args, arguments
+
+    attentions = [attention_of(model, block) for block in anatomy_of(model).blocks[SITES[0] :]]
+    for attention in attentions:
+        add_hook_to_module(attention, Watch())
+    found = layers(model, x)
+    assert len(seen) == len(attentions)
+    for y, z in zip(found, expected, strict=True):
+        assert torch.equal(y, z)
+
+
+@pytest.mark.parametrize("name", ["vit", "eva02", "hf_vit"])
+def test_a_forward_in_which_nothing_can_be_heard_is_refused_at_the_call(name):
+    model = reduced(name)
+    attention = attention_of(model, anatomy_of(model).blocks[SITES[0]])
+    own = attention.forward
+    attention.forward = lambda *args, **arguments: own(*args, **arguments)
+    with pytest.raises(ValueError, match=r"forward of a \w+ was replaced.*batvit.unpatch"):
+        layers(model, pictures(model))
+
+
+@pytest.mark.parametrize("name", ["vit", "eva02", "hf_vit"])
+def test_hooks_of_every_kind_are_given_the_attention_itself(name):
+    model = reduced(name)
+    attention = attention_of(model, anatomy_of(model).blocks[SITES[0]])
+    kinds = []
+    attention.register_forward_pre_hook(
+        lambda module, args, given: kinds.append(module), with_kwargs=True
+    )
+    attention.register_forward_hook(lambda module, *rest: kinds.append(module))
+    attention.register_full_backward_hook(lambda module, *rest: kinds.append(module))
+    attention.register_full_backward_pre_hook(lambda module, *rest: kinds.append(module))
+    sum(y.sum() for y in layers(model, pictures(model).requires_grad_())).backward()
+    assert len(kinds) == 4
+    assert all(module is attention for module in kinds)
+
+
+@pytest.mark.unchecked
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("name", ["vit", "siglip", "eva02"])
+def test_a_hook_does_not_break_a_trace(name):
+    model = reduced(name)
+    x = pictures(model)
+    attention = attention_of(model, anatomy_of(model).blocks[SITES[0]])
+    attention.register_forward_hook(lambda module, args, output: None)
+    torch.jit.trace(model, x, check_trace=False, strict=False)

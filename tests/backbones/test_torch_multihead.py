@@ -145,16 +145,16 @@ def test_sizes_count_in_the_attention_and_in_the_importance(name):
         return x + (block.ls_2(y) if hasattr(block, "ls_2") else y)
 
     tokens, out = seen[1]
-    assert tokens.size.max() > 1
-    half, _ = by_hand(blocks[1], tokens.x, tokens.size)
+    assert tokens.sizes.max() > 1
+    half, _ = by_hand(blocks[1], tokens.x, tokens.sizes)
     torch.testing.assert_close(out.x, after(blocks[1], half), rtol=1e-4, atol=1e-4)
     tokens, captured, _ = seen["site"]
-    half, weights = by_hand(blocks[2], seen[2][0].x, tokens.size)
+    half, weights = by_hand(blocks[2], seen[2][0].x, tokens.sizes)
     torch.testing.assert_close(tokens.x, half, rtol=1e-4, atol=1e-4)
     importance = blocks[2].reduce.importance(tokens, captured())
     torch.testing.assert_close(importance, weights[:, :, 0, 1:].mean(dim=1), rtol=1e-4, atol=1e-6)
     tokens, out = seen[3]
-    half, _ = by_hand(blocks[3], tokens.x, tokens.size)
+    half, _ = by_hand(blocks[3], tokens.x, tokens.sizes)
     expected = after(blocks[3], half)
     if blocks[3].output_form == "grid":
         expected = torch.cat([expected[:, :1], unmerge(expected[:, 1:], tokens.origin)], dim=1)

@@ -326,3 +326,18 @@ def test_a_hand_made_assignment_may_prune():
     a = Assignment(torch.tensor([[0, -1, 1], [1, 0, -1]]), 2)
     assert merge(x, a).flatten().tolist() == [1, 3, 5, 4]
     assert unmerge(merge(x, a), a).flatten().tolist() == [1, 0, 3, 4, 5, 0]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device; no other has TF32")
+@pytest.mark.parametrize("keep_norm", [False, True])
+def test_on_cuda_tf32_leaves_alone_what_stays_alone(keep_norm):
+    before = torch.get_float32_matmul_precision()
+    x, a, weight = random_case(0)
+    there = replace(a, index=a.index.cuda())
+    alone = a.sizes == 1
+    try:
+        torch.set_float32_matmul_precision("high")
+        found = merge(x.cuda(), there, weight.cuda(), keep_norm=keep_norm).cpu()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert torch.equal(found[alone], merge(x, a, weight, keep_norm=keep_norm)[alone])

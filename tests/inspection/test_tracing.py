@@ -1,5 +1,8 @@
 """Listening to a model: what became of each patch, and how diverse the tokens stay."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -227,7 +230,9 @@ def test_diversity_is_what_hooks_and_arithmetic_give(patched):
             lambda module, args, output: outputs.append(getattr(output, "x", output)[:, 1:])
         )
     for i, site in reductions(model).items():
-        site.register_forward_hook(lambda module, args, tokens, i=i: sizes.update({i: tokens.size}))
+        site.register_forward_hook(
+            lambda module, args, tokens, i=i: sizes.update({i: tokens.sizes.float()})
+        )
     with torch.no_grad():
         model(images())
     seen = list(outputs)
@@ -292,3 +297,60 @@ def test_a_block_run_again_by_checkpointing_is_recorded_once():
     assert trace.sites
     assert [site.origin.groups for site in trace.sites] == list(TOKENS)[: len(trace.sites)]
     assert len({site.counts.block for site in trace.sites}) == len(trace.sites)
+
+
+@pytest.mark.parametrize("together", [trace, None], ids=["trace", "diversity"])
+def test_passes_of_other_threads_are_not_recorded(together):
+    model = reduced()
+    x = images()
+    other = images(batch=3, seed=1)
+    expected = traced(model, x).sites[-1].origin.index if together else diversity_by_block(model, x)
+    start = Barrier(2, timeout=60)
+
+    def work():
+        start.wait()
+        with torch.no_grad():
+            for _ in range(4):
+                model(other)
+        start.wait()
+
+    with ThreadPoolExecutor(1) as pool, torch.no_grad():
+        running = pool.submit(work)
+        if together is None:
+            start.wait()
+            for _ in range(4):
+                assert diversity_by_block(model, x) == pytest.approx(expected, rel=1e-5)
+            start.wait()
+        else:
+            with trace(model) as found:
+                model(x)
+                # all of the other's passes come last
+                start.wait()
+                start.wait()
+            assert torch.equal(found.sites[-1].origin.index, expected)
+        running.result()
+
+
+def test_two_threads_trace_one_model_each_its_own_pass():
+    model = reduced()
+    batches = [images(batch=n, seed=n) for n in (1, 2, 3, 4)]
+    expected = [traced(model, x).sites[-1].origin.index for x in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(4):
+            found = list(pool.map(lambda x: traced(model, x), batches))
+            for one, index in zip(found, expected, strict=True):
+                assert torch.equal(one.sites[-1].origin.index, index)
+
+
+def test_the_modules_of_a_model_may_be_gone_through_while_it_is_patched():
+    model = vit()
+    for change in (
+        lambda: batvit.patch(model, tokens=TOKENS, blocks=SITES),
+        lambda: batvit.unpatch(model),
+    ):
+        block = model.blocks[SITES[0]]
+        parts = iter(block._modules.items())
+        next(parts)
+        change()
+        # a dictionary that was changed would say so
+        assert list(parts)

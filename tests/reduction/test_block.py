@@ -40,9 +40,9 @@ def test_average_pooling_weights_a_group_by_its_size():
         found = model.forward_head(model.forward_features(pictures(model)), pre_logits=True)
         tokens: Tokens = seen[0]
         x = Block.forward(model.blocks[4], tokens.x)[:, 1:]
-        mean = (x * tokens.size.unsqueeze(-1)).sum(1) / tokens.size.sum(1, keepdim=True)
+        mean = (x * tokens.sizes.unsqueeze(-1)).sum(1) / tokens.sizes.sum(1, keepdim=True)
         torch.testing.assert_close(found, model.fc_norm(mean), rtol=1e-4, atol=1e-4)
-    assert tokens.size.max() > 1
+    assert tokens.sizes.max() > 1
 
 
 def test_pooling_of_what_was_dropped_is_over_what_remains():
@@ -55,30 +55,6 @@ def test_an_attention_mask_is_refused():
     model = batvit.patch(family("deit"))
     with pytest.raises(ValueError, match="attn_mask"):
         model(pictures(model), attn_mask=torch.zeros(1, 1, 1, 37))
-
-
-def checkpointing_of(model):
-    """What switches it on in transformers: 5.23 has a new name for it."""
-    return (
-        getattr(model, "activation_checkpointing_enable", None)
-        or model.gradient_checkpointing_enable
-    )
-
-
-@pytest.mark.parametrize("name", ["vit", "eva02"])
-def test_checkpointing_that_would_lose_gradients_is_refused_in_timm(name, monkeypatch):
-    monkeypatch.setattr("timm.layers.config._USE_REENTRANT_CKPT", True)
-    model = batvit.patch(family(name, 5).train(), keep_rate=0.5, blocks=(1, 3))
-    for block in model.blocks[1:]:
-        with torch.no_grad(), pytest.raises(ValueError, match="loses the gradients"):
-            block(torch.zeros(1, 37, 48))
-
-
-def test_checkpointing_that_would_lose_gradients_is_refused_in_transformers():
-    model = batvit.patch(family("hf_vit", 4).train(), keep_rate=0.5)
-    checkpointing_of(model)({"use_reentrant": True})
-    with pytest.raises(ValueError, match=r"loses the gradients.*use_reentrant=False"):
-        model(pictures(model).requires_grad_())
 
 
 @pytest.mark.parametrize("name", ["vit", "eva02", "hf_vit", "torchvision", "open_clip_tower"])

@@ -28,8 +28,8 @@ def test_a_site_makes_the_bias_of_what_it_leaves(method, size_aware):
         return
     assert after.bias.shape == (2, 1, 1, 13)
     assert torch.equal(after.bias[:, 0, 0, 0], torch.zeros(2))
-    torch.testing.assert_close(after.bias[:, 0, 0, 1:].exp(), after.size)
-    assert (after.size.max() > 1) == (method == "bat")
+    torch.testing.assert_close(after.bias[:, 0, 0, 1:].exp(), after.sizes.float())
+    assert (after.sizes.max() > 1) == (method == "bat")
 
 
 @pytest.mark.parametrize("weight", ["importance", "size", "importance_size"])
@@ -41,8 +41,11 @@ def test_a_site_groups_by_similarity_and_merges_by_weight(weight, similarity, ke
     )
     site = Reduce(config, 0, depth=1, prefix=1, class_token=True)
     x, queries, keys = torch.randn(3, 2, 3, 50, 48, generator=torch.Generator().manual_seed(0))
-    size = (torch.arange(49.0) % 5 + 1).expand(2, -1)
-    before, captured = replace(Tokens.start(x[:, 0], 1), size=size), QueriesKeys(queries, keys, 0.1)
+    size = (torch.arange(49) % 5 + 1).expand(2, -1)
+    before, captured = (
+        replace(Tokens.start(x[:, 0], 1), sizes=size),
+        QueriesKeys(queries, keys, 0.1),
+    )
     importance, counts, image = site.importance(before, captured), site.counts(49), x[:, 0, 1:]
     features = {"tokens": image, "keys": keys.mean(dim=1)[:, 1:]}
     groups = {
@@ -51,7 +54,7 @@ def test_a_site_groups_by_similarity_and_merges_by_weight(weight, similarity, ke
         )
         for name, each in features.items()
     }
-    weights = {"importance": importance, "size": size, "importance_size": importance * size}
+    weights = {"importance": importance, "size": size.float(), "importance_size": importance * size}
     merged = {
         (one, other, kept): merge(image, groups[one], weights[other], keep_norm=kept)
         for one, other, kept in itertools.product(groups, weights, (False, True))
@@ -73,7 +76,8 @@ def test_the_power_reaches_the_blocks_after_a_site():
     batvit.patch(model, tokens=(12,), blocks=(2,), size_power=0.5)
     model.blocks[2].register_forward_hook(lambda m, a, out: seen.append(out))
     model(pictures(model))
-    torch.testing.assert_close(seen[0].bias[:, 0, 0, 1:], seen[0].size.log() / 2)
+    tokens = Tokens.of(seen[0])
+    torch.testing.assert_close(tokens.bias[:, 0, 0, 1:], tokens.sizes.log() / 2)
 
 
 def importance_and_attention(name):

@@ -22,7 +22,7 @@ def test_the_bias_is_the_logarithm_of_the_sizes(dtype):
     # two prefix tokens, three groups
     tokens = Tokens(
         torch.zeros(1, 5, 2, dtype=dtype),
-        torch.tensor([[1.0, 2.0, 5.0]]),
+        torch.tensor([[1, 2, 5]]),
         Assignment.identity(1, 3),
     )
     biased = tokens.with_size_bias(size_aware=True)
@@ -40,7 +40,7 @@ def test_the_bias_is_the_logarithm_of_the_sizes(dtype):
 def test_padding_is_attended_to_by_none_whether_sizes_count_or_not():
     tokens = Tokens.start(torch.zeros(1, 3, 2), 1, torch.tensor([[True, False]]))
     assert tokens.bias.flatten().tolist() == [0, 0, -inf]
-    merged = replace(tokens, size=torch.tensor([[2.0, 0.0]]))
+    merged = replace(tokens, sizes=torch.tensor([[2, 0]]))
     assert merged.with_size_bias(size_aware=False).bias.flatten().tolist() == [0, 0, -inf]
     torch.testing.assert_close(
         merged.with_size_bias(size_aware=True).bias.flatten(), torch.tensor([0, log(2), -inf])
@@ -53,7 +53,7 @@ def test_a_size_aware_token_counts_as_its_copies():
     block = model.blocks[2]
     x = torch.randn(1, 5, 48, generator=torch.Generator().manual_seed(0))
     doubled = torch.cat([x, x[:, -1:]], dim=1)
-    sizes = torch.tensor([[1.0, 1.0, 1.0, 2.0]])
+    sizes = torch.tensor([[1, 1, 1, 2]])
     tokens = Tokens(x, sizes, Assignment.identity(1, 4)).with_size_bias(size_aware=True)
     with torch.no_grad():
         torch.testing.assert_close(
@@ -64,9 +64,7 @@ def test_a_size_aware_token_counts_as_its_copies():
 def test_at_a_power_of_half_four_patches_count_as_two():
     # a token of size 4 gets the attention that two copies of it get
     model = batvit.patch(family("vit"), blocks=(2,), size_power=0.5)
-    tokens = Tokens(
-        torch.randn(1, 5, 48), torch.tensor([[1.0, 1.0, 1.0, 4.0]]), Assignment.identity(1, 4)
-    )
+    tokens = Tokens(torch.randn(1, 5, 48), torch.tensor([[1, 1, 1, 4]]), Assignment.identity(1, 4))
     biased = tokens.with_size_bias(
         model.blocks[2].reduce.config.size_aware, model.blocks[2].reduce.config.size_power
     )
@@ -128,7 +126,7 @@ def test_every_block_has_the_rows_that_it_would_merge_itself(name, monkeypatch):
         Tokens,
         "with_rotary",
         lambda self, rope: with_rotary(
-            Tokens(self.x, self.size, self.origin, bias=self.bias), rope
+            Tokens(self.x, self.sizes, self.origin, bias=self.bias), rope
         ),
     )
     for one, other in zip(found, tree_leaves(model(x)), strict=True):

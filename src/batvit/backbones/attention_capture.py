@@ -1,16 +1,22 @@
 """Capture the queries and keys of an attention module that runs as it is."""
 
+from collections.abc import Callable
+from functools import partial
+from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class AttentionCapture:
     """Stands in for an attention module during one call, and keeps the queries and keys it makes.
 
-    The module's own ``forward`` runs with this object as ``self``. A subclass overrides what
+    The module's own ``forward`` runs with this object as ``self``, and so does what another library
+    put around it, if it lets itself be bound anew (accelerate does). A subclass overrides what
     ``forward`` hands them to, and sets ``queries`` and ``keys`` there; all else is the module's,
-    its hooks included.
+    its hooks included, which are given the module.
     """
 
     queries: Tensor
@@ -22,15 +28,39 @@ class AttentionCapture:
         self.attention = attention
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.attention, name)
+        found = getattr(self.attention, name)
+        if name in HOOKS:
+            return {key: partial(_with, self.attention, hook) for key, hook in found.items()}
+        if isinstance(found, MethodType) and found.__self__ is self.attention:
+            return MethodType(found.__func__, self)
+        return found
 
     def forward(self, *args: Any, **arguments: Any) -> Any:
-        """Run the module's own forward."""
-        return type(self.attention).forward(self, *args, **arguments)
+        """Run the module's own forward, or the one that it was given instead.
+
+        Raises:
+            ValueError: if that cannot run with this object as ``self``: then nothing is captured.
+        """
+        attention = self.attention
+        given = vars(attention).get("forward")
+        if given is None:
+            return type(attention).forward(self, *args, **arguments)
+        if isinstance(given, MethodType) and given.__self__ is attention:
+            return given.__func__(self, *args, **arguments)
+        if isinstance(given, partial) and given.args[:1] == (attention,):
+            bound = partial(given.func, self, *given.args[1:], **given.keywords)
+            return bound(*args, **arguments)
+        raise ValueError(
+            f"the forward of a {type(attention).__name__} was replaced by one in which batvit "
+            "cannot hear queries and keys; replace it by a method of the module "
+            "(types.MethodType), listen by forward hooks, or batvit.unpatch the model"
+        )
 
     def __call__(self, *args: Any, **arguments: Any) -> Any:
-        """Call it as the module is called: with its hooks, if it has any."""
-        attention = self.attention
-        if attention._forward_hooks or attention._forward_pre_hooks:
-            return nn.Module._call_impl(self, *args, **arguments)  # type: ignore[arg-type]
-        return self.forward(*args, **arguments)
+        """Call it as the module is called, with its hooks."""
+        return nn.Module._call_impl(self, *args, **arguments)  # type: ignore[arg-type]
+
+
+def _with(module: nn.Module, hook: Callable[..., Any], _: Any, *args: Any, **arguments: Any) -> Any:
+    """Call a hook with a module instead of what stands in for it."""
+    return hook(module, *args, **arguments)

@@ -26,7 +26,9 @@ def patch(
 ) -> Model:
     """Make a Vision Transformer run with fewer tokens, in place.
 
-    Weights, state-dict keys and modules stay as they are; a second patch replaces the first.
+    Weights, state-dict keys and modules stay as they are; a second patch replaces the first. No
+    other thread may run the model meanwhile: the pass that it is in would be reduced in part. To
+    change a model that serves, patch a copy and swap the two.
 
     Args:
         model: a model of :func:`batvit.supported`. Patch it before ``torch.compile``, DDP and the
@@ -68,7 +70,10 @@ def reduced_copy(model: Model, config: BATConfig) -> Model:
 
 
 def unpatch(model: Model) -> Model:
-    """Undo :func:`patch`, bit for bit. A model that is not patched is left alone."""
+    """Undo :func:`patch`, bit for bit. A model that is not patched is left alone.
+
+    As for :func:`patch`, no other thread may run the model meanwhile.
+    """
     adapter = adapter_of(model)
     for block in adapter.anatomy(model).blocks:
         if isinstance(block, ReducedBlock):
@@ -219,4 +224,5 @@ def _reduce_blocks(anatomy: Anatomy, classes: list[type[ReducedBlock]], config: 
             prefix=anatomy.prefix,
             output_form=output_form,
             reduce=reduce,
+            first=i == sites[0],
         )

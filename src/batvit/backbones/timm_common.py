@@ -6,7 +6,6 @@ Attention with two norms, a patch embedding, a list of blocks.
 from typing import Any, ClassVar
 
 import torch
-from timm.layers import use_reentrant_ckpt
 from torch import Tensor, nn
 
 from batvit.backbones.adapter import Adapter, Anatomy, last_output_form
@@ -14,7 +13,11 @@ from batvit.backbones.attention_capture import AttentionCapture
 from batvit.config import BATConfig
 from batvit.reduction.grid import WithGrid, become_with_grid, become_without_grid
 from batvit.reduction.site import config_of
+from batvit.reduction.tokens import Tokens
 from batvit.reduction.wrapped import is_reducible
+
+# attributes by which a head says what it reads
+DECIDE_WHAT_IS_READ = ("global_pool", "token_labeling")
 
 
 class NormCapture(AttentionCapture):
@@ -27,14 +30,6 @@ class NormCapture(AttentionCapture):
     def k_norm(self, keys: Tensor) -> Tensor:
         self.keys = self.attention.k_norm(keys)
         return self.keys
-
-
-def reentrant(block: nn.Module) -> bool:
-    """Whether a block in training runs inside timm's re-entrant checkpointing.
-
-    Gradients are off there at first.
-    """
-    return block.training and not torch.is_grad_enabled() and use_reentrant_ckpt()
 
 
 def timm_anatomy(model: Any, image_size: tuple[int, int] | None, *, class_token: bool) -> Anatomy:
@@ -77,14 +72,46 @@ class WithHead(WithGrid):
     adapter: ClassVar[Adapter]
     """the adapter that knows this class; set by the adapter itself"""
 
-    def reset_classifier(self, *args: Any, **arguments: Any) -> None:
-        """Do as the model's own; another pooling may read other tokens."""
-        super().reset_classifier(*args, **arguments)  # type: ignore[misc]
-        config = config_of(self)
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        config = config_of(self) if name in DECIDE_WHAT_IS_READ else None
         if config is not None:
             anatomy = self.adapter.anatomy(self)
             last: Any = anatomy.blocks[-1]
             last.output_form = last_output_form(anatomy, config)
+
+    def forward(self, *args: Any, **arguments: Any) -> Any:
+        """Do as the model's own, whose head reads what the last block gives."""
+        own: Any = super().forward
+        # nothing is refused inside a graph, which cannot trace the stand-in either
+        as_it_is = torch.compiler.is_compiling() or "forward_features" in vars(self)
+        if as_it_is or not self._gives_prefix_alone():
+            return own(*args, **arguments)
+        return own.__func__(_WithOwnFeatures(self), *args, **arguments)
+
+    def forward_features(self, *args: Any, **arguments: Any) -> Any:
+        """Do as the model's own; prefix tokens alone refuse to be read as patches."""
+        features = self.own_features(*args, **arguments)
+        return Tokens.of_prefix(features) if self._gives_prefix_alone() else features
+
+    def own_features(self, *args: Any, **arguments: Any) -> Any:
+        """Return what the model's own ``forward_features`` gives."""
+        return super().forward_features(*args, **arguments)  # type: ignore[misc]
+
+    def _gives_prefix_alone(self) -> bool:
+        blocks: Any = self.blocks
+        return getattr(blocks[-1], "output_form", None) == "prefix"
+
+
+class _WithOwnFeatures:
+    """Stands in for a model during its forward, which calls ``forward_features``."""
+
+    def __init__(self, model: WithHead) -> None:
+        self.forward_features = model.own_features
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
 
 
 class TimmAdapter(Adapter):

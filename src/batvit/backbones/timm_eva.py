@@ -16,10 +16,9 @@ from batvit.backbones.timm_common import (
     NormCapture,
     TimmAdapter,
     WithHead,
-    reentrant,
     timm_anatomy,
 )
-from batvit.reduction.block import Parts, ReducedBlock, refuse_mask, refuse_reentrant
+from batvit.reduction.block import Parts, ReducedBlock, refuse_mask
 from batvit.reduction.site import QueriesKeys
 from batvit.reduction.tokens import Tokens
 
@@ -43,7 +42,6 @@ class ReducedEvaBlock(ReducedBlock, EvaBlock):
     ) -> Any:
         """Do as the block's own."""
         refuse_mask(attn_mask, is_causal)
-        refuse_reentrant(reentrant(self))
         return self.run(x, output_form=output_form, rope=rope)
 
     def rope(self, arguments: dict[str, Any]) -> tuple[Tensor, ...]:

@@ -12,10 +12,9 @@ from batvit.backbones.timm_common import (
     NormCapture,
     TimmAdapter,
     WithHead,
-    reentrant,
     timm_anatomy,
 )
-from batvit.reduction.block import Parts, ReducedBlock, refuse_mask, refuse_reentrant
+from batvit.reduction.block import Parts, ReducedBlock, refuse_mask
 from batvit.reduction.site import QueriesKeys
 from batvit.reduction.tokens import Tokens
 
@@ -36,7 +35,6 @@ class ReducedTimmBlock(ReducedBlock, Block):
     ) -> Any:
         """Do as the block's own."""
         refuse_mask(attn_mask, is_causal)
-        refuse_reentrant(reentrant(self))
         return self.run(x, output_form=output_form)
 
     def attend(

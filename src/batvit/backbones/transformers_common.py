@@ -13,7 +13,7 @@ from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from batvit.backbones.attention_capture import AttentionCapture
-from batvit.reduction.block import ReducedBlock, refuse_reentrant
+from batvit.reduction.block import ReducedBlock
 from batvit.reduction.site import QueriesKeys
 from batvit.reduction.tokens import Tokens
 from batvit.reduction.wrapped import SPLIT_ATTENTION
@@ -93,19 +93,11 @@ class ReducedLayer(ReducedBlock):
 
         Every layer is given the mask of all patches, and the first reduced one reads it.
         """
-        refuse_reentrant(self._is_reentrant())
         real = None
+        hidden_states = Tokens.of(hidden_states)
         if attention_mask is not None and not isinstance(hidden_states, Tokens):
             real = self._real_patches(attention_mask)
         return self.run(hidden_states, real=real, attention_mask=None, **arguments)
-
-    def _is_reentrant(self) -> bool:
-        """Whether the layer runs in re-entrant gradient checkpointing."""
-        layer: Any = self
-        if not (self.training and layer.gradient_checkpointing):
-            return False
-        settings = getattr(layer._gradient_checkpointing_func, "keywords", {})
-        return bool(settings.get("use_reentrant", False))
 
     def _real_patches(self, mask: Tensor) -> Tensor:
         """Return which patches are no padding (B, N).
@@ -135,6 +127,7 @@ class ReducedLayer(ReducedBlock):
         return kernel
 
     def run(self, x: Tensor | Tokens, **arguments: Any) -> Any:
+        x = Tokens.of(x)
         # another kernel may have been set since it was patched
         if isinstance(x, Tokens) and x.bias is not None:
             refuse_kernel(self._kernel, "size_aware")

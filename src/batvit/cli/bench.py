@@ -50,6 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=warmup,
     )
+    _add_compiling(parser)
+    _add_outputs(parser)
+    options.add_device(parser)
+    load_models.add_engine(parser)
+    options.add_config(parser)
+
+
+def _add_compiling(parser: argparse.ArgumentParser) -> None:
     compiled = (
         "time both models under torch.compile too, in the same rounds; with --per-block, only the "
         "compiled block; memory and the share of the reduction are measured in eager mode only"
@@ -58,10 +66,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compile-mode", choices=COMPILE_MODES, help="mode of torch.compile (default)"
     )
-    _add_outputs(parser)
-    options.add_device(parser)
-    load_models.add_engine(parser)
-    options.add_config(parser)
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,8 @@ Read in this order:
 - ``bat``: steps 2 to 4 put together.
 - ``diversity``: the paper's measure.
 - ``precision``: what is computed in float32, also under autocast.
+- ``rounding``: whether torch was told to round the factors of products of float32.
+- ``frozen_rounding``: the same as a constant of a compiled graph.
 """
 
 from batvit.core.assignment import Assignment

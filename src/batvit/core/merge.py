@@ -6,7 +6,7 @@ from torch import Tensor
 
 from batvit.core.assignment import Assignment
 from batvit.core.decouple import take
-from batvit.core.precision import full_precision
+from batvit.core.precision import rows_of
 
 NO_WEIGHT = 1e-30
 
@@ -73,8 +73,7 @@ def _weighted(
         share = torch.where(assignment.kept, share, 0)
     shares = x.new_zeros(assignment.batch, assignment.groups, assignment.tokens)
     shares.scatter_(1, group.unsqueeze(1), share.to(x.dtype).unsqueeze(1))
-    with full_precision(x):
-        return shares @ x
+    return rows_of(shares, x)
 
 
 def unmerge(
@@ -97,9 +96,8 @@ def sum_by_group(
     groups = assignment.groups
     channels = values.shape[2:]
     if by_product(values):
-        with full_precision(values):
-            flat = values.unsqueeze(2) if values.dim() == 2 else values.flatten(2)
-            total = _members(assignment).to(values.dtype) @ flat
+        flat = values.unsqueeze(2) if values.dim() == 2 else values.flatten(2)
+        total = rows_of(_members(assignment).to(values.dtype), flat)
         return total.view(batch, groups, *channels)
     place = assignment.index
     rows = groups
@@ -108,7 +106,8 @@ def sum_by_group(
         place = torch.where(place < 0, groups, place)
         rows = groups + 1
     if values.dim() == 2:
-        return values.new_zeros(batch, rows).scatter_add_(1, place, values)[:, :groups]
+        # not in place: under torch.func.vmap the places may be batched where the values are not
+        return values.new_zeros(batch, rows).scatter_add(1, place, values)[:, :groups]
     # the groups of all images are rows of one flat table
     row = place + torch.arange(batch, device=place.device).unsqueeze(1) * rows
     table = values.new_zeros(batch * rows, *channels)

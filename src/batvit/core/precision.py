@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from batvit.core.rounding import rounds_products
+
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
     """Return a context in which matrix products keep the type of their inputs."""
@@ -28,3 +30,33 @@ def products(
         b = b.float()
     with full_precision(a):
         return (a @ b.transpose(1, 2)).float()
+
+
+def rows_of(
+    shares: Float[Tensor, "batch groups tokens"], x: Float[Tensor, "batch tokens channels"]
+) -> Float[Tensor, "batch groups channels"]:
+    """Return shares @ x; a row of shares that is one 1 gives its row of x bit for bit.
+
+    Also where products of float32 are rounded (TF32, bfloat16): x is then the sum of three parts
+    that fit into bfloat16, as its 24 bits are three times 8.
+    """
+    with full_precision(x):
+        if not _is_rounded(x):
+            return shares @ x
+        high = x.bfloat16().float()
+        rest = x - high
+        middle = rest.bfloat16().float()
+        return shares @ high + shares @ middle + shares @ (rest - middle)
+
+
+def _is_rounded(x: Tensor) -> bool:
+    """Whether the factor x of a product is rounded before."""
+    if x.dtype != torch.float32:
+        return False
+    if not torch.compiler.is_compiling():
+        return rounds_products(x.device.type)
+    # it loads torch's compiler, for which importing this library need not wait
+    from batvit.core.frozen_rounding import frozen_rounding
+
+    rounded: bool = frozen_rounding(x.device.type)
+    return rounded

@@ -1,8 +1,9 @@
 """What becomes of each patch, and how diverse the tokens stay, recorded while a model runs."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,15 +99,16 @@ class Trace:
         self.image_size = (height, width)
         self.sites = []
 
-    def _record(self, module: Reduce, args: tuple[Any, ...], tokens: Tokens) -> None:
+    def _record(self, module: Reduce, args: tuple[Any, ...], output: Any) -> None:
         """Keep what a site gave: a hook after it."""
+        tokens = Tokens.of(output)
         counts = module.counts(tokens.origin.tokens)
         # gradient checkpointing runs a block again
         earlier = [site for site in self.sites if site.counts.block < counts.block]
         if earlier and counts.tokens_out == counts.tokens_in:
             # nothing was decided here: the groups are those that they were
             counts = earlier[-1].counts._replace(block=counts.block, tokens_in=counts.tokens_in)
-        self.sites = [*earlier, SiteTrace(counts, tokens.origin, tokens.size.detach())]
+        self.sites = [*earlier, SiteTrace(counts, tokens.origin, tokens.sizes.float())]
         has_parts = PLANS[module.config.method].split is not None
         self.kind = "attentive" if has_parts else "groups"
 
@@ -119,7 +121,8 @@ def trace(model: nn.Module) -> Iterator[Trace]:
     ...     logits = model(images)
     >>> print(trace)
 
-    Of several forward passes the last is kept. The model must not be compiled.
+    Of several forward passes the last is kept. Passes of other threads, or of other contexts
+    (:mod:`contextvars`), are not seen. The model must not be compiled.
 
     Raises:
         ValueError: if the model is not patched.
@@ -134,10 +137,34 @@ def trace(model: nn.Module) -> Iterator[Trace]:
         )
     record = Trace(model)
     with ExitStack() as hooks:
-        hooks.callback(stem.register_forward_pre_hook(record._start).remove)
+        of_this_context = hooks.enter_context(_listening())
+        start = of_this_context(record._start)
+        hooks.callback(stem.register_forward_pre_hook(start).remove)
         for site in sites.values():
-            hooks.callback(site.register_forward_hook(record._record).remove)
+            hooks.callback(site.register_forward_hook(of_this_context(record._record)).remove)
         yield record
+
+
+_listeners: ContextVar[tuple[object, ...]] = ContextVar("listeners", default=())
+
+
+@contextmanager
+def _listening() -> Iterator[Callable[[Callable[..., None]], Callable[..., None]]]:
+    """Give what makes a hook hear its own thread and context alone, and no other pass."""
+    listener = object()
+    before = _listeners.set((*_listeners.get(), listener))
+
+    def of_this_context(hook: Callable[..., None]) -> Callable[..., None]:
+        def heard(*args: Any) -> None:
+            if listener in _listeners.get():
+                hook(*args)
+
+        return heard
+
+    try:
+        yield of_this_context
+    finally:
+        _listeners.reset(before)
 
 
 @torch.no_grad()
@@ -158,15 +185,18 @@ def diversity_by_block(
     anatomy = anatomy_of(model, (height, width))
     listener = _DiversityListener(anatomy.prefix)
     with ExitStack() as hooks:
+        of_this_context = hooks.enter_context(_listening())
+        after_site = of_this_context(listener.after_site)
+        after_block = of_this_context(listener.after_block)
         last: Any = anatomy.blocks[-1]
         if getattr(last, "output_form", None) == "prefix":
             # look at the patches too, although the head does not read them
             hooks.callback(setattr, last, "output_form", "prefix")
             last.output_form = "tensor"
         for site in reductions(model).values():
-            hooks.callback(site.register_forward_hook(listener.after_site).remove)
+            hooks.callback(site.register_forward_hook(after_site).remove)
         for block in anatomy.blocks:
-            hooks.callback(block.register_forward_hook(listener.after_block).remove)
+            hooks.callback(block.register_forward_hook(after_block).remove)
         anatomy.tower(images, **anatomy.arguments)
     return listener.values
 
@@ -179,13 +209,14 @@ class _DiversityListener:
         self.values: list[float] = []
         self.size: Tensor | None = None
 
-    def after_site(self, module: nn.Module, args: Any, tokens: Tokens) -> None:
+    def after_site(self, module: nn.Module, args: Any, output: Any) -> None:
         """Remember how many patches each group holds."""
-        self.size = tokens.size
+        self.size = Tokens.of(output).sizes.float()
 
-    def after_block(self, module: nn.Module, args: Any, output: Tensor | Tokens) -> None:
+    def after_block(self, module: nn.Module, args: Any, output: Any) -> None:
         """Measure the image tokens that a block gives."""
-        x = output.x if isinstance(output, Tokens) else output
+        tokens = Tokens.of(output)
+        x = tokens.x if isinstance(tokens, Tokens) else tokens
         image = x[:, self.prefix :]
         size = self.size
         if size is not None and size.shape[1] != image.shape[1]:

@@ -220,5 +220,6 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     group[:, kept:] = -1
     if merges:
         ranked = take(evidence.features, order[:, : kept + merges])
-        group[:, kept : kept + merges] = cosines(ranked[:, kept:], ranked[:, :kept]).argmax(dim=2)
+        partner = cosines(ranked[:, kept:], ranked[:, :kept]).argmax(dim=2)
+        group = group.slice_scatter(partner, dim=1, start=kept, end=kept + merges)
     return Assignment(group.scatter(1, order, group), kept, drops=True)

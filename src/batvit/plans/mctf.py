@@ -38,7 +38,8 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
         return Assignment.identity(batch, tokens, device)
     index = (torch.arange(tokens, device=device) // 2).repeat(batch, 1)
     attraction = attractions(evidence, slice(0, None, 2), slice(1, None, 2))
-    index[:, 0::2] = join_partners(attraction, merges - merges_back)
+    partner = join_partners(attraction, merges - merges_back)
+    index = index.slice_scatter(partner, dim=1, step=2)
     forth = Assignment(index, tokens - merges + merges_back, drops=False)
     if merges_back == 0:
         return forth
@@ -46,7 +47,7 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     others = tokens // 2
     index = (torch.arange(forth.groups, device=device) - others).repeat(batch, 1)
     attraction = attractions(_fused(evidence, forth), slice(others), slice(others, None))
-    index[:, :others] = join_partners(attraction, merges_back)
+    index = index.slice_scatter(join_partners(attraction, merges_back), dim=1, end=others)
     return forth.then(Assignment(index, counts.tokens_out, drops=False))
 
 

@@ -29,7 +29,8 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     redundant = take(evidence.features, order[:, : 2 * merges])
     index = (torch.arange(2 * merges, device=order.device) // 2).repeat(batch, 1)
     if merges:
-        index[:, 0::2] = cosines(redundant[:, 0::2], redundant[:, 1::2]).argmax(dim=2)
+        partner = cosines(redundant[:, 0::2], redundant[:, 1::2]).argmax(dim=2)
+        index = index.slice_scatter(partner, dim=1, step=2)
     protected = Assignment.identity(batch, tokens - 2 * merges, order.device)
     return Assignment.join(order, Assignment(index, merges, drops=False), protected)
 

@@ -41,5 +41,6 @@ def bipartite_soft_matching(features: Float[Tensor, "batch tokens channels"], r:
         by_similarity = best.argsort(dim=1, descending=True, stable=True)
         stay = by_similarity[:, r:].sort(dim=1).values
         places = torch.arange(alone, device=features.device).expand_as(stay)
-        index[:, FIRST] = (partner + alone).scatter(1, stay, places)
+        groups = (partner + alone).scatter(1, stay, places)
+        index = index.slice_scatter(groups, dim=1, start=FIRST.start, step=FIRST.step)
     return Assignment(index, tokens - r, drops=False)

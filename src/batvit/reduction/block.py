@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from batvit.reduction.features import ReducedFeatures, has_listeners
 from batvit.reduction.site import QueriesKeys, Reduce
 from batvit.reduction.tokens import Tokens
 from batvit.reduction.wrapped import (
@@ -51,6 +52,8 @@ class ReducedBlock(nn.Module):
     """how it leaves its tokens; see :meth:`run`"""
     reduce: Reduce | None
     """the reduction, if it is a site"""
+    first: bool
+    """whether no block before it is reduced, so that it takes a tensor"""
 
     @classmethod
     def own_class(cls) -> type[nn.Module]:
@@ -119,22 +122,27 @@ class ReducedBlock(nn.Module):
         """
         output_form = output_form or self.output_form
         rope = self.rope(arguments)
+        x = Tokens.of(x)
         if isinstance(x, Tokens):
+            x.refuse_lost_gradients()
             tokens = x.with_rotary(rope)
             if rope:
                 arguments = self.with_rope(arguments, tokens.merged_rope)
         else:
+            if not self.first:
+                refuse_tensor(x)
             tokens = Tokens.start(x, self.prefix, real)
         takes_bias = tokens.bias is None or self.mask is not None
         if self.reduce is None and output_form != "prefix" and takes_bias:
             tokens = self._run_whole(tokens, arguments)
         else:
             tokens = self._run_opened(tokens, arguments, rope, output_form)
-        if output_form == "tokens":
-            return tokens
         if output_form == "grid":
             return tokens.grid()
-        return tokens.x
+        if has_listeners(self):
+            alone = output_form == "prefix"
+            return Tokens.of_prefix(tokens.x) if alone else ReducedFeatures.given(tokens)
+        return tokens if output_form == "tokens" else tokens.x
 
     def _run_whole(self, tokens: Tokens, arguments: dict[str, Any]) -> Tokens:
         """Run the block's own forward."""
@@ -161,7 +169,7 @@ class ReducedBlock(nn.Module):
             # a site here would reduce what nobody reads
             tokens = replace(tokens, x=x[:, : self.prefix], bias=None)
         elif self.reduce is not None and captured is not None:
-            tokens = self.reduce(tokens, captured, rope)
+            tokens = Tokens.of(self.reduce(tokens, captured, rope))
 
         x = self._through((parts.mlp_norm, parts.mlp, *parts.after_mlp), tokens.x)
         return replace(tokens, x=tokens.x + x)
@@ -186,17 +194,18 @@ def refuse_mask(mask: Tensor | None, is_causal: bool = False) -> None:
         )
 
 
-def refuse_reentrant(reentrant: bool) -> None:
-    """Refuse gradient checkpointing that would lose gradients silently: it sees none in Tokens.
+def refuse_tensor(x: Tensor) -> None:
+    """Refuse a tensor where tokens would say how many patches each group holds.
 
     Raises:
-        ValueError: naming the remedy.
+        ValueError: naming the remedies.
     """
-    if reentrant:
-        raise ValueError(
-            "re-entrant gradient checkpointing loses the gradients of a reduced model; "
-            "use use_reentrant=False, the default (timm.layers.set_reentrant_ckpt(False))"
-        )
+    raise ValueError(
+        f"a block behind the first reduced one takes what the block before it gave, got a tensor "
+        f"{tuple(x.shape)}: a hook or a wrapper gave back another one, without the sizes of its "
+        "tokens; compute it of the block's output in the same shape, or give "
+        "batvit.reduction.tokens.Tokens.start(x, prefix) where no token is merged yet"
+    )
 
 
 def become_reduced(
@@ -206,19 +215,27 @@ def become_reduced(
     prefix: int,
     output_form: str,
     reduce: Reduce | None,
+    first: bool = True,
 ) -> None:
     """Turn a block into its reduced class, in place; what a wrapper made of its class, it stays."""
     changed: Any = block
-    changed.__class__ = remade(type(block), reduced.own_class(), reduced)
     changed.prefix = prefix
     changed.output_form = output_form
-    changed.reduce = reduce
+    changed.first = first
+    if reduce is None:
+        changed.reduce = None
+    else:
+        # a copy: another thread may be going through the modules of the model
+        changed._modules = changed._modules | {"reduce": reduce}
+    changed.__class__ = remade(type(block), reduced.own_class(), reduced)
 
 
 def become_dense(block: nn.Module) -> None:
     """Turn a reduced block back into what it was."""
-    for name in ("prefix", "output_form", "reduce"):
-        delattr(block, name)
     # by its general type: what it is here is no longer what it was called with
     changed: Any = block
     changed.__class__ = remade(type(changed), changed.reduced_class(), changed.own_class())
+    # a copy: another thread may be going through the modules of the model
+    changed._modules = {name: part for name, part in changed._modules.items() if name != "reduce"}
+    for name in ("prefix", "output_form", "reduce", "first"):
+        vars(changed).pop(name, None)

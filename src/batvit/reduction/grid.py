@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from batvit.module_copy import of_the_model
 from batvit.reduction.block import ReducedBlock
+from batvit.reduction.features import ReducedFeatures
 from batvit.reduction.tokens import Tokens
 from batvit.reduction.wrapped import own_class, reduced_class, remade, unwrapped
 
@@ -99,7 +100,7 @@ def _with_grid(
 @of_the_model
 def give_grids(module: nn.Module, args: Any, output: Any) -> Any:
     """Unmerge tokens wherever they are in an output, as a forward hook."""
-    if isinstance(output, Tokens):
+    if isinstance(output, Tokens | ReducedFeatures):
         return output.grid()
     if isinstance(output, dict):
         for key, value in output.items():

@@ -12,6 +12,7 @@ from batvit.config import BATConfig
 from batvit.core import Assignment, class_importance, merge, received_importance
 from batvit.plans import PLANS, Evidence
 from batvit.plans.plan import Counts
+from batvit.reduction.features import ReducedFeatures, has_listeners
 from batvit.reduction.schedule import counts_at
 from batvit.reduction.tokens import Tokens
 
@@ -57,7 +58,7 @@ class Reduce(nn.Module):
         tokens: Tokens,
         captured: QueriesKeys | Callable[[], QueriesKeys],
         rope: tuple[Tensor, ...] = (),
-    ) -> Tokens:
+    ) -> Any:
         """Take M tokens between attention and MLP, and give fewer. Prefix tokens pass by.
 
         All that a reduction costs is done in here, so that it is timed as a part of it.
@@ -66,9 +67,29 @@ class Reduce(nn.Module):
             tokens: after the attention of this block and its residual.
             captured: what that attention made; or what makes it once more, if that is needed.
             rope: the rotary tables that the block was given, a row a patch.
+
+        Returns:
+            :class:`Tokens`; where hooks listen, their features.
         """
+        reduced = self.reduced(Tokens.of(tokens), captured, rope)
+        return ReducedFeatures.given(reduced) if has_listeners(self) else reduced
+
+    def reduced(
+        self,
+        tokens: Tokens,
+        captured: QueriesKeys | Callable[[], QueriesKeys],
+        rope: tuple[Tensor, ...],
+    ) -> Tokens:
+        """Return the tokens that :meth:`forward` gives."""
         counts = self.counts(tokens.origin.tokens)
-        if counts.tokens_out == tokens.size.shape[1]:
+        tokens_in = tokens.sizes.shape[1]
+        if tokens_in != counts.tokens_in:
+            raise ValueError(
+                f"block {self.block} got {tokens_in} tokens where {counts.tokens_in} of "
+                f"{tokens.origin.tokens} come in: a site before it did not run, as where a model "
+                "is patched while it runs, its blocks were changed, or a hook gave another tensor"
+            )
+        if counts.tokens_out == tokens_in:
             return tokens
         if not isinstance(captured, QueriesKeys):
             captured = captured()
@@ -123,11 +144,11 @@ class Reduce(nn.Module):
         features = image if self.config.similarity == "tokens" else self.keys(captured)
         if tokens.padded:
             # what padding holds must not sway the plan
-            features = torch.where(tokens.size.unsqueeze(-1) > 0, features, 0)
+            features = torch.where(tokens.sizes.unsqueeze(-1) > 0, features, 0)
         return Evidence(
             features,
             importance=self.importance(tokens, captured),
-            size=tokens.size,
+            size=tokens.sizes.float(),
             depth=self.depth,
             block=self.block,
             padded=tokens.padded,

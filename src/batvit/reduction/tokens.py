@@ -1,22 +1,28 @@
 """What goes from block to block after the first site."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from batvit.core import Assignment, merge, sum_by_group, unmerge
+from batvit.reduction.autograd_function import refuse_lost_gradients, running_function
+from batvit.reduction.features import AnswersAsTensor, ReducedFeatures
 
 
 @dataclass(frozen=True, eq=False)
-class Tokens:
-    """All state of one forward pass: features, sizes, and the map from patches to groups."""
+class Tokens(AnswersAsTensor):
+    """All state of one forward pass: features, sizes, and the map from patches to groups.
+
+    To torch's functions, and to what reads attributes of tensors, it is its features ``x``.
+    """
 
     x: Float[Tensor, "batch tokens channels"]
     """prefix tokens, then one token a group"""
-    size: Float[Tensor, "batch groups"]
-    """how many patches each group holds"""
+    sizes: Int64[Tensor, "batch groups"]
+    """how many patches each group holds; integers, which no cast to a shorter type reaches"""
     origin: Assignment
     """which group each patch of the image is in"""
     padded: bool = False
@@ -28,6 +34,27 @@ class Tokens:
     """the rotary tables, a row a patch, that :attr:`merged_rope` was made of"""
     merged_rope: tuple[Tensor, ...] = ()
     """the same tables, a row a group; see :meth:`with_rotary`"""
+    made_in: Any = None
+    """the autograd function in whose ``forward`` they were made without gradients, if any; they
+    hide from it, so they may not leave it"""
+
+    @classmethod
+    def of(cls, value: Any) -> Any:
+        """Return the tokens behind features that went to a listener; anything else as it is."""
+        return value.restored() if isinstance(value, ReducedFeatures) else value
+
+    @staticmethod
+    def of_prefix(x: Float[Tensor, "batch prefix channels"]) -> Tensor:
+        """Return prefix tokens that refuse to be read as if patches stood behind them."""
+        if torch.compiler.is_compiling():
+            return x
+        batch = x.shape[0]
+        none = Assignment.identity(batch, 0, x.device)
+        return ReducedFeatures.given(Tokens(x, none.index, none))
+
+    def refuse_lost_gradients(self) -> None:
+        """Refuse to go on where an autograd function did not see them, with ValueError."""
+        refuse_lost_gradients(self.made_in, self.x.requires_grad)
 
     @classmethod
     def start(
@@ -46,11 +73,11 @@ class Tokens:
         batch = x.shape[0]
         patches = x.shape[1] - prefix
         if real is None:
-            size = torch.ones(batch, patches, dtype=torch.float32, device=x.device)
+            sizes = torch.ones(batch, patches, dtype=torch.int64, device=x.device)
         else:
-            size = real.float()
+            sizes = real.long()
         origin = Assignment.identity(batch, patches, x.device)
-        tokens = cls(x, size, origin, padded=real is not None)
+        tokens = cls(x, sizes, origin, padded=real is not None, made_in=running_function())
         # all sizes are one
         return tokens.with_size_bias(size_aware=False)
 
@@ -68,7 +95,7 @@ class Tokens:
         return replace(
             self,
             x=x,
-            size=sum_by_group(self.size, assignment),
+            sizes=sum_by_group(self.sizes.float(), assignment).long(),
             origin=self.origin.then(assignment),
             bias=None,
             rope=(),
@@ -84,11 +111,27 @@ class Tokens:
         """
         if not size_aware and not self.padded:
             return replace(self, bias=None)
-        size = self.size if size_aware else (self.size > 0).float()
-        logs = size.log() * size_power
+        sizes = self.sizes if size_aware else self.sizes > 0
+        logs = sizes.float().log() * size_power
         prefix = self.x.shape[1] - logs.shape[1]
         bias = nn.functional.pad(logs, (prefix, 0))[:, None, None]
         return replace(self, bias=bias.to(self.x.dtype))
+
+    def with_features(self, x: Tensor) -> "Tokens":
+        """Return the same tokens with other features; their type and device are those of all."""
+        bias = None if self.bias is None else self.bias.to(x)
+        if x.device == self.sizes.device:
+            return replace(self, x=x, bias=bias)
+        return replace(
+            self,
+            x=x,
+            bias=bias,
+            sizes=self.sizes.to(x.device),
+            origin=replace(self.origin, index=self.origin.index.to(x.device)),
+            # merged anew of what the next block is given
+            rope=(),
+            merged_rope=(),
+        )
 
     def with_rotary(self, rope: tuple[Tensor, ...]) -> "Tokens":
         """Return the same tokens with these rotary tables merged to a row a group.
@@ -129,7 +172,8 @@ class Tokens:
 
         So what pools patches weights a group by its size.
         """
-        prefix = self.x.shape[1] - self.size.shape[1]
+        self.refuse_lost_gradients()
+        prefix = self.x.shape[1] - self.sizes.shape[1]
         patches = unmerge(self.x[:, prefix:], self.origin)
         return torch.cat([self.x[:, :prefix], patches], dim=1)
 

@@ -18,7 +18,6 @@ from batvit.inspection.summary import info
 from batvit.inspection.tracing import trace
 from batvit.reduction.block import ReducedBlock
 from batvit.reduction.site import config_of
-from batvit.reduction.tokens import Tokens
 
 TOLERANCE = 1e-5
 
@@ -70,9 +69,8 @@ def counts(model: nn.Module, images: Tensor) -> None:
     patch(model, tokens=(half, quarter), blocks=(1, 2))
     seen: list[int] = []
 
-    def count(module: nn.Module, args: Any, output: Tensor | Tokens) -> None:
-        x = output.x if isinstance(output, Tokens) else output
-        seen.append(x.shape[1] - anatomy.prefix)
+    def count(module: nn.Module, args: Any, output: Tensor) -> None:
+        seen.append(output.shape[1] - anatomy.prefix)
 
     hooks = [block.register_forward_hook(count) for block in anatomy.blocks[:-1]]
     with trace(model) as record:
