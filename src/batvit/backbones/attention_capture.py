@@ -28,6 +28,10 @@ class AttentionCapture:
         """Run the module's own forward."""
         return type(self.attention).forward(self, *args, **arguments)
 
+    def _slow_forward(self, *args: Any, **arguments: Any) -> Any:
+        """Do as forward: torch calls this in its place while it traces a module that has hooks."""
+        return self.forward(*args, **arguments)
+
     def __call__(self, *args: Any, **arguments: Any) -> Any:
         """Call it as the module is called: with its hooks, if it has any."""
         attention = self.attention

@@ -93,6 +93,8 @@ class Reduce(nn.Module):
         """
         if torch.compiler.is_compiling():
             return self._counts_in_graph(patches)
+        # a number of torch.jit.trace belongs to that trace, and would be remembered as one of its own
+        patches = int(patches)
         if patches not in self._counts:
             self._counts[patches] = counts_at(
                 self.config, self.block, depth=self.depth, patches=patches, prefix=self.prefix
