@@ -93,7 +93,7 @@ class Reduce(nn.Module):
         """
         if torch.compiler.is_compiling():
             return self._counts_in_graph(patches)
-        # a number of torch.jit.trace belongs to that trace, and would be remembered as one of its own
+        # a traced number belongs to its trace; the next one would find it here
         patches = int(patches)
         if patches not in self._counts:
             self._counts[patches] = counts_at(
