@@ -56,6 +56,10 @@ class AttentionCapture:
             "(types.MethodType), listen by forward hooks, or batvit.unpatch the model"
         )
 
+    def _slow_forward(self, *args: Any, **arguments: Any) -> Any:
+        """Do as forward: torch calls this in its place while it traces a module that has hooks."""
+        return self.forward(*args, **arguments)
+
     def __call__(self, *args: Any, **arguments: Any) -> Any:
         """Call it as the module is called, with its hooks."""
         return nn.Module._call_impl(self, *args, **arguments)  # type: ignore[arg-type]

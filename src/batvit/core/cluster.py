@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from batvit.core.assignment import Assignment
-from batvit.core.decouple import ranks, take
+from batvit.core.decouple import falling_order, ranks, take
 from batvit.core.precision import products
 
 HUGE = 1e30
@@ -56,7 +56,7 @@ def cluster(
     score = torch.add(log_rho, separation(squared, log_rho).log(), alpha=0.5)
     if prior is not None:
         score = score + prior
-    centre = score.argsort(dim=1, descending=True, stable=True)[:, :centres]
+    centre = falling_order(score)[:, :centres]
     return Assignment(join_nearest(squared, centre), centres, drops=False)
 
 
@@ -120,7 +120,8 @@ def log_density(
         padded: whether some tokens are padding: infinitely far away, they do not count.
     """
     tokens = squared.shape[-1]
-    if neighbours == 2 < tokens:
+    # exporters that take a graph of torch.jit.trace lose what is written into a view
+    if neighbours == 2 < tokens and not torch.jit.is_tracing():
         # itself, at distance 0, and the nearest other: a minimum is ten times cheaper than a topk
         _diagonal(squared).fill_(torch.inf)
         return squared.amin(dim=-1) / (-width * neighbours)
@@ -145,7 +146,7 @@ def separation(
     if torch.compiler.is_compiling():
         # in a graph comparisons become one operation with what follows, which a sort does not
         return torch.where(_denser(log_density), squared, HUGE).amin(dim=2)
-    rank = ranks(log_density.argsort(dim=1, descending=True, stable=True)).int()
+    rank = ranks(falling_order(log_density)).int()
     # below every distance where j is denser than i, above where it is not: cheaper than a mask.
     # integers are subtracted, which loses no digit in any type
     barrier = (rank.unsqueeze(1) - rank.unsqueeze(2)).to(squared.dtype).mul_(HUGE).add_(HUGE / 2)

@@ -63,7 +63,16 @@ def decouple(importance: Float[Tensor, "batch tokens"]) -> Int64[Tensor, "batch 
 
     Those of the attentive tokens come first, as many as there are to be.
     """
-    return importance.argsort(dim=1, descending=True, stable=True)
+    return falling_order(importance)
+
+
+def falling_order(values: Float[Tensor, "batch tokens"]) -> Int64[Tensor, "batch tokens"]:
+    """Return the positions of the tokens by falling value, equal ones by rising position."""
+    # asked first, as torch loads its exporters to answer the second question
+    if torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export():
+        # no stable sort is translated, and ONNX's own sort is one
+        return values.sort(dim=1, descending=True).indices
+    return values.argsort(dim=1, descending=True, stable=True)
 
 
 def log_importance(

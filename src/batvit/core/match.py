@@ -5,6 +5,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from batvit.core.assignment import Assignment
+from batvit.core.decouple import falling_order
 from batvit.core.precision import products
 
 NO_LENGTH = 1e-12
@@ -75,7 +76,7 @@ def join_partners(
     that of lower index. Who stays alone has a group after those of the second.
     """
     best, partner = similarity.max(dim=2)
-    alone = best.argsort(dim=1, descending=True, stable=True)[:, pairs:]
+    alone = falling_order(best)[:, pairs:]
     _, first, second = similarity.shape
     further = torch.arange(second, second + first - pairs, device=best.device)
     return partner.scatter_(1, alone, further.expand_as(alone))

@@ -96,7 +96,7 @@ class Trace:
     def _start(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         """Forget the pass before: a hook before the stem."""
         height, width = args[0].shape[-2:]
-        self.image_size = (height, width)
+        self.image_size = (int(height), int(width))
         self.sites = []
 
     def _record(self, module: Reduce, args: tuple[Any, ...], output: Any) -> None:

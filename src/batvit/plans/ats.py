@@ -35,5 +35,5 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     level = (torch.arange(levels, device=importance.device) + 0.5) / levels * cumulative[:, -1:]
     # the first token at which the sum reaches the level; rounding must not lead past the last
     met = (cumulative.unsqueeze(1) < level.unsqueeze(2)).sum(dim=2).clamp(max=counts.tokens_in - 1)
-    taken = torch.zeros_like(importance, dtype=torch.bool).scatter(1, met, True)
+    taken = torch.zeros_like(importance, dtype=torch.bool).scatter(1, met, 1)
     return keep(torch.where(taken, importance + FIRST, importance), levels)

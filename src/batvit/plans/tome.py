@@ -13,6 +13,7 @@ from torch import Tensor
 
 from batvit.config import BATConfig
 from batvit.core import Assignment
+from batvit.core.decouple import falling_order
 from batvit.core.match import cosines
 from batvit.plans.plan import Counts, Evidence
 
@@ -38,7 +39,7 @@ def bipartite_soft_matching(features: Float[Tensor, "batch tokens channels"], r:
     index = (torch.arange(tokens, device=features.device) // 2 + alone).repeat(batch, 1)
     if tokens > 1:
         best, partner = cosines(features[:, FIRST], features[:, SECOND]).max(dim=2)
-        by_similarity = best.argsort(dim=1, descending=True, stable=True)
+        by_similarity = falling_order(best)
         stay = by_similarity[:, r:].sort(dim=1).values
         places = torch.arange(alone, device=features.device).expand_as(stay)
         groups = (partner + alone).scatter(1, stay, places)

@@ -114,6 +114,8 @@ class Reduce(nn.Module):
         """
         if torch.compiler.is_compiling():
             return self._counts_in_graph(patches)
+        # a traced number belongs to its trace; the next one would find it here
+        patches = int(patches)
         if patches not in self._counts:
             self._counts[patches] = counts_at(
                 self.config, self.block, depth=self.depth, patches=patches, prefix=self.prefix
