@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 import batvit
 from batvit.backbones.registry import anatomy_of
 from batvit.reduction.site import reductions
+from batvit.reduction.tokens import Tokens
 
 SITES = (1, 2)
 
@@ -19,7 +20,7 @@ def run(model, x):
     """The outputs, and the tokens after each site."""
     after = []
     hooks = [
-        site.register_forward_hook(lambda module, args, out: after.append(out))
+        site.register_forward_hook(lambda module, args, out: after.append(Tokens.of(out)))
         for site in reductions(model).values()
     ]
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -55,7 +56,7 @@ def test_autocast_shortens_no_sum(name, mode, monkeypatch):
     one, other = multiplied[0], added[0]
     assert one.x.dtype == other.x.dtype
     assert torch.equal(one.origin.index, other.origin.index)
-    assert torch.equal(one.size, other.size)
+    assert torch.equal(one.sizes, other.sizes)
     exact = 1e-5 if one.x.dtype == torch.float32 else 1e-2
     torch.testing.assert_close(one.x, other.x, rtol=exact, atol=exact)
     for row, expected_row in zip(one.merged_rope, other.merged_rope, strict=True):

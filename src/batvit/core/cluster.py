@@ -121,7 +121,8 @@ def log_density(
     """
     tokens = squared.shape[-1]
     # exporters that take a graph of torch.jit.trace lose what is written into a view
-    if neighbours == 2 < tokens and not torch.jit.is_tracing():
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if neighbours == 2 < tokens and not tracing:
         # itself, at distance 0, and the nearest other: a minimum is ten times cheaper than a topk
         _diagonal(squared).fill_(torch.inf)
         return squared.amin(dim=-1) / (-width * neighbours)

@@ -92,7 +92,7 @@ def _with_grid(
     if not isinstance(unwrapped(block), ReducedBlock):
         output: Tensor = block(before, *args, **arguments)
         return output
-    tokens: Tokens = block(before, *args, output_form="tokens", **arguments)
+    tokens: Tokens = Tokens.of(block(before, *args, output_form="tokens", **arguments))
     carried[i + 1] = tokens
     return tokens.grid()
 
