@@ -380,7 +380,8 @@ def test_every_field_of_the_reduction_of_a_recipe_is_honoured(
         model=MODEL,
         train={"epochs": 1, "batch_size": 8, "precision": "fp32"},
         reduction={
-            "mode": "paper",
+            "mode": "training-free",
+            "neighbours": None,
             "tokens": (12, 8),
             "blocks": (2, 4),
             "centres": 2,

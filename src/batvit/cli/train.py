@@ -134,24 +134,20 @@ def run(args: argparse.Namespace) -> None:
 
 def choices_of(args: argparse.Namespace) -> Choices:
     """Return what to train, and how: the options that are given, and the recipe for the others."""
-    train = _given(args, [field.name for field in dataclasses.fields(TrainConfig)])
-    fields = [field.name for field in dataclasses.fields(BATConfig)]
-    reduction = _given(args, ["config", "mode", *fields])
     return resolve(
-        args.recipe, model=args.model, train=train, reduction=reduction, dense=args.dense
+        args.recipe,
+        model=args.model,
+        train=options.given(args, [field.name for field in dataclasses.fields(TrainConfig)]),
+        reduction=options.given_config(args),
+        dense=args.dense,
     )
-
-
-def _given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
-    """Return the options of these names that were given."""
-    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
 def _reduction(args: argparse.Namespace, choices: Choices) -> BATConfig | None:
     """Return the configuration of the reduction; None for the dense model."""
     if choices.reduction is None:
         return None
-    return options.config(argparse.Namespace(**{**vars(args), **choices.reduction}))
+    return options.chosen_config(choices.reduction, args.checkpoint)
 
 
 def _open(args: argparse.Namespace) -> "batvit.data.sources.Sources":
