@@ -27,7 +27,7 @@ def test_what_lies_beside_the_weights_is_used_and_said(weights, tmp_path):
 def test_any_choice_takes_the_place_of_what_lies_beside_the_weights(weights, given):
     config, note = choose(given, weights)
     assert config == BATConfig.preset(**given)
-    assert note is not None and note.endswith("model.batvit.json is not used")
+    assert str(note).endswith("model.batvit.json is not used")
 
 
 def test_fields_are_set_otherwise_in_a_file_which_needs_no_preset(tmp_path, weights):

@@ -6,9 +6,6 @@ A model is made by timm, or was exported before.
 import argparse
 import copy
 import dataclasses
-import math
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -181,25 +178,6 @@ def note_others(data: str, *found: "batvit.data.folder.Pictures") -> None:
         console.note(
             f"{data}: {len(others)} other files are left out, as no picture ends like them, "
             f"the first is {others[0]}"
-        )
-
-
-def check_memory(model: "torch.nn.Module", batch: int) -> None:
-    """Refuse a batch of pictures that needs more memory than there is, before it is filled.
-
-    Raises:
-        MemoryError: saying how much it needs.
-    """
-    from batvit.data.loading import data_config
-
-    if sys.platform == "win32":
-        return
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    # four bytes a number
-    needed = 4 * batch * math.prod(data_config(model)["input_size"])
-    if needed > there:
-        raise MemoryError(
-            f"{needed / 2**30:,.0f} GiB of pictures, where {there / 2**30:,.0f} GiB are there"
         )
 
 

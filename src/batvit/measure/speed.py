@@ -19,6 +19,7 @@ from batvit.measure.clock import (
     speedup,
     time_share,
 )
+from batvit.measure.compiling import explained_compiler
 from batvit.measure.macs import count_macs, count_parameters
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
@@ -149,6 +150,7 @@ class SpeedComparison:
 
 
 @torch.inference_mode()
+@explained_compiler()
 def benchmark(
     dense: nn.Module,
     reduced: nn.Module,
@@ -189,7 +191,8 @@ def benchmark(
         What was measured eagerly, and in it what was measured compiled.
 
     Raises:
-        ValueError: if rounds, warmup or a number of MACs is too small.
+        ValueError: if rounds, warmup or a number of MACs is too small, or ``torch.compile`` does
+            not work here.
     """
     check_rounds(rounds, warmup, compiled=compiled)
     dense.eval()
