@@ -162,7 +162,7 @@ def test_who_interrupts_the_fitting_keeps_what_is_fitted(given, tmp_path, monkey
 def test_who_interrupts_the_pictures_keeps_what_was_seen(
     given, again, decoded, monkeypatch, request
 ):
-    (again / "outcomes.safetensors").unlink()
+    (again / "scores.safetensors").unlink()
     whole, batches = result_of(again), comparison.loader
 
     def interrupted(*arguments, **settings):
@@ -288,7 +288,7 @@ def test_plans_that_fail_in_any_way_are_named_and_tried_again(given, tmp_path, m
 
 def test_a_plan_that_fails_before_an_interrupt_leaves_no_gap(given, again, monkeypatch):
     batches, seen = comparison.loader, []
-    (again / "outcomes.safetensors").unlink()
+    (again / "scores.safetensors").unlink()
 
     def interrupted(*arguments, **settings):
         for i, batch in enumerate(batches(*arguments, **settings)):

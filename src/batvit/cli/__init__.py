@@ -4,7 +4,7 @@
 - ``numbers``: the numbers that options take.
 - ``load_models``: from options to models and pictures.
 - ``console``, ``errors``: what is printed, of results and of errors.
-- ``training_model``, ``training_progress``: parts of ``train``.
+- ``training_progress``: a part of ``train``.
 - ``bench_tables``: a part of ``bench``.
 - ``info``, ``eval``, ``bench``, ``export``, ``draw``, ``train``, ``plot``, ``compare``, ``tune``,
   ``demo``: the commands.

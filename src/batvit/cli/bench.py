@@ -240,7 +240,7 @@ def _conditions(
     measured = sorted({row["rounds"] for row in rows})
     rounds = " or ".join(str(number) for number in measured)
     return (
-        f"{args.precision}, {mode}, {args.device}, {torch.get_num_threads()} CPU threads, "
+        f"{pair.precision}, {mode}, {pair.device}, {torch.get_num_threads()} CPU threads, "
         f"{pair.runtime}; median of {rounds} in turns"
     )
 
@@ -261,8 +261,8 @@ def _write(
     about = {
         "model": args.model,
         "img_size": data_config(pair.dense)["input_size"][1:],
-        "precision": args.precision,
-        "device": args.device,
+        "precision": pair.precision,
+        "device": pair.device,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "runtime": pair.runtime,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batvit.checks import PRECISIONS
 from batvit.cli import numbers
 from batvit.cli.console import note
 from batvit.cli.field_help import MODE_HELP, field_help, preset_values
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 # of these one number is a site of its own
 COUNTED_BY_SITE = ("tokens", "blocks")
-PRECISIONS = ("fp32", "bf16", "fp16")
 METHODS = (
     *("bat", "topk", "evit", "random", "ats", "diffrate", "tome", "pitome", "tofu", "mctf"),
     *("dpcknn", "kmedoids", "atc", "atc_complete", "atc_single"),
@@ -61,7 +61,10 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         help="cpu, cuda, cuda:1, …; by default the GPU if there is one, for exported files the CPU",
     )
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32", help="of weights and pictures (fp32)"
+        "--precision",
+        choices=tuple(PRECISIONS),
+        default="fp32",
+        help="of weights and pictures (fp32)",
     )
     add_threads(parser)
 
@@ -262,13 +265,6 @@ def write_json(path: str | Path | None, result: dict[str, Any]) -> None:
     """Write a result, if a file was asked for."""
     if path is not None:
         write_atomic(path, json.dumps(result, indent=2) + "\n")
-
-
-def evenly(items: list[Any], number: int | None) -> list[Any]:
-    """Return so many of the items, at equal distances; all if there are no more."""
-    if number is None or number >= len(items):
-        return items
-    return [items[i * len(items) // number] for i in range(number)]
 
 
 def _mode_name(text: str) -> str:

@@ -22,7 +22,7 @@ ARGUMENTS = (
     "workers",
 )
 # options that must be the same when a search is resumed, besides those that are arguments
-METADATA = ("model", "checkpoint", "data", "class_map", "precision", "device")
+METADATA = ("model", "checkpoint", "data", "class_map")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
