@@ -321,7 +321,7 @@ def test_a_teacher_is_read_where_it_is_wanted(folder, weights, tmp_path, capsys)
     common = ("--checkpoint", weights, "--teacher", own)
     assert train(folder, tmp_path / "run", *common) == 2
     assert (
-        "nothing is to be learnt from it; give --distill soft, or hard, too"
+        "nothing is to be learnt from it; give --distill soft, or --distill hard, too"
         in capsys.readouterr().err
     )
     assert (

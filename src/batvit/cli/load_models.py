@@ -34,7 +34,7 @@ class Models(NamedTuple):
 
     @property
     def cost(self) -> dict[str, Any]:
-        """What they cost, with timm's names; an exported file says it itself."""
+        """MACs and parameters, with timm's names; an exported file says them itself."""
         from batvit.deploy.format import Engine
         from batvit.deploy.pair import cost_of
         from batvit.inspection.summary import info

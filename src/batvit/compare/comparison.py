@@ -44,8 +44,8 @@ class Stage:
 class Settings:
     """What is compared, and how; checked when it is made."""
 
-    plans: tuple[str, ...]
-    targets: tuple[float, ...]
+    plans: Sequence[str]
+    targets: Sequence[float]
     batch_size: int
     workers: int
     rounds: int

@@ -33,7 +33,7 @@ class ImageScores(NamedTuple):
 
     @property
     def done(self) -> int:
-        """How many pictures, from the first on, the model was run on."""
+        """The number of pictures, from the first on, that the model was run on."""
         missing = torch.stack(self).isnan().any(dim=0)
         return int(missing.int().argmax()) if missing.any() else len(missing)
 

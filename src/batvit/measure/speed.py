@@ -79,7 +79,7 @@ class SpeedComparison:
 
     @property
     def mode(self) -> str:
-        """What ran: eager or compiled."""
+        """The way both ran: eager or compiled."""
         return "eager" if self.compile_mode is None else "compiled"
 
     @property

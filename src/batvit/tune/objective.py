@@ -50,7 +50,7 @@ class TuningSet(NamedTuple):
 
     @property
     def samples(self) -> int:
-        """How many pictures."""
+        """The number of pictures."""
         return sum(len(batch) for batch in self.batches)
 
 
@@ -63,7 +63,7 @@ class Difference(NamedTuple):
 
     @property
     def relation(self) -> str:
-        """Which of two models is better, where the difference is one of losses."""
+        """The words for a difference of losses: which of two models is better."""
         if self.high < 0:
             return "better than"
         if self.low > 0:
