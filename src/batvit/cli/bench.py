@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
     measure, report = kind
 
     def measure_shown(batch: int) -> Any:
-        with console.stderr.status(f"batch {batch}: {args.rounds} rounds"):
+        with console.working(f"batch {batch}: {args.rounds} rounds"):
             return measure(args, pair, batch)
 
     fitting = each_that_fits(measure_shown, args.batch_size, pair.dense)

@@ -62,6 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_device(parser)
 
 
+def kept(args: argparse.Namespace) -> str:
+    """Say what an interrupt leaves."""
+    return options.kept_in(args.output, "what was found")
+
+
 def run(args: argparse.Namespace) -> None:
     """Load the model and the pictures, compare, print the tables."""
     from batvit import compare

@@ -89,13 +89,14 @@ def load_dense(args: argparse.Namespace, *, pretrained: bool) -> "torch.nn.Modul
     _set_threads(args)
     device = options.torch_device(_device(args))
     dtype: torch.dtype = getattr(torch, PRECISIONS[_precision(args)])
-    dense = create_model(
-        args.model,
-        checkpoint=args.checkpoint,
-        pretrained=pretrained,
-        num_classes=args.num_classes,
-        image_size=options.image_size(args),
-    )
+    with console.working(f"making {args.model}"):
+        dense = create_model(
+            args.model,
+            checkpoint=args.checkpoint,
+            pretrained=pretrained,
+            num_classes=args.num_classes,
+            image_size=options.image_size(args),
+        )
     return unpatch(dense.to(device=device, dtype=dtype).eval())
 
 
@@ -157,15 +158,16 @@ def pictures(
             f"{args.model} has no classes, only features; "
             "give --num-classes N and a --checkpoint with a head"
         )
-    if labelled:
-        found = image_folder(
-            args.data,
-            class_map=args.class_map,
-            num_classes=classes,
-            skip_unreadable=args.skip_unreadable,
-        )
-    else:
-        found = unlabelled(args.data, skip_unreadable=args.skip_unreadable)
+    with console.working(f"looking at the pictures of {args.data}"):
+        if labelled:
+            found = image_folder(
+                args.data,
+                class_map=args.class_map,
+                num_classes=classes,
+                skip_unreadable=args.skip_unreadable,
+            )
+        else:
+            found = unlabelled(args.data, skip_unreadable=args.skip_unreadable)
     note_others(args.data, found)
     return found
 
@@ -211,7 +213,8 @@ def _load_files(args: argparse.Namespace) -> Models:
         )
     # an engine takes as many threads as torch has
     _set_threads(args)
-    dense, reduced = load_pair(args.dense_file, args.model, precision=args.precision)
+    with console.working(f"loading {args.model}"):
+        dense, reduced = load_pair(args.dense_file, args.model, precision=args.precision)
     return Models(
         dense=dense,
         reduced=reduced,

@@ -255,6 +255,21 @@ def check_outputs(*paths: str | Path | None, keep: Sequence[str | Path] = ()) ->
         taken.add(target)
 
 
+def kept_in(folder: str, what: str, *, inside: str = "") -> str:
+    """Say what an interrupted command left in its folder, and how it goes on.
+
+    Args:
+        folder: of the result.
+        what: it is.
+        inside: where in the folder it lies.
+    """
+    place = Path(folder, inside)
+    found = [path for path in place.glob("*") if not path.name.startswith(".")]
+    if not found:
+        return "nothing was written"
+    return f"{place} keeps {what}; go on with --resume"
+
+
 def check_suffix(option: str, path: str | None, allowed: Iterable[str]) -> None:
     """Refuse an output file whose suffix names no known format."""
     if path is not None and Path(path).suffix.lower() not in allowed:

@@ -14,7 +14,7 @@ from batvit.config import BATConfig
 from batvit.training.config import CHOICES, TrainConfig
 from batvit.training.progress import Epoch
 from batvit.training.recipes import RECIPES, Choices, resolve
-from batvit.training.record import BEST, check_output
+from batvit.training.record import BEST, CHECKPOINTS, check_output
 
 if TYPE_CHECKING:
     import torch
@@ -95,6 +95,11 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
             group.add_argument(option, action=argparse.BooleanOptionalAction, help=text)
         else:
             group.add_argument(option, type=kind, metavar=field.name.upper(), help=text)
+
+
+def kept(args: argparse.Namespace) -> str:
+    """Say what an interrupt leaves."""
+    return options.kept_in(args.output, "the last checkpoint", inside=CHECKPOINTS)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -68,6 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_device(parser)
 
 
+def kept(args: argparse.Namespace) -> str:
+    """Say what an interrupt leaves."""
+    return options.kept_in(args.output, "what was tried")
+
+
 def run(args: argparse.Namespace) -> None:
     """Load the model, search, print what was found."""
     from batvit.tune import tuning
