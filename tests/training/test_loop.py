@@ -1,12 +1,15 @@
 """Fine-tuning: it learns, it repeats itself, and what cannot work is refused before it starts."""
 
 import dataclasses
+import math
+import threading
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from timm.models import VisionTransformer
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 from torch.utils.data import DataLoader, Subset
 
 import batvit
@@ -88,6 +91,46 @@ def test_the_teacher_is_dense_whoever_reduces(data):
     known = fit(models[2], *data, config, reduce=during_training(reduction))
     assert [timeless(epoch) for epoch in known] == [timeless(epoch) for epoch in own]
     assert all(batvit.config_of(model) == reduction for model in models)
+
+
+class Listener:
+    """A hook that holds what cannot be copied."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def __call__(self, module, args, output):
+        with self.lock:
+            assert isinstance(output.shape, torch.Size)
+
+
+def locked(model):
+    model.blocks[0].register_forward_hook(Listener())
+
+
+def pruned(model):
+    prune.l1_unstructured(model.blocks[0].mlp.fc1, "weight", amount=0.3)
+
+
+def weight_normed(model):
+    parametrizations.weight_norm(model.blocks[0].mlp.fc1)
+
+
+@pytest.mark.parametrize("change", [locked, pruned, weight_normed])
+@pytest.mark.parametrize("given", [False, True])
+def test_a_teacher_need_not_be_copied_by_python(data, change, given):
+    config = dataclasses.replace(SHORT, epochs=1, distill="soft")
+    model = vit()
+    change(model)
+    batvit.patch(model, mode="paper", keep_rate=0.5)
+    teacher = vit() if given else None
+    if given:
+        change(teacher)
+        before = [weight.detach().clone() for weight in teacher.parameters()]
+    (found,) = fit(model, *data, config, teacher=teacher)
+    assert math.isfinite(found.train_loss)
+    if given:
+        assert all(map(torch.equal, before, teacher.parameters()))
 
 
 def test_workers_prepare_the_same_pictures(data):

@@ -4,7 +4,6 @@ Every reduction that :func:`batvit.patch` puts into a model carries one of these
 :func:`batvit.training.reduction.reduction_of` finds it.
 """
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import nn
 
 from batvit.backbones.registry import anatomy_of
 from batvit.config import BATConfig
+from batvit.module_copy import quiet_copy
 from batvit.reduction.schedule import schedule
 
 
@@ -60,7 +60,7 @@ class DuringTraining:
         Raises:
             ValueError: if the model only holds one that is reduced.
         """
-        twin = copy.deepcopy(model)
+        twin = quiet_copy(model)
         try:
             return self.unpatch(twin)
         except TypeError as error:

@@ -1,6 +1,5 @@
 """Training, the same for any classifier, alone or in many processes, from the start or resumed."""
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from batvit.data.tar_shards import Stream
+from batvit.module_copy import quiet_copy
 from batvit.storage.run_folder import claimed
 from batvit.training.batches import Batching, Part, seed_all
 from batvit.training.config import TrainConfig
@@ -132,7 +132,7 @@ def _metadata(
 def _teacher(teacher: nn.Module | None, model: nn.Module, reduction: Reduction | None) -> nn.Module:
     """Return a copy of the model to learn from: the one that is given, or the dense model."""
     if teacher is not None:
-        return copy.deepcopy(teacher)
+        return quiet_copy(teacher)
     if reduction is None:
-        return copy.deepcopy(model)
+        return quiet_copy(model)
     return reduction.dense_copy(model)
