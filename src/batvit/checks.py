@@ -21,6 +21,10 @@ EXTRAS = {
 """the packages that only some tasks need, and the extra that brings each"""
 
 
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""what users call the types of weights, and what torch does"""
+
+
 class MissingPackageError(ImportError, ValueError):
     """A package that a task needs is not installed; the message says how to install it."""
 

@@ -138,7 +138,7 @@ def test_an_interrupt_is_one_line(capsys, monkeypatch):
 
     monkeypatch.setattr("batvit.cli.info.run", interrupted)
     assert ends("info", NAME) == 130
-    assert capsys.readouterr().err == "batvit info: interrupted\n"
+    assert capsys.readouterr().err == "batvit info: interrupted; nothing was written\n"
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
@@ -173,3 +173,54 @@ def test_an_error_of_memory_may_say_nothing(monkeypatch, refuses):
     assert "not enough memory; lower --batch-size or --img-size (MemoryError)" in refuses(
         "info", NAME
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("info", "MODEL [options]"),
+        ("draw", "MODEL PICTURE [options]"),
+        ("plot", "RUN … [options]"),
+        ("train", "--data DIR --output DIR [options]"),
+        (
+            "tune",
+            "MODEL --data DIR --output DIR (--target-speedup X | --target-macs N | --max-drop P) "
+            "[options]",
+        ),
+    ],
+)
+def test_the_usage_is_what_must_be_given(capsys, command, usage):
+    assert ends(command, "--help") == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: batvit {command} {usage}\n")
+    examples = out.partition("\nexamples:\n")[2].splitlines()
+    assert examples
+    assert all(line.startswith(f"  batvit {command}") for line in examples)
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "inside", "kept"),
+    [
+        ("train", ("--data", "digits", "--output"), "checkpoints", "the last checkpoint"),
+        ("compare", (NAME, "--data", "x", "--output"), "", "what was found"),
+        ("tune", (NAME, "--data", "x", "--target-macs", "0.5", "--output"), "", "what was tried"),
+    ],
+)
+def test_an_interrupt_says_what_is_kept(
+    monkeypatch, capsys, tmp_path, command, arguments, inside, kept
+):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"batvit.cli.{command}.run", interrupted)
+    assert main([command, *arguments, str(tmp_path)]) == 130
+    assert capsys.readouterr().err == f"batvit {command}: interrupted; nothing was written\n"
+    place = tmp_path / inside
+    place.mkdir(exist_ok=True)
+    (place / ".lock").touch()
+    assert main([command, *arguments, str(tmp_path)]) == 130
+    assert "nothing was written" in capsys.readouterr().err
+    (place / "update-3").touch()
+    assert main([command, *arguments, str(tmp_path)]) == 130
+    said = f"batvit {command}: interrupted; {place} keeps {kept}; go on with --resume\n"
+    assert capsys.readouterr().err == said

@@ -493,7 +493,7 @@ def test_eval_refuses_files_that_do_not_compare(data, refuses, tmp_path):
     [
         (
             {"config": {"keep_rate": 0.5}},
-            "dense.onnx is a reduced model; give one that batvit export --dense wrote",
+            "dense.onnx is a reduced model; give one of the model without a reduction",
         ),
         ({"dense_macs": 7}, "do not compare: dense_macs is 7 and "),
         ({"param_count": 7}, "do not compare: param_count is 7 and "),

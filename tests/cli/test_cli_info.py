@@ -98,7 +98,7 @@ def test_info_at_another_size_of_image_and_head(writes):
         ([NAME, "--config", "/nowhere/x.json"], "/nowhere/x.json: no such file"),
         (
             [NAME, "--config", "/nowhere/x.json", "--mode", "paper"],
-            "give --config or --mode, not both",
+            "give --config /nowhere/x.json or --mode paper, not both",
         ),
     ],
 )

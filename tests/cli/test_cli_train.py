@@ -321,7 +321,7 @@ def test_a_teacher_is_read_where_it_is_wanted(folder, weights, tmp_path, capsys)
     common = ("--checkpoint", weights, "--teacher", own)
     assert train(folder, tmp_path / "run", *common) == 2
     assert (
-        "nothing is to be learnt from it; give --distill soft, or hard, too"
+        "nothing is to be learnt from it; give --distill soft, or --distill hard, too"
         in capsys.readouterr().err
     )
     assert (
@@ -380,7 +380,8 @@ def test_every_field_of_the_reduction_of_a_recipe_is_honoured(
         model=MODEL,
         train={"epochs": 1, "batch_size": 8, "precision": "fp32"},
         reduction={
-            "mode": "paper",
+            "mode": "training-free",
+            "neighbours": None,
             "tokens": (12, 8),
             "blocks": (2, 4),
             "centres": 2,

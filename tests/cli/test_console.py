@@ -1,7 +1,9 @@
 """What is printed: lines as they are, and narrow tables."""
 
 import io
+import re
 
+import pytest
 from rich.panel import Panel
 from rich.progress import Progress
 from rich.text import Text
@@ -91,3 +93,47 @@ def test_a_stream_that_lacks_a_character_does_not_fail(monkeypatch):
     console.say("… done")
     stream.flush()
     assert stream.buffer.getvalue() == b"\\u2026 done\n"
+
+
+# colours, and signs of life
+
+
+@pytest.mark.parametrize(
+    ("value", "style"),
+    [(1.3, "green"), (1.02, "green"), (1.01, ""), (1.0, ""), (0.99, ""), (0.98, "red")],
+)
+def test_a_factor_is_green_where_it_is_faster_and_red_where_slower(value, style):
+    found = console.factor(value, "?")
+    assert (found.plain, found.style) == (f"{value:.2f}?", style)
+
+
+def terminal(monkeypatch, *, colours):
+    shown = io.StringIO()
+    fake = console.SafeConsole(
+        file=shown, force_terminal=colours, color_system="standard" if colours else None, width=80
+    )
+    monkeypatch.setattr(console, "stderr", fake)
+    return shown, fake
+
+
+def test_a_table_is_coloured_only_where_there_are_colours(monkeypatch):
+    table = console.table("", "speed-up")
+    table.add_row("reduced", console.factor(1.5))
+    shown, fake = terminal(monkeypatch, colours=True)
+    fake.print(table)
+    assert re.search(r"\x1b\[32m *1\.50\x1b\[0m", shown.getvalue())
+    shown, fake = terminal(monkeypatch, colours=False)
+    fake.print(table)
+    assert "\x1b" not in shown.getvalue()
+    assert "1.50" in shown.getvalue()
+
+
+def test_a_command_at_work_shows_it_in_a_terminal_alone(monkeypatch):
+    shown, _ = terminal(monkeypatch, colours=True)
+    with console.working("looking at a.png"):
+        pass
+    assert "looking at a.png" in shown.getvalue()
+    shown, _ = terminal(monkeypatch, colours=False)
+    with console.working("looking at a.png"):
+        pass
+    assert shown.getvalue() == ""

@@ -3,9 +3,8 @@
 import argparse
 
 import pytest
-import torch
 
-from batvit.cli.errors import is_input, is_memory, one_line, with_options
+from batvit.cli.errors import is_input, one_line, with_options
 
 
 @pytest.fixture
@@ -37,6 +36,8 @@ def parser():
         ("give blocks=(…)", "give --blocks …"),
         ("give img_size=(224, 224)", "give --img-size 224 224"),
         ("class_map=a, output=b", "--class-map a, --output b"),
+        ("class_map must be a file, got 3", "--class-map must be a file, got 3"),
+        ("blocks as a share must be small", "--blocks as a share must be small"),
     ],
 )
 def test_an_argument_of_the_command_is_written_as_its_option(parser, said, typed):
@@ -55,6 +56,8 @@ def test_an_argument_of_the_command_is_written_as_its_option(parser, said, typed
         "got 'output=3'",
         "my_output=3",
         "a == b",
+        "model must be one of these",
+        "a.json: blocks must hold integers",
         "output = 3",
     ],
 )
@@ -71,21 +74,6 @@ def test_an_error_becomes_one_line(parser):
 def test_of_a_loaders_error_the_last_line_is_said(parser):
     text = "Caught in worker\nTraceback (most recent call last):\n  File\nValueError: a.png: bad"
     assert one_line(ValueError(text), parser) == "a.png: bad"
-
-
-@pytest.mark.parametrize(
-    ("error", "of_memory"),
-    [
-        (MemoryError(), True),
-        (torch.OutOfMemoryError("x"), True),
-        (RuntimeError("you tried to allocate memory"), True),
-        (RuntimeError("Storage size calculation overflowed with sizes"), True),
-        (RuntimeError("a bug"), False),
-        (ValueError("bad"), False),
-    ],
-)
-def test_errors_of_memory_are_told_from_others(error, of_memory):
-    assert is_memory(error) == of_memory
 
 
 @pytest.mark.parametrize(

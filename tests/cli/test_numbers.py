@@ -29,6 +29,11 @@ def test_an_integer_beyond_its_limits_is_refused(text, said):
         numbers.at_least(2, 9)(text)
 
 
+@pytest.mark.parametrize(("text", "value"), [("3", (3,)), ("3, 6,9", (3, 6, 9))])
+def test_numbers_of_sites_are_several_even_if_there_is_one(text, value):
+    assert numbers.several(text) == value
+
+
 @pytest.mark.parametrize(
     ("text", "value"), [("3", 3), ("0.5", 0.5), ("3,6", (3, 6)), ("0.5, 1", (0.5, 1))]
 )

@@ -112,12 +112,6 @@ def test_a_plan_that_is_not_known_is_refused():
         parsed("--method", "best")
 
 
-def test_items_are_taken_evenly():
-    assert options.evenly([0, 1, 2, 3, 4, 5], 3) == [0, 2, 4]
-    assert options.evenly([0, 1], 3) == [0, 1]
-    assert options.evenly([0, 1], None) == [0, 1]
-
-
 @pytest.mark.parametrize("command", ["info", "eval", "bench", "draw"])
 def test_an_output_that_cannot_be_written_is_refused_before_any_work(
     refuses, tmp_path, monkeypatch, command

@@ -142,6 +142,7 @@ def test_other_weights_are_noticed(done, model, pictures):
         ({"workers": -1}, "workers must be 0 or more, got -1"),
         ({"rounds": 0}, "rounds must be 1 or more, got 0"),
         ({"drawn": -1}, "drawn must be 0 or more, got -1"),
+        ({"samples": 0}, "samples must be 1 or more, got 0"),
     ],
 )
 def test_bad_values_are_refused_before_anything_is_written(
@@ -150,6 +151,12 @@ def test_bad_values_are_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=said):
         batvit.compare.run(model, pictures, tmp_path / "out", **QUICK | settings)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_so_many_pictures_as_are_asked_for_are_looked_at(model, pictures, tmp_path):
+    found = batvit.compare.run(model, pictures, tmp_path / "out", **QUICK, samples=2)
+    assert found.metadata["samples"] == 2
+    assert len(pictures) == 4
 
 
 def test_no_pictures_are_refused(model, pictures, tmp_path):

@@ -7,11 +7,11 @@ import pytest
 import timm
 from PIL import Image
 
-from batvit.compare import group_pictures
 from batvit.compare.group_pictures import draw_groups
 from batvit.compare.rows import Group, Row
 from batvit.config import BATConfig
 from batvit.data.folder import image_folder
+from batvit.inspection import groups
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +59,14 @@ def test_of_many_sites_the_last_alone_is_shown(model, pictures):
 
 
 def test_what_cannot_be_drawn_is_said_and_the_others_go_on(model, pictures, monkeypatch):
-    draw = group_pictures.draw
+    draw = groups.draw
 
     def sometimes(image, trace):
         if len(trace.sites) == 2:
             raise KeyError("no such")
         return draw(image, trace)
 
-    monkeypatch.setattr(group_pictures, "draw", sometimes)
+    monkeypatch.setattr(groups, "draw", sometimes)
     drawn, notes = draw_groups(model, pictures, [row("a", sites=2), row("b")], number=1)
     assert [title for title, _ in drawn] == ["picture 1: b"]
     assert notes == ["picture 1: a is not drawn: 'no such'"]

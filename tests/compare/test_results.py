@@ -54,7 +54,7 @@ def test_another_comparison_is_not_gone_on_with(saved):
 
 
 def test_what_another_comparison_left_is_removed(tmp_path):
-    scores = tmp_path / "outcomes.safetensors"
+    scores = tmp_path / "scores.safetensors"
     scores.write_bytes(b"of another")
     Results.open(tmp_path, {}, resume=False)
     assert not scores.exists()
@@ -64,7 +64,7 @@ def test_what_another_comparison_left_is_removed(tmp_path):
     ("change", "said"),
     [
         ({"rows": None}, "it has no list of rows"),
-        ({"beside": {}}, "it has no list of beside"),
+        ({"dense_rows": {}}, "it has no list of dense_rows"),
         ({"rows": [3]}, "in rows: 3"),
         ({"rows": [{"unknown": 1}]}, "in rows: {'unknown': 1}"),
         ({"rows": [{}]}, "in rows: plan = None"),
@@ -94,7 +94,7 @@ def test_a_damaged_file_is_named_with_the_remedy(saved, change, said):
 def test_without_the_dense_models_times_a_target_is_timed_again(saved):
     path = saved / "progress.json"
     kept = json.loads(path.read_text())
-    kept["beside"].pop()
+    kept["dense_rows"].pop()
     kept["failed"] = [{}]
     path.write_text(json.dumps(kept))
     assert Results.open(saved, ABOUT, resume=True).untimed() == [Group(0.5, "time")]

@@ -334,3 +334,13 @@ def test_a_class_map_is_a_regular_file(tmp_path):
     os.mkfifo(tmp_path / "map.txt")
     with pytest.raises(OSError, match=r"map.txt: is no regular file; name another"):
         read_class_map(tmp_path / "map.txt")
+
+
+@pytest.mark.parametrize(
+    ("number", "chosen"), [(None, "012345"), (3, "024"), (4, "0134"), (6, "012345"), (9, "012345")]
+)
+def test_pictures_are_taken_evenly(tmp_path, number, chosen):
+    pictures = image_folder(folder(tmp_path, [f"a/{i}.png" for i in range(6)]))
+    found = pictures.evenly(number)
+    assert "".join(path.stem for path, _ in found.samples) == chosen
+    assert len(pictures) == 6

@@ -10,7 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from batvit.data.folder import image_folder
-from batvit.data.loading import data_config, loader, placed
+from batvit.data.loading import data_config, loader, placed, prepared
 from batvit.data.pictures import UnreadableError, open_picture
 
 
@@ -104,3 +104,12 @@ def test_whole_numbers_as_weights_take_float32():
     model = nn.Module()
     model.weight = nn.Parameter(torch.ones(2, dtype=torch.int8), requires_grad=False)
     assert placed(torch.ones(1, 3, 4, 4, dtype=torch.float64), model).dtype == torch.float32
+
+
+def test_one_picture_is_prepared_as_those_of_a_folder_are(tmp_path):
+    model = tiny()
+    (expected, _), *_ = loader(image_folder(folder(tmp_path)), model, batch_size=1)
+    found = prepared(open_picture(tmp_path / "a" / "1.png"), model)
+    assert found.shape == (1, 3, 32, 32)
+    torch.testing.assert_close(found, expected)
+    assert prepared(noise(), model.bfloat16()).dtype == torch.bfloat16

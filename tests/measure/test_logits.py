@@ -1,10 +1,12 @@
 """The one place that runs a classifier."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from batvit.measure.logits import finite_logits
+from batvit.measure.logits import divergence, finite_logits, log_probabilities
 
 
 class Answers(nn.Module):
@@ -47,3 +49,16 @@ def test_a_model_runs_in_eval_mode_without_gradients():
 def test_what_are_no_finite_logits_is_refused_by_name(answer, said):
     with pytest.raises(ValueError, match=f"^wrong: .*{said}"):
         finite_logits(Answers(answer), torch.ones(2, 3, 2, 2), name="wrong")
+
+
+def test_the_divergence_of_equal_answers_is_nothing_and_grows_with_their_distance():
+    dense = torch.tensor([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1]]).log()
+    own = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]]).log()
+    expected = 0.7 * math.log(7) - 0.1 * math.log(7)
+    torch.testing.assert_close(divergence(own, dense), torch.tensor([0.0, expected]))
+
+
+def test_log_probabilities_are_of_every_picture():
+    model = Answers(torch.tensor([[0.0, 0.0], [0.0, math.log(3)]]))
+    found = log_probabilities(model, torch.ones(2, 3, 2, 2), name="a").exp()
+    torch.testing.assert_close(found, torch.tensor([[0.5, 0.5], [0.25, 0.75]]))

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from batvit.models.create import create_model
+from batvit.models.create import create_model, create_with_head
 from batvit.storage.weights import read_weights
 
 NAME = "deit_tiny_patch16_224"
@@ -132,3 +132,77 @@ def test_what_is_wrong_inside_timm_is_not_hidden(monkeypatch):
     monkeypatch.setattr(timm, "create_model", broken)
     with pytest.raises(RuntimeError, match="inside timm"):
         create_model(NAME)
+
+
+# heads
+
+CLASSES = ("blue", "green", "red")
+
+
+@pytest.fixture
+def headed(tmp_path):
+    """Save the weights of a model with a head for so many classes."""
+
+    def save(classes):
+        torch.manual_seed(classes)
+        state = timm.create_model("test_vit", num_classes=classes).state_dict()
+        save_file(state, tmp_path / f"{classes}.safetensors")
+        return tmp_path / f"{classes}.safetensors", state
+
+    return save
+
+
+def test_a_file_with_the_head_that_is_wanted_keeps_it(headed):
+    path, state = headed(3)
+    model, note = create_with_head("test_vit", CLASSES, checkpoint=path)
+    assert torch.equal(model.head.weight, state["head.weight"])
+    assert note is None
+
+
+def test_a_file_with_another_head_gets_a_new_one_on_its_trunk(headed):
+    path, state = headed(1000)
+    model, note = create_with_head("test_vit", CLASSES, checkpoint=path)
+    assert model.num_classes == 3
+    assert torch.equal(model.pos_embed, state["pos_embed"])
+    assert note == "a new head for 3 classes takes the place of the one for 1000"
+
+
+def test_a_file_that_fits_with_no_head_is_refused(headed):
+    path, _ = headed(5)
+    with pytest.raises(ValueError, match=r"head.weight has shape \(5, 64\)"):
+        create_with_head("test_vit", CLASSES, checkpoint=path)
+    # unless it is said how many classes its head has
+    model, note = create_with_head("test_vit", CLASSES, checkpoint=path, num_classes=5)
+    assert model.num_classes == 3
+    assert "the one for 5" in note
+
+
+def test_a_model_from_scratch_has_the_head_at_once():
+    model, note = create_with_head("test_vit", CLASSES)
+    assert model.num_classes == 3
+    assert note is None
+
+
+def test_without_names_the_number_that_is_given_counts():
+    model, note = create_with_head("test_vit", None, num_classes=7, image_size=(64, 64))
+    assert (model.num_classes, note) == (7, None)
+    assert model.patch_embed.img_size == (64, 64)
+    # and without either the model's own
+    assert create_with_head("test_vit", None).model.num_classes == 1000
+
+
+@pytest.mark.parametrize("file", [3, 1000])
+def test_without_names_a_file_with_either_head_will_do(headed, file):
+    # as of tar shards, which do not tell their classes
+    path, state = headed(file)
+    model, note = create_with_head("test_vit", None, num_classes=3, checkpoint=path)
+    assert model.num_classes == 3
+    assert torch.equal(model.pos_embed, state["pos_embed"])
+    assert torch.equal(model.head.weight, state["head.weight"]) == (file == 3)
+    assert (note is None) == (file == 3)
+
+
+def test_without_names_a_file_of_other_classes_than_the_models_own_says_so(headed):
+    path, _ = headed(5)
+    with pytest.raises(ValueError, match=r"head.weight has shape \(5, 64\)"):
+        create_with_head("test_vit", None, num_classes=3, checkpoint=path)

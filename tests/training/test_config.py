@@ -95,3 +95,12 @@ def test_integers_will_do_for_numbers():
 def test_what_does_not_go_together_is_refused(fields, message):
     with pytest.raises((ValueError, TypeError), match=message):
         TrainConfig(**fields)
+
+
+def test_a_teacher_of_whom_nothing_is_learnt_is_refused():
+    config = TrainConfig()
+    config.check_teacher(None)
+    with pytest.raises(ValueError, match="nothing is to be learnt from it; give distill=soft"):
+        config.check_teacher("weights.safetensors")
+    TrainConfig(distill="hard").check_teacher("weights.safetensors")
+    TrainConfig(token_labels=0.5).check_teacher("weights.safetensors")

@@ -10,7 +10,7 @@ import batvit
 from batvit.backbones.patch import during_training
 from batvit.models.lvvit import LVViT
 from batvit.training import TrainConfig, fit
-from batvit.training.token_labels import TokenLabels
+from batvit.training.token_labels import TokenLabels, give_patch_logits
 
 SIZES = {
     "img_size": 32,
@@ -77,7 +77,8 @@ def test_training_with_token_labels_moves_the_second_head(images):
         model = batvit.patch(lvvit(0, token_labeling=weight > 0), reduction)
         before = model.aux_head.bias.detach().clone()
         config = TrainConfig(epochs=1, batch_size=4, lr=1e-2, opt="sgd", token_labels=weight)
-        fit(model, data, val, config, reduce=during_training(reduction), teacher=lvvit(1))
+        teacher = lvvit(1) if weight else None
+        fit(model, data, val, config, reduce=during_training(reduction), teacher=teacher)
         moved.append((model.aux_head.bias - before).abs().sum())
     assert moved[1] > 0
     assert moved[0] != moved[1]
@@ -94,6 +95,15 @@ def test_what_has_no_labels_for_tokens_is_refused():
         TokenLabels(lvvit(0, token_labeling=True), plain)
     with pytest.raises(ValueError, match=r"set model.token_labeling = True, then patch it"):
         TokenLabels(lvvit(0), lvvit(0))
+
+
+def test_a_model_gives_the_logits_of_its_patches_if_it_is_told_to():
+    model = lvvit(0)
+    give_patch_logits(model)
+    TokenLabels(model, lvvit(0))
+    plain = VisionTransformer(**SIZES)
+    give_patch_logits(plain)
+    assert not hasattr(plain, "token_labeling")
 
 
 def test_a_reduction_that_drops_tokens_is_refused(images):

@@ -15,7 +15,7 @@ from batvit.tune.search import BEGIN
 from batvit.tune.trials import Trial
 
 TEXT = """\
-the front: cost as a share of the dense model's, loss and drop on the calibration pictures
+the front: cost as a share of the dense model's, loss and drop on the pictures searched on
  cost    loss  drop  sites  tokens at the end
 0.700  0.2000   3.0      3                  9
 on 2 pictures held out
@@ -70,9 +70,9 @@ def test_its_files_hold_all_that_was_found(tuned, tmp_path):
         "time_error",
         "fitted_error",
         "config",
-        "verdict",
+        "sentences",
     ]
-    assert list(result["predicted"]) == ["config", "cost", "loss", "drop", "shape"]
+    assert list(result["predicted"]) == ["config", "cost", "loss", "drop", "candidate"]
     speed = ("speedup", "speedup_low", "speedup_high", "unsteady")
     assert list(result["tuned"]) == ["config", "loss", "drop", *speed, "gmacs"]
     assert list(result["difference"]["loss"]) == ["mean", "low", "high"]

@@ -27,7 +27,7 @@ def test_a_trial_is_kept_as_plain_values(deep):
     config = BEGIN[0].at(9.0, anatomy_of(deep))
     trial = Trial(candidate=BEGIN[0], config=config, cost=0.5, loss=0.1, drop=2.0)
     values = json.loads(json.dumps(trial.to_dict()))
-    assert list(values) == ["config", "cost", "loss", "drop", "shape"]
+    assert list(values) == ["config", "cost", "loss", "drop", "candidate"]
     assert Trial.from_dict(values) == trial
 
 

@@ -1,23 +1,17 @@
 """Measure speed, dense and reduced in turns."""
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from batvit.cli import bench_tables, console, load_models, numbers, options
-from batvit.cli.errors import is_memory
 
 if TYPE_CHECKING:
     import batvit.inspection.block_timing
     import batvit.measure.speed
 
-Result = TypeVar("Result")
-
 # modes of torch.compile, named here, as the help is to be there without torch
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
-COMPILERS = ("torch._dynamo", "torch._inductor")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,20 +80,26 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Time random pictures: speed does not depend on what they show."""
+    from batvit.measure.memory import each_that_fits
+
     _check(args)
     console.silence_profiler()
     pair = load_models.load(args, pretrained=False)
-    # report the sizes that fit, then raise for the first that does not
+    kind: tuple[Callable[..., Any], Callable[..., None]] = (_compare, _report_models)
     if args.per_block:
-        timings, failure = _each_batch_size(args, pair, partial(_time_block, args, pair))
-        if timings:
-            _report_blocks(args, pair, timings)
-    else:
-        comparisons, failure = _each_batch_size(args, pair, partial(_compare, args, pair))
-        if comparisons:
-            _report_models(args, pair, comparisons)
-    if failure is not None:
-        raise failure
+        kind = (_time_block, _report_blocks)
+    measure, report = kind
+
+    def measure_shown(batch: int) -> Any:
+        with console.working(f"batch {batch}: {args.rounds} rounds"):
+            return measure(args, pair, batch)
+
+    fitting = each_that_fits(measure_shown, args.batch_size, pair.dense)
+    # report the sizes that fit, then raise for the first that does not
+    if fitting.results:
+        report(args, pair, fitting.results)
+    if fitting.failure is not None:
+        raise fitting.failure
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -123,49 +123,6 @@ def _check(args: argparse.Namespace) -> None:
     options.check_outputs(args.json, args.csv, args.plot, keep=load_models.inputs(args))
 
 
-def _each_batch_size(
-    args: argparse.Namespace, pair: load_models.Models, measure: Callable[[int], Result]
-) -> tuple[list[Result], MemoryError | None]:
-    """Measure every batch size, up to the first that does not fit into memory."""
-    from batvit.storage.files import first_line
-
-    results = []
-    for batch in args.batch_size:
-        try:
-            load_models.check_memory(pair.dense, batch)
-            with console.stderr.status(f"batch {batch}: {args.rounds} rounds"), _explained():
-                results.append(measure(batch))
-        except (RuntimeError, MemoryError) as error:
-            if not is_memory(error):
-                raise
-            return results, MemoryError(f"batch {batch}: {first_line(error)}")
-    return results, None
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Say what to do where torch.compile does not work."""
-    from batvit.storage.files import first_line
-
-    try:
-        yield
-    except RuntimeError as error:
-        if not _is_of_the_compiler(error) or is_memory(error):
-            raise
-        raise ValueError(
-            f"--compile does not work here ({first_line(error)}); leave it out"
-        ) from error
-
-
-def _is_of_the_compiler(error: RuntimeError) -> bool:
-    # where torch.compile knows no way at all, it says so itself
-    if str(error).startswith("torch.compile"):
-        return True
-    kind = type(error)
-    # TorchRuntimeError is an error of the model that is compiled
-    return kind.__module__.startswith(COMPILERS) and kind.__name__ != "TorchRuntimeError"
-
-
 def _mode(args: argparse.Namespace) -> str | None:
     """Return the mode of torch.compile, if it is asked for."""
     return (args.compile_mode or COMPILE_MODES[0]) if args.compile else None
@@ -176,17 +133,13 @@ def _compare(
 ) -> "batvit.measure.speed.SpeedComparison":
     """Compare the two models at one batch size."""
     from batvit.deploy.format import Engine
+    from batvit.deploy.pair import known_costs
     from batvit.inspection.block_timing import reduction_names
     from batvit.measure.speed import benchmark, noise
 
     settings: dict[str, Any]
     if isinstance(pair.reduced, Engine):
-        # an exported file cannot be counted; its metadata has MACs and parameters
-        metadata = pair.reduced.metadata
-        settings = {
-            "macs": (metadata.dense_macs, metadata.macs),
-            "param_count": metadata.param_count,
-        }
+        settings = known_costs(pair.reduced)
     else:
         settings = {"parts": reduction_names(pair.reduced)}
     return benchmark(
@@ -287,7 +240,7 @@ def _conditions(
     measured = sorted({row["rounds"] for row in rows})
     rounds = " or ".join(str(number) for number in measured)
     return (
-        f"{args.precision}, {mode}, {args.device}, {torch.get_num_threads()} CPU threads, "
+        f"{pair.precision}, {mode}, {pair.device}, {torch.get_num_threads()} CPU threads, "
         f"{pair.runtime}; median of {rounds} in turns"
     )
 
@@ -308,8 +261,8 @@ def _write(
     about = {
         "model": args.model,
         "img_size": data_config(pair.dense)["input_size"][1:],
-        "precision": args.precision,
-        "device": args.device,
+        "precision": pair.precision,
+        "device": pair.device,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "runtime": pair.runtime,

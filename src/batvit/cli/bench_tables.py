@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from batvit.cli import console
 
@@ -19,10 +20,11 @@ def models_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         # of what another engine does inside, nothing is seen
         share = f"{100 * row['reduction_share']:.1f} %" if row["reduction_share"] else ""
-        speed = [f"{row['speedup']:.2f}{_mark(row)}", f"{row['realised_share']:.2f}", share]
+        speedup = console.factor(row["speedup"], _mark(row))
+        speed: list[str | Text] = [speedup, f"{row['realised_share']:.2f}", share]
         for name, prefix, last in (("dense", "dense_", []), ("reduced", "", speed)):
             peak = row[f"{prefix}peak_memory_mb"]
-            cells = [
+            cells: list[str | Text] = [
                 str(row["batch_size"]),
                 f"{name} {row['mode']}" if several else name,
                 f"{row[f'{prefix}step_time']:.1f} ({row[f'{prefix}step_time_iqr']:.1f})",
@@ -65,7 +67,7 @@ def blocks_table(rows: Iterable[Mapping[str, Any]]) -> Table:
             ", ".join(names),
             f"{row['step_time']:.3f} ({row['step_time_iqr']:.3f})",
             f"{row['us_per_token']:.2f}",
-            f"{row['speedup']:.2f}{_mark(row)}",
+            console.factor(row["speedup"], _mark(row)),
             f"{row['mac_ratio']:.2f}",
         )
     return result

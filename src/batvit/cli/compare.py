@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import Progress
 
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     import batvit.compare.comparison
 
 TARGETS = (0.65, 0.5)
-# options that must be the same when a comparison is resumed
-SAME = ("model", "checkpoint", "data", "class_map", "precision", "device")
+# options that are arguments of batvit.compare.run
+ARGUMENTS = ("plans", "targets", "batch_size", "workers", "rounds", "samples", "drawn")
+# options that must be the same when a comparison is resumed, besides those that are arguments
+METADATA = ("model", "checkpoint", "data", "class_map")
 # both presets of BAT for a pretrained model, then its peers
 PLANS = ("bat", "bat_gradual", *options.METHODS[1:])
 
@@ -60,31 +62,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_device(parser)
 
 
+def kept(args: argparse.Namespace) -> str:
+    """Say what an interrupt leaves."""
+    return options.kept_in(args.output, "what was found")
+
+
 def run(args: argparse.Namespace) -> None:
     """Load the model and the pictures, compare, print the tables."""
     from batvit import compare
+    from batvit.compare.comparison import Settings
     from batvit.storage.files import check_folder
 
+    arguments: dict[str, Any] = {name: getattr(args, name) for name in ARGUMENTS}
+    # what is wrong is told before a model is loaded
+    Settings(**arguments)
     folder = check_folder(args.output)
     options.check_outputs(args.json, keep=load_models.inputs(args))
     console.silence_profiler()
     load_models.check_inputs(args)
     dense = load_models.load_dense(args, pretrained=True)
     pictures = load_models.pictures(args, dense)
-    pictures.samples = options.evenly(pictures.samples, args.samples)
     with _shown_progress() as progress:
         comparison = compare.run(
             dense,
             pictures,
             folder,
-            plans=args.plans,
-            targets=args.targets,
-            batch_size=args.batch_size,
-            workers=args.workers,
-            rounds=args.rounds,
-            drawn=args.drawn,
+            **arguments,
             resume=args.resume,
-            metadata={name: getattr(args, name) for name in SAME},
+            metadata={name: getattr(args, name) for name in METADATA},
             command=shlex.join(["batvit", *sys.argv[1:]]),
             progress=progress,
         )
@@ -115,20 +120,11 @@ def _shown_progress() -> Iterator["Callable[[batvit.compare.comparison.Stage], N
 
 
 def _plans(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in PLANS:
-            raise argparse.ArgumentTypeError(f"unknown plan {name!r}; there are {', '.join(PLANS)}")
-    return names
+    return [name.strip() for name in text.split(",")]
 
 
 def _targets(text: str) -> list[float]:
     try:
-        shares = [float(part) for part in text.split(",")]
+        return [float(part) for part in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected numbers with commas, got {text!r}") from None
-    if not all(0 < share < 1 for share in shares):
-        raise argparse.ArgumentTypeError(
-            f"targets are shares of the dense model's cost, in (0, 1), got {text}"
-        )
-    return shares

@@ -3,14 +3,18 @@
 import io
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
 LONGEST_LINE = 1000
 """of an error, in characters"""
+NOTABLE = 0.02
+"""from which difference of a factor to 1 on it is coloured"""
 
 
 def printable(text: str, *, keep: str = "\n") -> str:
@@ -81,10 +85,35 @@ def note(text: str) -> None:
 
 def table(*columns: str) -> Table:
     """Return an empty table, plain and narrow; an unnamed column holds names, others numbers."""
-    plain = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    plain = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold cyan")
     for column in columns:
         plain.add_column(column, justify="right" if column else "left", no_wrap=True)
     return plain
+
+
+def factor(value: float, mark: str = "") -> Text:
+    """Return how many times as fast something is: green if faster, red if slower, by 2 % or more.
+
+    Args:
+        value: the factor.
+        mark: what stands behind it.
+    """
+    style = ""
+    if value >= 1 + NOTABLE:
+        style = "green"
+    elif value <= 1 - NOTABLE:
+        style = "red"
+    return Text(f"{value:.2f}{mark}", style=style)
+
+
+@contextmanager
+def working(text: str) -> Iterator[None]:
+    """Show in a terminal that a command is at work, and on what."""
+    if stderr.is_terminal:
+        with stderr.status(text):
+            yield
+    else:
+        yield
 
 
 def silence_profiler() -> None:

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
     console.silence_profiler()
     data = demo.load_data()
     models = _make_models(data, args.epochs)
-    with console.stderr.status("comparing accuracy and speed"):
+    with console.working("comparing accuracy and speed"):
         rows = demo.compare_models(models, data)
     _show(rows)
     _write(models, data, folder)
@@ -134,7 +134,7 @@ def _show(rows: "list[batvit.testing.demo.Row]") -> None:
             f"{macs / 1e6:.1f}",
             f"{ratio:.2f}",
             f"{per_second:.0f}",
-            f"{speedup:.2f}",
+            console.factor(speedup),
         )
     console.stdout.print(table)
     samples = rows[0].accuracy.samples

@@ -25,42 +25,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Trace one picture and save the strip."""
-    from timm.data import create_transform
-
     from batvit.cli import load_models
-    from batvit.data.loading import data_config, placed
+    from batvit.data.loading import prepared
     from batvit.data.pictures import open_picture
-    from batvit.inspection.drawing import draw, from_tensor
-    from batvit.inspection.tracing import trace
-    from batvit.measure.logits import finite_logits
+    from batvit.inspection.groups import groups_of
     from batvit.storage.pictures import save_picture
 
     _check_outputs(args)
     picture = open_picture(Path(args.picture))
     models = load_models.load(args, pretrained=True)
-    settings = data_config(models.dense)
-    image = create_transform(**settings)(picture)
-    batch = placed(image.unsqueeze(0), models.dense)
-    with trace(models.reduced) as record:
-        finite_logits(models.reduced, batch, name="the reduced model")
-    seen = from_tensor(image, settings["mean"], settings["std"])
-    save_picture(draw(seen, record), args.output)
-    console.say(str(record))
+    image = prepared(picture, models.dense)
+    groups = groups_of(models.reduced, image, name="the reduced model")
+    save_picture(groups.drawing, args.output)
+    console.say(str(groups.trace))
     console.say(f"wrote {args.output}")
-    curves = _diversity(args, models, batch)
-    sites = []
-    for site in record.sites:
-        groups = site.origin.index[0].tolist()
-        sites.append(site.counts._asdict() | {"groups": groups})
     options.write_json(
         args.json,
         {
             "model": args.model,
             "picture": args.picture,
             "config": models.config,
-            "grid": record.grid,
-            "sites": sites,
-            "diversity": curves,
+            **groups.trace.to_dict(),
+            "diversity": _diversity(args, models, image),
         },
     )
 
@@ -75,15 +61,15 @@ def _check_outputs(args: argparse.Namespace) -> None:
     options.check_outputs(args.json, args.output, args.diversity, keep=load_models.inputs(args))
 
 
-def _diversity(args: argparse.Namespace, models: Any, batch: Any) -> dict[str, list[float]]:
+def _diversity(args: argparse.Namespace, models: Any, image: Any) -> dict[str, list[float]]:
     """Measure the diversity of both models if it is asked for, and plot it where it shall go."""
     from batvit.inspection.tracing import diversity_by_block
 
     if not args.diversity and not args.json:
         return {}
     curves = {
-        "dense": diversity_by_block(models.dense, batch),
-        "reduced": diversity_by_block(models.reduced, batch),
+        "dense": diversity_by_block(models.dense, image),
+        "reduced": diversity_by_block(models.reduced, image),
     }
     if args.diversity:
         from batvit.inspection.plot import plot_diversity

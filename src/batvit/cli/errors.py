@@ -3,26 +3,15 @@
 import argparse
 import re
 
+from batvit.measure.memory import is_memory
 from batvit.storage.files import first_line
 
-# how torch and compilers say that there is not enough memory
-MEMORY_PHRASES = ("allocate memory", "out of memory", "storage size calculation overflowed")
+# "name must …" at the beginning of a message
+SUBJECT = re.compile(r"(?P<name>[a-z]\w*) (?=(as a share )?must )")
 # name=VALUE that stands alone: not in a path, in quotes, or at the end of a longer name
 ARGUMENT = re.compile(
     r"""(?<![\w./'"-])(?P<name>[a-z]\w*)=(?P<value>\([^()]*\)|[^\s,;()]*[^\s,;().:])"""
 )
-
-
-def is_memory(error: Exception) -> bool:
-    """Return whether there was not enough memory.
-
-    On a CPU torch has no class for it, and a compiler wraps the error that it meets.
-    """
-    # torch's own class is known by its name, as torch may not be loaded
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    text = str(error).lower()
-    return any(phrase in text for phrase in MEMORY_PHRASES)
 
 
 def is_input(error: Exception) -> bool:
@@ -45,7 +34,8 @@ def with_options(text: str, parser: argparse.ArgumentParser) -> str:
     """Return a text in which arguments of the library are written as options of a command.
 
     ``name=VALUE`` becomes ``--name VALUE``; of a switch, ``name=True`` becomes ``--name`` and
-    ``name=False`` becomes ``--no-name``. What the command has no option for is left as it is.
+    ``name=False`` becomes ``--no-name``. A text that begins with ``name must`` begins with
+    ``--name must``. What the command has no option for is left as it is.
     """
     options = {action.dest: action for action in parser._actions if action.option_strings}
 
@@ -54,12 +44,20 @@ def with_options(text: str, parser: argparse.ArgumentParser) -> str:
         written = None if action is None else _written(action, match["value"])
         return match[0] if written is None else written
 
+    subject = SUBJECT.match(text)
+    if subject is not None and subject["name"] in options:
+        text = f"{_typed(options[subject['name']])} {text[subject.end() :]}"
     return ARGUMENT.sub(as_option, text)
+
+
+def _typed(action: argparse.Action) -> str:
+    """Return the long name of an option."""
+    return next(option for option in action.option_strings if option.startswith("--"))
 
 
 def _written(action: argparse.Action, value: str) -> str | None:
     """Return an option as it is typed; None if it cannot have that value."""
-    name = next(option for option in action.option_strings if option.startswith("--"))
+    name = _typed(action)
     is_switch = action.nargs == 0
     if is_switch:
         negative = f"--no-{name.removeprefix('--')}"

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     skipped = f", {len(pictures.skipped)} unreadable left out" if pictures.skipped else ""
     console.say(
         f"{accuracies['dense'].samples} pictures{skipped}, "
-        f"{args.precision}, {args.device}, {pair.runtime}"
+        f"{pair.precision}, {pair.device}, {pair.runtime}"
     )
     options.write_json(
         args.json,
@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> None:
             **beside_dense(accuracies["dense"], accuracies["reduced"]),
             "skipped": len(pictures.skipped),
             "skipped_files": [str(path) for path in pictures.skipped],
-            "precision": args.precision,
-            "device": args.device,
+            "precision": pair.precision,
+            "device": pair.device,
             "runtime": pair.runtime,
             **cost,
         },

@@ -68,14 +68,15 @@ def run(args: argparse.Namespace) -> None:
         model = load_models.load_dense(args, pretrained=True)
     else:
         model = load_models.load(args, pretrained=True).reduced
-    exported = export(
-        model,
-        output,
-        name=args.model,
-        images=images,
-        calibration=calibration,
-        opset=args.opset,
-    )
+    with console.working(f"exporting to {output}, and comparing with torch"):
+        exported = export(
+            model,
+            output,
+            name=args.model,
+            images=images,
+            calibration=calibration,
+            opset=args.opset,
+        )
     console.say(_summary(args, exported))
     options.write_json(
         args.json,

@@ -4,14 +4,11 @@ A model is made by timm, or was exported before.
 """
 
 import argparse
-import copy
 import dataclasses
-import math
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from batvit.checks import PRECISIONS
 from batvit.cli import console, options
 from batvit.config import BATConfig
 from batvit.storage.files import check_there
@@ -31,10 +28,13 @@ class Models(NamedTuple):
     """of the reduced one"""
     runtime: str
     """what runs them, with its version"""
+    device: str
+    precision: str
+    """what they compute in"""
 
     @property
     def cost(self) -> dict[str, Any]:
-        """What they cost, with timm's names; an exported file says it itself."""
+        """MACs and parameters, with timm's names; an exported file says them itself."""
         from batvit.deploy.format import Engine
         from batvit.deploy.pair import cost_of
         from batvit.inspection.summary import info
@@ -54,13 +54,10 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def load(args: argparse.Namespace, *, pretrained: bool) -> Models:
-    """Return the dense model and a reduced copy, on their device and in their precision.
-
-    ``args.device`` and ``args.precision`` say afterwards what is used.
-    """
+    """Return the dense model and a reduced copy, on their device and in their precision."""
     import torch
 
-    from batvit.backbones.patch import patch
+    from batvit.backbones.patch import reduced_copy
     from batvit.deploy.formats import is_exported
 
     takes_files = hasattr(args, "dense_file")
@@ -72,34 +69,34 @@ def load(args: argparse.Namespace, *, pretrained: bool) -> Models:
         )
     config = options.config(args)
     dense = load_dense(args, pretrained=pretrained)
-    reduced = patch(copy.deepcopy(dense), config)
-    return Models(dense, reduced, config.to_dict(), f"torch {torch.__version__}")
+    return Models(
+        dense=dense,
+        reduced=reduced_copy(dense, config),
+        config=config.to_dict(),
+        runtime=f"torch {torch.__version__}",
+        device=_device(args),
+        precision=_precision(args),
+    )
 
 
 def load_dense(args: argparse.Namespace, *, pretrained: bool) -> "torch.nn.Module":
-    """Return the dense model alone, on its device and in its precision.
-
-    ``args.device``, where a command has it, says afterwards which is used.
-    """
+    """Return the dense model alone, on its device and in its precision."""
     import torch
 
     from batvit.backbones.patch import unpatch
     from batvit.models.create import create_model
 
     _set_threads(args)
-    device = torch.device("cpu")
-    if hasattr(args, "device"):
-        args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        device = options.torch_device(args.device)
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    dtype = dtypes[getattr(args, "precision", "fp32")]
-    dense = create_model(
-        args.model,
-        checkpoint=args.checkpoint,
-        pretrained=pretrained,
-        num_classes=args.num_classes,
-        image_size=options.image_size(args),
-    )
+    device = options.torch_device(_device(args))
+    dtype: torch.dtype = getattr(torch, PRECISIONS[_precision(args)])
+    with console.working(f"making {args.model}"):
+        dense = create_model(
+            args.model,
+            checkpoint=args.checkpoint,
+            pretrained=pretrained,
+            num_classes=args.num_classes,
+            image_size=options.image_size(args),
+        )
     return unpatch(dense.to(device=device, dtype=dtype).eval())
 
 
@@ -161,15 +158,16 @@ def pictures(
             f"{args.model} has no classes, only features; "
             "give --num-classes N and a --checkpoint with a head"
         )
-    if labelled:
-        found = image_folder(
-            args.data,
-            class_map=args.class_map,
-            num_classes=classes,
-            skip_unreadable=args.skip_unreadable,
-        )
-    else:
-        found = unlabelled(args.data, skip_unreadable=args.skip_unreadable)
+    with console.working(f"looking at the pictures of {args.data}"):
+        if labelled:
+            found = image_folder(
+                args.data,
+                class_map=args.class_map,
+                num_classes=classes,
+                skip_unreadable=args.skip_unreadable,
+            )
+        else:
+            found = unlabelled(args.data, skip_unreadable=args.skip_unreadable)
     note_others(args.data, found)
     return found
 
@@ -181,25 +179,6 @@ def note_others(data: str, *found: "batvit.data.folder.Pictures") -> None:
         console.note(
             f"{data}: {len(others)} other files are left out, as no picture ends like them, "
             f"the first is {others[0]}"
-        )
-
-
-def check_memory(model: "torch.nn.Module", batch: int) -> None:
-    """Refuse a batch of pictures that needs more memory than there is, before it is filled.
-
-    Raises:
-        MemoryError: saying how much it needs.
-    """
-    from batvit.data.loading import data_config
-
-    if sys.platform == "win32":
-        return
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    # four bytes a number
-    needed = 4 * batch * math.prod(data_config(model)["input_size"])
-    if needed > there:
-        raise MemoryError(
-            f"{needed / 2**30:,.0f} GiB of pictures, where {there / 2**30:,.0f} GiB are there"
         )
 
 
@@ -227,16 +206,40 @@ def _load_files(args: argparse.Namespace) -> Models:
             f"give --dense FILE, the dense model to compare {args.model} with: "
             "batvit export --dense writes it"
         )
-    args.device = args.device or "cpu"
-    if args.device.partition(":")[0] != "cpu":
+    device = args.device or "cpu"
+    if device.partition(":")[0] != "cpu":
         raise ValueError(
-            f"exported models run on the CPU, got --device {args.device}; give --device cpu"
+            f"exported models run on the CPU, got --device {device}; give --device cpu"
         )
     # an engine takes as many threads as torch has
     _set_threads(args)
-    dense, reduced = load_pair(args.dense_file, args.model, precision=args.precision)
-    args.precision = precision_of_pair(dense, reduced, precision=args.precision)
-    return Models(dense, reduced, reduced.metadata.config, runtime_of_pair(dense, reduced))
+    with console.working(f"loading {args.model}"):
+        dense, reduced = load_pair(args.dense_file, args.model, precision=args.precision)
+    return Models(
+        dense=dense,
+        reduced=reduced,
+        config=reduced.metadata.config,
+        runtime=runtime_of_pair(dense, reduced),
+        device=device,
+        precision=precision_of_pair(dense, reduced, precision=args.precision),
+    )
+
+
+def _device(args: argparse.Namespace) -> str:
+    """Return the device that was asked for, or the best; the CPU for a command that asks for none.
+
+    torch calls every GPU cuda.
+    """
+    import torch
+
+    if not hasattr(args, "device"):
+        return "cpu"
+    return args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _precision(args: argparse.Namespace) -> str:
+    """Return the precision that was asked for; fp32 for a command that asks for none."""
+    return getattr(args, "precision", "fp32")
 
 
 def _set_threads(args: argparse.Namespace) -> None:

@@ -68,13 +68,18 @@ def numbers(text: str) -> Any:
 
     Integers and fractions are told apart, as counts and shares are.
     """
+    values = several(text)
+    return values[0] if len(values) == 1 else values
+
+
+def several(text: str) -> tuple[int | float, ...]:
+    """Read numbers with commas between them, also a single one, as a tuple."""
     try:
-        values = tuple(_number(part.strip()) for part in text.split(","))
+        return tuple(_number(part.strip()) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"expected a number, or several with commas, got {text!r}"
         ) from None
-    return values[0] if len(values) == 1 else values
 
 
 def _number(text: str) -> int | float:

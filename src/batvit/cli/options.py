@@ -4,16 +4,18 @@ import argparse
 import dataclasses
 import json
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batvit.checks import PRECISIONS
 from batvit.cli import numbers
 from batvit.cli.console import note
 from batvit.cli.field_help import MODE_HELP, field_help, preset_values
 from batvit.config import BATConfig
+from batvit.config.choice import choose
 from batvit.config.config import CHOICES, PER_SITE, SWITCHES, USUAL_FIELDS
-from batvit.config.presets import DEFAULT_MODE, PRESETS
+from batvit.config.presets import PRESETS
 from batvit.storage.files import check_writable, write_atomic
 from batvit.storage.reading import real_path
 
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     import torch
 
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+# of these one number is a site of its own
+COUNTED_BY_SITE = ("tokens", "blocks")
 METHODS = (
     *("bat", "topk", "evit", "random", "ats", "diffrate", "tome", "pitome", "tofu", "mctf"),
     *("dpcknn", "kmedoids", "atc", "atc_complete", "atc_single"),
@@ -58,7 +61,10 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         help="cpu, cuda, cuda:1, …; by default the GPU if there is one, for exported files the CPU",
     )
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32", help="of weights and pictures (fp32)"
+        "--precision",
+        choices=tuple(PRECISIONS),
+        default="fp32",
+        help="of weights and pictures (fp32)",
     )
     add_threads(parser)
 
@@ -145,7 +151,8 @@ def _add_field(group: argparse._ArgumentGroup, name: str, text: str) -> None:
         group.add_argument(option, metavar="NAME", help=text)
     else:
         metavar = "N[,N…]" if name in PER_SITE else "N"
-        group.add_argument(option, type=numbers.numbers, metavar=metavar, help=text)
+        kind = numbers.several if name in COUNTED_BY_SITE else numbers.numbers
+        group.add_argument(option, type=kind, metavar=metavar, help=text)
 
 
 def config(args: argparse.Namespace) -> BATConfig:
@@ -154,41 +161,33 @@ def config(args: argparse.Namespace) -> BATConfig:
     Raises:
         ValueError, TypeError: naming the field, or the plan that is not known.
     """
+    return chosen_config(given_config(args), args.checkpoint)
+
+
+def given_config(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what was given of a preset, a file of one, and fields of BATConfig."""
+    fields = [field.name for field in dataclasses.fields(BATConfig)]
+    return given(args, ["config", "mode", *fields])
+
+
+def given(args: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Return the options of these names that were given."""
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def chosen_config(choices: Mapping[str, Any], checkpoint: str | None) -> BATConfig:
+    """Return the configuration of choices, and say what became of that beside the checkpoint.
+
+    Raises:
+        ValueError, TypeError: naming the field, or the plan that is not known.
+    """
     from batvit.reduction.schedule import check_method
 
-    chosen = _chosen_config(args)
-    check_method(chosen.method)
-    return chosen
-
-
-def _chosen_config(args: argparse.Namespace) -> BATConfig:
-    fields = _given_fields(args)
-    if args.config is not None:
-        if args.mode is not None:
-            raise ValueError("give --config or --mode, not both")
-        return BATConfig.load(args.config).with_fields(**fields)
-    saved = None if args.checkpoint is None else BATConfig.beside(args.checkpoint)
-    if saved is not None:
-        path = BATConfig.path_beside(args.checkpoint)
-        if args.mode is None and not fields:
-            note(f"configuration from {path}")
-            return saved
-        note(f"reduction options are given, so {path} is not used")
-    return BATConfig.preset(args.mode or DEFAULT_MODE, **fields)
-
-
-def _given_fields(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the fields of BATConfig that were given as options."""
-    fields = {}
-    for field in dataclasses.fields(BATConfig):
-        value = getattr(args, field.name)
-        if value is None:
-            continue
-        # of these one number is a site of its own
-        if field.name in ("tokens", "blocks") and not isinstance(value, tuple):
-            value = (value,)
-        fields[field.name] = value
-    return fields
+    found, remark = choose(choices, checkpoint)
+    if remark is not None:
+        note(remark)
+    check_method(found.method)
+    return found
 
 
 def weights(args: argparse.Namespace) -> list[int] | None:
@@ -256,6 +255,21 @@ def check_outputs(*paths: str | Path | None, keep: Sequence[str | Path] = ()) ->
         taken.add(target)
 
 
+def kept_in(folder: str, what: str, *, inside: str = "") -> str:
+    """Say what an interrupted command left in its folder, and how it goes on.
+
+    Args:
+        folder: of the result.
+        what: it is.
+        inside: where in the folder it lies.
+    """
+    place = Path(folder, inside)
+    found = [path for path in place.glob("*") if not path.name.startswith(".")]
+    if not found:
+        return "nothing was written"
+    return f"{place} keeps {what}; go on with --resume"
+
+
 def check_suffix(option: str, path: str | None, allowed: Iterable[str]) -> None:
     """Refuse an output file whose suffix names no known format."""
     if path is not None and Path(path).suffix.lower() not in allowed:
@@ -266,13 +280,6 @@ def write_json(path: str | Path | None, result: dict[str, Any]) -> None:
     """Write a result, if a file was asked for."""
     if path is not None:
         write_atomic(path, json.dumps(result, indent=2) + "\n")
-
-
-def evenly(items: list[Any], number: int | None) -> list[Any]:
-    """Return so many of the items, at equal distances; all if there are no more."""
-    if number is None or number >= len(items):
-        return items
-    return [items[i * len(items) // number] for i in range(number)]
 
 
 def _mode_name(text: str) -> str:

@@ -3,7 +3,8 @@
 import argparse
 import dataclasses
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -13,10 +14,13 @@ from batvit.config import BATConfig
 from batvit.training.config import CHOICES, TrainConfig
 from batvit.training.progress import Epoch
 from batvit.training.recipes import RECIPES, Choices, resolve
-from batvit.training.record import BEST, check_output
+from batvit.training.record import BEST, CHECKPOINTS, check_output
 
 if TYPE_CHECKING:
+    import torch
+
     import batvit.data.sources
+    import batvit.models.create
 
 TRACKERS = ("tensorboard", "wandb")
 # what a shell tells of a process that SIGTERM ended
@@ -93,18 +97,24 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
             group.add_argument(option, type=kind, metavar=field.name.upper(), help=text)
 
 
+def kept(args: argparse.Namespace) -> str:
+    """Say what an interrupt leaves."""
+    return options.kept_in(args.output, "the last checkpoint", inside=CHECKPOINTS)
+
+
 def run(args: argparse.Namespace) -> None:
     """Train, and keep the configuration beside the weights."""
     import torch
 
     from batvit.backbones.patch import patch
-    from batvit.cli.training_model import teacher_model, training_model
+    from batvit.cli.training_progress import fit_shown
     from batvit.data.folder import Pictures
     from batvit.training.inputs import prepare
     from batvit.training.processes import part_of
 
     choices = choices_of(args)
     config = TrainConfig(**choices.train)
+    config.check_teacher(args.teacher)
     reduction = _reduction(args, choices)
     options.check_outputs(args.json, keep=load_models.inputs(args))
     check_output(args.output, resume=args.resume)
@@ -117,16 +127,17 @@ def run(args: argparse.Namespace) -> None:
     if is_first:
         found = [each for each in (sources.train, sources.val) if isinstance(each, Pictures)]
         load_models.note_others(args.data, *found)
-    # a new head is random too
-    torch.manual_seed(config.seed)
-    note = console.note if is_first else _say_nothing
-    model = training_model(args, choices, config, sources.classes, note).to(device)
-    teacher = teacher_model(args, choices, config, model.num_classes)
+    model, remark = _model(args, choices, config, sources.classes)
+    if remark is not None and is_first:
+        console.note(remark)
+    model = model.to(device)
+    teacher = _teacher(args, choices, model.num_classes)
     if reduction is not None:
         patch(model, reduction)
     train, val = prepare(sources, model, config, part)
     about = _metadata(args, choices, reduction, sources.classes)
-    epochs = _fit(args, (model, train, val, config), teacher=teacher, about=about)
+    fit = partial(fit_shown, model, train, val, config, teacher=teacher, about=about)
+    epochs = _until_stopped(args, fit, config.epochs)
     if is_first:
         result = {**about, "device": str(device), "train": dataclasses.asdict(config)}
         _conclude(args, result, epochs)
@@ -134,24 +145,59 @@ def run(args: argparse.Namespace) -> None:
 
 def choices_of(args: argparse.Namespace) -> Choices:
     """Return what to train, and how: the options that are given, and the recipe for the others."""
-    train = _given(args, [field.name for field in dataclasses.fields(TrainConfig)])
-    fields = [field.name for field in dataclasses.fields(BATConfig)]
-    reduction = _given(args, ["config", "mode", *fields])
     return resolve(
-        args.recipe, model=args.model, train=train, reduction=reduction, dense=args.dense
+        args.recipe,
+        model=args.model,
+        train=options.given(args, [field.name for field in dataclasses.fields(TrainConfig)]),
+        reduction=options.given_config(args),
+        dense=args.dense,
     )
-
-
-def _given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
-    """Return the options of these names that were given."""
-    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
 def _reduction(args: argparse.Namespace, choices: Choices) -> BATConfig | None:
     """Return the configuration of the reduction; None for the dense model."""
     if choices.reduction is None:
         return None
-    return options.config(argparse.Namespace(**{**vars(args), **choices.reduction}))
+    return options.chosen_config(choices.reduction, args.checkpoint)
+
+
+def _model(
+    args: argparse.Namespace, choices: Choices, config: TrainConfig, classes: Sequence[str] | None
+) -> "batvit.models.create.WithHead":
+    """Return the model that is trained, and what became of its head."""
+    import torch
+
+    from batvit.models.create import create_with_head
+    from batvit.training.token_labels import give_patch_logits
+
+    # a new head is random too
+    torch.manual_seed(config.seed)
+    made = create_with_head(
+        choices.model,
+        classes,
+        num_classes=args.num_classes,
+        checkpoint=args.checkpoint,
+        pretrained=choices.pretrained,
+        image_size=options.image_size(args),
+        drop_path=config.drop_path,
+    )
+    if config.token_labels:
+        give_patch_logits(made.model)
+    return made
+
+
+def _teacher(args: argparse.Namespace, choices: Choices, classes: int) -> "torch.nn.Module | None":
+    """Return the dense model to learn from, if its weights are given."""
+    from batvit.models.create import create_model
+
+    if args.teacher is None:
+        return None
+    return create_model(
+        choices.model,
+        checkpoint=args.teacher,
+        num_classes=classes,
+        image_size=options.image_size(args),
+    )
 
 
 def _open(args: argparse.Namespace) -> "batvit.data.sources.Sources":
@@ -186,23 +232,18 @@ def _metadata(
     }
 
 
-def _fit(
-    args: argparse.Namespace, of_fit: tuple[Any, ...], *, teacher: Any, about: dict[str, Any]
+def _until_stopped(
+    args: argparse.Namespace, fit: Callable[..., list[Epoch]], epochs: int
 ) -> list[Epoch]:
     """Train with a bar and a line an epoch; leave as a shell expects it after SIGTERM."""
-    from batvit.cli.training_progress import fit_shown
     from batvit.training.processes import StoppedError
 
-    *_, config = of_fit
     try:
-        return fit_shown(
-            *of_fit,
+        return fit(
             title="training",
-            on_epoch=lambda epoch: console.say(_line(epoch, config.epochs)),
+            on_epoch=lambda epoch: console.say(_line(epoch, epochs)),
             output=args.output,
             resume=args.resume,
-            teacher=teacher,
-            about=about,
             log_with=args.log_with,
         )
     except StoppedError as stopped:
@@ -219,10 +260,6 @@ def _conclude(args: argparse.Namespace, result: dict[str, Any], epochs: list[Epo
     result["best"] = dataclasses.asdict(best)
     result["epochs"] = [dataclasses.asdict(epoch) for epoch in epochs]
     options.write_json(args.json, result)
-
-
-def _say_nothing(text: str) -> None:
-    """Take the place of what the first process says, in the others."""
 
 
 def _line(epoch: Epoch, epochs: int) -> str:

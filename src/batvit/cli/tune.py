@@ -22,7 +22,7 @@ ARGUMENTS = (
     "workers",
 )
 # options that must be the same when a search is resumed, besides those that are arguments
-METADATA = ("model", "checkpoint", "data", "class_map", "precision", "device")
+METADATA = ("model", "checkpoint", "data", "class_map")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     options.add_output(parser, "a new folder; config.json in it is for --config", resumed="search")
     options.add_device(parser)
+
+
+def kept(args: argparse.Namespace) -> str:
+    """Say what an interrupt leaves."""
+    return options.kept_in(args.output, "what was tried")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -53,13 +53,19 @@ class Stage:
 class Settings:
     """What is compared, and how; checked when it is made."""
 
-    plans: tuple[str, ...]
-    targets: tuple[float, ...]
+    plans: Sequence[str]
+    targets: Sequence[float]
     batch_size: int
     workers: int
     rounds: int
+    samples: int | None = None
+    """None for all"""
+    drawn: int = 2
 
     def __post_init__(self) -> None:
+        # each once, the targets from the highest on; the way around a frozen dataclass
+        object.__setattr__(self, "plans", tuple(dict.fromkeys(self.plans)))
+        object.__setattr__(self, "targets", tuple(sorted(set(self.targets), reverse=True)))
         if not self.plans:
             raise ValueError(f"plans is empty; give some of {', '.join(contenders())}")
         for plan in self.plans:
@@ -72,9 +78,10 @@ class Settings:
                 raise ValueError(
                     f"targets are shares of the dense model's cost, in (0, 1), got {target}"
                 )
-        for name, least in (("batch_size", 1), ("workers", 0), ("rounds", 1)):
+        counts = (("batch_size", 1), ("workers", 0), ("rounds", 1), ("samples", 1), ("drawn", 0))
+        for name, least in counts:
             value = getattr(self, name)
-            if value < least:
+            if value is not None and value < least:
                 raise ValueError(f"{name} must be {least} or more, got {value}")
 
 
@@ -88,6 +95,7 @@ def run(
     batch_size: int = 32,
     workers: int = 0,
     rounds: int = 15,
+    samples: int | None = None,
     drawn: int = 2,
     resume: bool = False,
     metadata: Mapping[str, Any] | None = None,
@@ -110,6 +118,7 @@ def run(
         batch_size: pictures a batch, for times and for accuracy.
         workers: processes that decode pictures; 0 decodes in this one.
         rounds: measurements of each model.
+        samples: how many of the pictures, taken evenly; all by default.
         drawn: how many pictures the report shows the groups of.
         resume: go on with the comparison in the folder. Plans and targets may be added; with other
             pictures or weights, the pictures alone are looked at again.
@@ -138,14 +147,15 @@ def run(
         ('topk', 'report.html')
     """
     settings = Settings(
-        plans=contenders() if plans is None else tuple(dict.fromkeys(plans)),
-        targets=tuple(sorted(set(targets), reverse=True)),
+        plans=contenders() if plans is None else tuple(plans),
+        targets=tuple(targets),
         batch_size=batch_size,
         workers=workers,
         rounds=rounds,
+        samples=samples,
+        drawn=drawn,
     )
-    if drawn < 0:
-        raise ValueError(f"drawn must be 0 or more, got {drawn}")
+    pictures = pictures.evenly(samples)
     if not pictures.samples:
         raise ValueError("pictures is empty; give at least one")
     folder = check_folder(folder)

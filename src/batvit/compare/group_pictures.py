@@ -6,18 +6,16 @@ from dataclasses import replace
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from batvit.backbones.patch import reduced_copy
 from batvit.compare.failures import collect_errors
 from batvit.compare.rows import Row
-from batvit.config import BATConfig
 from batvit.data.folder import Pictures
-from batvit.data.loading import data_config, loader, placed
-from batvit.inspection.drawing import draw, from_tensor
-from batvit.inspection.tracing import trace
+from batvit.data.loading import loader
+from batvit.inspection.groups import groups_of
 
-# of more sites than these the last alone is shown: it shows what the others led to
+# of more sites than these the last alone is shown
 MOST_SITES = 4
 
 
@@ -46,19 +44,10 @@ def draw_groups(
             if row.key.group.target == smallest and row.config is not None:
                 title = f"picture {i + 1}: {row.plan}"
                 with collect_errors(errors, title):
-                    drawn.append((title, _png(_groups(dense, row.config, image))))
+                    model = reduced_copy(dense, row.config)
+                    groups = groups_of(model, image, most_sites=MOST_SITES)
+                    drawn.append((title, _png(groups.drawing)))
     return drawn, [f"{title} is not drawn: {error}" for title, error in errors.items()]
-
-
-def _groups(dense: nn.Module, config: BATConfig, image: Tensor) -> Image.Image:
-    """Draw what one plan makes of one picture (1, 3, H, W)."""
-    settings = data_config(dense)
-    model = reduced_copy(dense, config)
-    with trace(model) as traced:
-        model(placed(image, dense))
-    if len(traced.sites) > MOST_SITES:
-        traced.sites = traced.sites[-1:]
-    return draw(from_tensor(image[0], settings["mean"], settings["std"]), traced)
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -67,7 +67,7 @@ class Results:
         try:
             saved = read_json(path)
             rows = _rows(saved, "rows")
-            dense_rows = _rows(saved, "beside")
+            dense_rows = _rows(saved, "dense_rows")
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}: not what a comparison leaves ({error}); remove it to begin anew, or name "
@@ -93,7 +93,7 @@ class Results:
         content = {
             "about": self.metadata,
             "rows": [row.to_dict() for row in self.rows],
-            "beside": [row.to_dict() for row in self.dense_rows],
+            "dense_rows": [row.to_dict() for row in self.dense_rows],
         }
         write_atomic(self.folder / ROWS_FILE, json.dumps(content, indent=2, allow_nan=False) + "\n")
 

@@ -25,7 +25,7 @@ class Group(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What tells rows apart."""
+    """The plan and the group of a row, by which rows are told apart."""
 
     plan: str
     group: Group
@@ -118,7 +118,7 @@ class Row:
 
     @property
     def key(self) -> Key:
-        """What tells it from other rows."""
+        """Plan, target and cost, by which rows are told apart."""
         assert self.group is not None
         return Key(self.plan, self.group)
 

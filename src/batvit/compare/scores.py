@@ -13,10 +13,10 @@ from torch.nn import functional
 from batvit.compare.failures import collect_errors
 from batvit.compare.rows import DENSE
 from batvit.measure.accuracy import best_classes, hits
-from batvit.measure.logits import finite_logits
+from batvit.measure.logits import divergence, finite_logits
 from batvit.storage.files import write_atomic
 
-SCORES_FILE = "outcomes.safetensors"
+SCORES_FILE = "scores.safetensors"
 
 
 class ImageScores(NamedTuple):
@@ -33,7 +33,7 @@ class ImageScores(NamedTuple):
 
     @property
     def done(self) -> int:
-        """How many pictures, from the first on, the model was run on."""
+        """The number of pictures, from the first on, that the model was run on."""
         missing = torch.stack(self).isnan().any(dim=0)
         return int(missing.int().argmax()) if missing.any() else len(missing)
 
@@ -154,9 +154,7 @@ def score_logits(logits: Tensor, reference: Tensor, labels: Tensor) -> ImageScor
         ValueError: if the divergence is not finite.
     """
     right = hits(logits, best_classes(reference)[:, 0], labels)
-    own = functional.log_softmax(logits, dim=1)
-    dense = functional.log_softmax(reference, dim=1)
-    kl = functional.kl_div(own, dense, log_target=True, reduction="none").sum(dim=1)
+    kl = divergence(functional.log_softmax(logits, dim=1), functional.log_softmax(reference, dim=1))
     if not kl.isfinite().all():
         raise ValueError("the divergence from the dense model is not finite")
     return ImageScores(right.top1.float(), right.top5.float(), right.agreeing.float(), kl)

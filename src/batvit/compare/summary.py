@@ -56,7 +56,7 @@ class Comparison:
 
     @property
     def result(self) -> Path:
-        """What :meth:`to_dict` gives, as JSON."""
+        """The file that holds :meth:`to_dict` as JSON."""
         return self.folder / RESULT
 
     @property

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -38,6 +38,13 @@ class Pictures(Dataset[tuple[Any, int]]):
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def evenly(self, number: int | None) -> "Pictures":
+        """Return so many of the pictures, at equal distances; all if there are no more."""
+        if number is None or number >= len(self):
+            return self
+        places = [i * len(self) // number for i in range(number)]
+        return replace(self, samples=[self.samples[place] for place in places])
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         path, label = self.samples[index]

@@ -3,7 +3,8 @@
 from typing import Any
 
 import torch
-from timm.data import create_loader, resolve_data_config
+from PIL import Image
+from timm.data import create_loader, create_transform, resolve_data_config
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -44,6 +45,12 @@ def data_config(model: nn.Module) -> dict[str, Any]:
     own_size = {"input_size": (3, *size)} if size else {}
     settings: dict[str, Any] = resolve_data_config(own_size, model=model)
     return settings
+
+
+def prepared(picture: Image.Image, model: nn.Module) -> Tensor:
+    """Return a picture as a batch of one (1, 3, H, W), prepared as :func:`loader` does."""
+    image: Tensor = create_transform(**data_config(model))(picture)
+    return placed(image.unsqueeze(0), model)
 
 
 def placed(batch: Tensor, model: nn.Module) -> Tensor:

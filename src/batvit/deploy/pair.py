@@ -23,7 +23,7 @@ def load_pair(
     reduced = load_engine(reduced_file, precision=precision)
     if dense.metadata.config is not None:
         raise ValueError(
-            f"dense_file={dense_file} is a reduced model; give one that batvit export --dense wrote"
+            f"dense_file={dense_file} is a reduced model; give one of the model without a reduction"
         )
     for name in SAME_IN_BOTH:
         of_dense = getattr(dense.metadata, name)
@@ -60,6 +60,13 @@ def cost_of(metadata: ExportMetadata) -> dict[str, Any]:
         "mac_ratio": metadata.dense_macs / metadata.macs,
         "int8": metadata.int8,
     }
+
+
+def known_costs(reduced: Engine) -> dict[str, Any]:
+    """Return the costs that :func:`batvit.benchmark` cannot count of an engine, as arguments."""
+    metadata = reduced.metadata
+    macs = (metadata.dense_macs, metadata.macs)
+    return {"macs": macs, "param_count": metadata.param_count}
 
 
 def _of_both(dense: str, reduced: str) -> str:

@@ -39,6 +39,10 @@ class SiteTrace:
         groups = self.counts.attentive - self.counts.pairs
         return self.origin.kept & (self.origin.index < groups)
 
+    def to_dict(self, image: int = 0) -> dict[str, Any]:
+        """Return the counts, and the group of each patch of one image, in plain values."""
+        return self.counts._asdict() | {"groups": self.origin.index[image].tolist()}
+
     def unmerge(
         self, features: Float[Tensor, "batch groups channels"]
     ) -> Float[Tensor, "batch patches channels"]:
@@ -89,6 +93,11 @@ class Trace:
         # a stem that is no chain of convolutions does not tell its stride
         plausible = abs(height - size[0]) < steps[0] and abs(width - size[1]) < steps[1]
         return (height, width) if plausible else size
+
+    def to_dict(self, image: int = 0) -> dict[str, Any]:
+        """Return what became of each patch of one image of the batch, in plain values."""
+        sites = [site.to_dict(image) for site in self.sites]
+        return {"grid": self.grid, "sites": sites}
 
     def __str__(self) -> str:
         if not self.sites:

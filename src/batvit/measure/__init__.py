@@ -4,8 +4,10 @@
   their differences
 - ``block_speed``: one block at several numbers of tokens
 - ``clock``: interleaved timing, the definition of a speed-up, peak memory
+- ``compiling``: what is said where ``torch.compile`` does not work
 - ``logits``: the one place that runs a classifier and checks its logits
 - ``macs``: multiply-accumulates and parameters
+- ``memory``: batches that do not fit into memory
 - ``pareto``: what nothing beats in both cost and loss
 - ``plot``: the speed-up over the batch size, as a figure
 - ``speed``: two models side by side

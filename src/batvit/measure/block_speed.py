@@ -15,6 +15,7 @@ from batvit.measure.clock import (
     peak_memory,
     speedup,
 )
+from batvit.measure.compiling import explained_compiler
 from batvit.measure.speed import Timing, check_rounds, enough_warmup
 
 
@@ -31,6 +32,7 @@ class BlockSpeed(NamedTuple):
 
 
 @torch.inference_mode()
+@explained_compiler()
 def time_block(
     block: nn.Module,
     inputs: Sequence[tuple[Tensor, dict[str, Any]]],
@@ -60,7 +62,8 @@ def time_block(
         A timing and a speed-up for each input, in their order.
 
     Raises:
-        ValueError: if rounds or warmup is too small, or there is no input.
+        ValueError: if rounds or warmup is too small, there is no input, or ``torch.compile`` does
+            not work here.
     """
     check_rounds(rounds, warmup, compiled=compile_mode is not None)
     if not inputs:

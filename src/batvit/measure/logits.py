@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from batvit.data.loading import placed
 
@@ -35,3 +36,18 @@ def finite_logits(model: nn.Module, images: Tensor, *, name: str) -> Tensor:
             f"{name}: logits are not finite; run it in fp32 or bf16, or check its weights"
         )
     return logits.float().cpu()
+
+
+def log_probabilities(model: nn.Module, images: Tensor, *, name: str) -> Tensor:
+    """Run a classifier as :func:`finite_logits`, and return log-probabilities (B, classes)."""
+    return functional.log_softmax(finite_logits(model, images, name=name), dim=1)
+
+
+def divergence(own: Tensor, dense: Tensor) -> Tensor:
+    """Return the KL divergence of the dense model's distribution to a model's own, in nats (B,).
+
+    Args:
+        own: log-probabilities of the model (B, classes).
+        dense: log-probabilities of the dense model, alike.
+    """
+    return functional.kl_div(own, dense, log_target=True, reduction="none").sum(dim=1)

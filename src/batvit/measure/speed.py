@@ -19,6 +19,7 @@ from batvit.measure.clock import (
     speedup,
     time_share,
 )
+from batvit.measure.compiling import explained_compiler
 from batvit.measure.macs import count_macs, count_parameters
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
@@ -87,7 +88,7 @@ class SpeedComparison:
 
     @property
     def mode(self) -> str:
-        """What ran: eager or compiled."""
+        """The way both ran: eager or compiled."""
         return "eager" if self.compile_mode is None else "compiled"
 
     @property
@@ -158,6 +159,7 @@ class SpeedComparison:
 
 
 @torch.inference_mode()
+@explained_compiler()
 def benchmark(
     dense: nn.Module,
     reduced: nn.Module,
@@ -198,7 +200,8 @@ def benchmark(
         What was measured eagerly, and in it what was measured compiled.
 
     Raises:
-        ValueError: if rounds, warmup or a number of MACs is too small.
+        ValueError: if rounds, warmup or a number of MACs is too small, or ``torch.compile`` does
+            not work here.
 
     Examples:
         >>> dense = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=4)

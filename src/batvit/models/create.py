@@ -2,12 +2,14 @@
 
 import difflib
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 from torch import nn
 
+from batvit.models.classifier_head import replace_head
 from batvit.storage.files import first_line
 from batvit.storage.weights import load_state, misshapen_key, read_weights
 
@@ -64,6 +66,67 @@ def create_model(
     if image_size is not None and not resize_first:
         _resize(model, name, image_size)
     return model
+
+
+class WithHead(NamedTuple):
+    """A model that has a head for some classes."""
+
+    model: Any
+    note: str | None
+    """what became of the head of its weights; None if it is kept"""
+
+
+def create_with_head(
+    name: str,
+    class_names: Sequence[str] | None,
+    *,
+    num_classes: int | None = None,
+    checkpoint: str | Path | None = None,
+    pretrained: bool = False,
+    image_size: tuple[int, int] | None = None,
+    drop_path: float = 0.0,
+) -> WithHead:
+    """Make a timm model with a head for the classes of some pictures.
+
+    It is the head of its weights if that fits, else a new one on the same trunk.
+
+    Args:
+        name: as ``timm.create_model`` takes it.
+        class_names: in label order; None where they are not known.
+        num_classes: how many classes there are where their names are not known. Else of the head
+            that the weights have, if that is not the model's own.
+        checkpoint, pretrained, image_size, drop_path: as in :func:`create_model`.
+
+    Raises:
+        ValueError, OSError: as :func:`create_model`.
+    """
+    wanted = num_classes if class_names is None else len(class_names)
+    before = None if class_names is None else num_classes
+
+    def create(classes: int | None) -> Any:
+        return create_model(
+            name,
+            checkpoint=checkpoint,
+            pretrained=pretrained,
+            num_classes=classes,
+            image_size=image_size,
+            drop_path=drop_path,
+        )
+
+    # weights to download hold their own head
+    if checkpoint is None and pretrained:
+        model = create(before)
+    else:
+        try:
+            model = create(wanted)
+        except ValueError:
+            # a file may hold the head that is wanted, or another one
+            if checkpoint is None or wanted == before:
+                raise
+            model = create(before)
+    if wanted is None or model.num_classes == wanted:
+        return WithHead(model, None)
+    return WithHead(model, replace_head(model, wanted, class_names))
 
 
 def _check_name(name: str) -> None:

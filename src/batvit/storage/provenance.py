@@ -7,14 +7,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batvit.checks import PRECISIONS
+
 if TYPE_CHECKING:
     from torch import nn
 
 PACKAGES = ("batvit", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
 """the libraries that decide what comes out"""
-
-PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-"""what users call the types of weights"""
 
 
 def versions() -> dict[str, str]:
@@ -70,9 +69,10 @@ def model_metadata(model: "nn.Module", given: Mapping[str, Any]) -> dict[str, An
     """
     weight = next(model.parameters())
     dtype = str(weight.dtype).removeprefix("torch.")
+    names = {of_torch: name for name, of_torch in PRECISIONS.items()}
     found = {
         "model": type(model).__name__,
-        "precision": PRECISIONS.get(dtype, dtype),
+        "precision": names.get(dtype, dtype),
         "device": str(weight.device),
     }
     return found | dict(given)

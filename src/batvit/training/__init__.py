@@ -8,7 +8,6 @@ To be used:
 - ``progress``: :class:`Epoch` and :class:`Step`, what a run tells of itself.
 - ``logs``, ``plot``: what runs logged, read again and drawn.
 - ``inputs``: opened pictures prepared for a model and a loop.
-- ``classifier_head``: a head for other classes.
 
 Behind :func:`fit`:
 

@@ -4,11 +4,10 @@ import re
 from dataclasses import dataclass, fields
 from typing import Any
 
-from batvit.checks import check_choice, check_interval, check_switch
+from batvit.checks import PRECISIONS, check_choice, check_interval, check_switch
 
-PRECISIONS = ("fp32", "bf16", "fp16")
 DISTILLATIONS = ("none", "soft", "hard")
-CHOICES = {"precision": PRECISIONS, "distill": DISTILLATIONS}
+CHOICES = {"precision": tuple(PRECISIONS), "distill": DISTILLATIONS}
 # of the name of a policy
 SETTING = re.compile(r"(?P<name>[a-z]+)0*(?P<digits>\d+)")
 LARGEST_SETTING = 100
@@ -201,6 +200,21 @@ class TrainConfig:
     def learns_from_teacher(self) -> bool:
         """Return whether the dense model is run beside the one that learns."""
         return self.distill != "none" or self.token_labels > 0
+
+    def check_teacher(self, teacher: object) -> None:
+        """Refuse a teacher from whom nothing is to be learnt.
+
+        Args:
+            teacher: a model, or the file of one; None if there is none.
+
+        Raises:
+            ValueError: naming what to set.
+        """
+        if teacher is not None and not self.learns_from_teacher:
+            raise ValueError(
+                "a teacher is given, but nothing is to be learnt from it; "
+                "give distill=soft, or distill=hard, too"
+            )
 
     @property
     def warms_up_keep_rate(self) -> bool:

@@ -76,7 +76,8 @@ def fit(
         CheckpointError: if it cannot be written.
         UnreadableError: naming a picture that cannot be read.
         ValueError: if a set is empty, a batch is larger than the training set, a label does not fit
-            the model, or a run is resumed with anything else than it was begun with.
+            the model, a teacher is given of whom nothing is learnt, or a run is resumed with
+            anything else than it was begun with.
         OSError: see :func:`batvit.training.record.check_output`.
 
     Examples:
@@ -91,6 +92,7 @@ def fit(
     """
     reduction = reduction_of(model) if reduce is None else reduce
     _check_warmup(config, reduction)
+    config.check_teacher(teacher)
     folder = None if output is None else check_output(output, resume=resume)
     device = next(model.parameters(), torch.empty(0)).device
     accelerator = accelerator_on(device, config.precision, log_with=log_with, folder=folder)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from batvit.measure.accuracy import check_labels, paired_interval
-from batvit.measure.logits import finite_logits
+from batvit.measure.logits import divergence, log_probabilities
 
 
 class TuningSet(NamedTuple):
@@ -50,7 +50,7 @@ class TuningSet(NamedTuple):
 
     @property
     def samples(self) -> int:
-        """How many pictures."""
+        """The number of pictures."""
         return sum(len(batch) for batch in self.batches)
 
 
@@ -63,7 +63,7 @@ class Difference(NamedTuple):
 
     @property
     def relation(self) -> str:
-        """Which of two models is better, where the difference is one of losses."""
+        """The words for a difference of losses: which of two models is better."""
         if self.high < 0:
             return "better than"
         if self.low > 0:
@@ -137,8 +137,7 @@ def score(
     for i, (images, truth) in enumerate(zip(data.batches, data.truth, strict=True)):
         answers = log_probabilities(model, images, name="the reduced model")
         if data.labels is None:
-            divergences = functional.kl_div(answers, truth, log_target=True, reduction="none")
-            losses.append(divergences.sum(dim=1))
+            losses.append(divergence(answers, truth))
             lost.append(100.0 * (answers.argmax(dim=1) != truth.argmax(dim=1)))
         else:
             labels = data.labels[i]
@@ -148,15 +147,6 @@ def score(
             lost.append(100.0 * (dense_right.float() - right.float()))
         report(i, float(torch.cat(losses).mean()))
     return Score(torch.cat(losses), torch.cat(lost))
-
-
-def log_probabilities(model: nn.Module, images: Tensor, *, name: str) -> Tensor:
-    """Return log-probabilities (B, classes), float32, on the CPU.
-
-    Raises:
-        ValueError: if the logits are not finite.
-    """
-    return functional.log_softmax(finite_logits(model, images, name=name), dim=1)
 
 
 def _difference(differences: Tensor) -> Difference:

@@ -65,6 +65,7 @@ def _search(job: Job, samples: list[Sample]) -> Search:
 
     After each part but the last the best are timed, so that the next part knows all costs better.
     """
+    # a part is begun anew if it was not opened before the interrupt, or its costs are not there yet
     first = min(samples[-1].part, len(studies(job.folder)))
     parts = _number_of_parts(job.settings, first)
     seconds = 60 * job.settings.minutes / (parts - first)

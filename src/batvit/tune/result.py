@@ -95,7 +95,7 @@ class Tuned:
             values["time_error"] = self.time_errors.written
             values["fitted_error"] = self.time_errors.fitted
         values["config"] = self.config.to_dict()
-        values["verdict"] = list(self.sentences)
+        values["sentences"] = list(self.sentences)
         return values
 
     def save(self) -> None:
@@ -106,7 +106,7 @@ class Tuned:
     def __str__(self) -> str:
         lines = [
             "the front: cost as a share of the dense model's, "
-            "loss and drop on the calibration pictures",
+            "loss and drop on the pictures searched on",
             self._front_table(),
             f"on {self.samples} pictures held out",
             self._checked_table(),

@@ -46,7 +46,7 @@ class Settings:
 
     @property
     def timed(self) -> bool:
-        """Whether the cost is time."""
+        """True if the cost is time."""
         return self.target_macs is None
 
     @property

@@ -18,8 +18,11 @@ NEIGHBOURS = (0, 2, 3, 5)
 SIMILARITIES = ("tokens", "keys")
 WEIGHTS = ("importance_size", "size", "importance")
 SIZE_AWARE = (True, False)
-PAIRS = (0.0, 0.1, 0.2, 0.4)
 DECAYS = (-0.5, 2.0)
+CENTRES = (0.05, 1.0)
+PAIRS = (0.0, 0.4)
+# of the configurations to which a cost is fitted
+DRAWN_PAIRS = (0.0, 0.1, 0.2, 0.4)
 # fields that are not searched
 FIXED: dict[str, Any] = {
     name: GRADUAL[name] for name in ("keep_norm", "size_power", "importance_power")
@@ -53,12 +56,12 @@ class Candidate:
     def suggest(cls, trial: Any, depth: int) -> "Candidate":
         """Return what a trial of Optuna wants tried, for a model of ``depth`` blocks."""
         return cls(
-            sites=trial.suggest_int("sites", 1, depth),
-            first=trial.suggest_int("first", 0, (depth - 1) // 2),
-            last=trial.suggest_int("last", depth // 2, depth - 1),
+            sites=trial.suggest_int("sites", *_sites(depth)),
+            first=trial.suggest_int("first", *_first_blocks(depth)),
+            last=trial.suggest_int("last", *_last_blocks(depth)),
             decay=trial.suggest_float("decay", *DECAYS),
-            centres=trial.suggest_float("centres", 0.05, 1.0),
-            pairs=trial.suggest_float("pairs", 0.0, 0.4),
+            centres=trial.suggest_float("centres", *CENTRES),
+            pairs=trial.suggest_float("pairs", *PAIRS),
             neighbours=trial.suggest_categorical("neighbours", NEIGHBOURS),
             similarity=trial.suggest_categorical("similarity", SIMILARITIES),
             weight=trial.suggest_categorical("weight", WEIGHTS),
@@ -69,16 +72,16 @@ class Candidate:
     def draw(cls, chance: random.Random, depth: int) -> "Candidate":
         """Return a random one, for a model of ``depth`` blocks."""
         return cls(
-            first=chance.randint(0, (depth - 1) // 2),
-            last=chance.randint(depth // 2, depth - 1),
+            first=chance.randint(*_first_blocks(depth)),
+            last=chance.randint(*_last_blocks(depth)),
             decay=chance.uniform(*DECAYS),
-            centres=chance.uniform(0.05, 1.0),
-            pairs=chance.choice(PAIRS),
+            centres=chance.uniform(*CENTRES),
+            pairs=chance.choice(DRAWN_PAIRS),
             neighbours=chance.choice(NEIGHBOURS),
             similarity=chance.choice(SIMILARITIES),
             weight=chance.choice(WEIGHTS),
             size_aware=chance.choice(SIZE_AWARE),
-            sites=chance.randint(1, depth),
+            sites=chance.randint(*_sites(depth)),
         )
 
     def at(self, final: float, anatomy: Anatomy) -> BATConfig:
@@ -165,6 +168,21 @@ def least_cost(cost: Cost, anatomy: Anatomy) -> float:
         )
         costs.append(cost(candidate.at(1.0, anatomy)))
     return min(costs)
+
+
+def _sites(depth: int) -> tuple[int, int]:
+    """Return the fewest and the most sites that are tried."""
+    return 1, depth
+
+
+def _first_blocks(depth: int) -> tuple[int, int]:
+    """Return the limits of the first block that reduces: it lies in the first half."""
+    return 0, (depth - 1) // 2
+
+
+def _last_blocks(depth: int) -> tuple[int, int]:
+    """Return the limits of the last block that reduces: it lies in the second half."""
+    return depth // 2, depth - 1
 
 
 def _power_mean(first: float, last: float, part: float, power: float) -> float:

@@ -40,14 +40,14 @@ class Trial:
             "cost": self.cost,
             "loss": self.loss,
             "drop": self.drop,
-            "shape": asdict(self.candidate),
+            "candidate": asdict(self.candidate),
         }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Trial":
         """Return the inverse of :meth:`to_dict`."""
         return cls(
-            candidate=Candidate(**values["shape"]),
+            candidate=Candidate(**values["candidate"]),
             config=BATConfig.from_dict(values["config"]),
             cost=values["cost"],
             loss=values["loss"],

@@ -6,7 +6,7 @@ import torch
 from timm.data import ImageNetInfo
 
 import batvit.models  # noqa: F401, it brings lvvit
-from batvit.training.classifier_head import replace_head
+from batvit.models.classifier_head import replace_head
 
 SYNSETS = ImageNetInfo("imagenet-1k").label_names()
 NAMES = (SYNSETS[900], SYNSETS[3], SYNSETS[42])
