@@ -4,15 +4,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+OLDEST := .venv-oldest
 # shapes are checked by beartype in every test but those marked unchecked: inside a graph, a checker would break it
 SHAPES := --jaxtyping-packages=batvit,beartype.beartype
+
+# what torch 2.10 warns of itself: scripts that it compiles with, and events of its profiler
+OLD_WARNINGS := -W 'ignore:`torch.jit:DeprecationWarning' \
+	-W 'ignore:Warning:UserWarning'
 
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 # many processes import the same libraries: the first keeps what it compiled, whatever the environment says
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test test-all coverage check results format clean
+.PHONY: install demo test test-all test-oldest coverage check package results format clean
 
 install: $(STAMP)
 
@@ -32,6 +37,17 @@ test test-all: install
 	$(PYTEST) --members $(MEMBERS) -m "not unchecked" $(SHAPES)
 	$(PYTEST) --members $(MEMBERS) -m unchecked
 
+# make test with the lowest versions that pyproject.toml names; torch 2.10 warns of code of its own, and
+# makes empty values of our types where it looks for tensors, so that shapes cannot be checked
+test-oldest: install
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --all-extras --group dev \
+		--python $(BIN)/python --output-file $(OLDEST).txt pyproject.toml
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(OLDEST)
+	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --requirements $(OLDEST).txt
+	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --no-deps --editable .
+	$(OLDEST)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadscope \
+		--no-loadscope-reorder --members first $(OLD_WARNINGS)
+
 # what the tests reach; they take half as long again
 coverage: install
 	$(BIN)/python -m coverage erase
@@ -44,6 +60,13 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# what is published: built, looked through, and tried in an environment that has nothing else
+package: install
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python benchmarks/package.py dist
+
 # the tables of README.md and docs/results.md, from docs/results
 results: install
 	$(BIN)/python benchmarks/results.py
@@ -53,4 +76,4 @@ format: install
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .coverage
+	rm -rf $(VENV) $(OLDEST) $(OLDEST).txt dist .pytest_cache .mypy_cache .ruff_cache .coverage

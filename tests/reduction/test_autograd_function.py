@@ -12,8 +12,11 @@ from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 import batvit
 from batvit.backbones.registry import anatomy_of
 
-# torch warns of such inputs; nobody reads it
-pytestmark = pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+# torch warns of such inputs, and 2.10 of this way to make checkpoints; nobody reads it
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad"),
+    pytest.mark.filterwarnings("ignore:Please specify CheckpointImpl.NO_REENTRANT"),
+]
 
 LOST = r"loses their gradients; use use_reentrant=False"
 FAMILIES = ["deit", "eva02", "hf_vit", "torchvision", "open_clip_tower"]

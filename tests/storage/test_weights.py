@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import zipfile
 
 import pytest
@@ -168,6 +169,17 @@ def test_any_damage_gives_tensors_or_an_error_that_names_the_file(tmp_path_facto
         assert all(isinstance(value, torch.Tensor) for value in read_weights(path).values())
     except ValueError as error:
         assert str(error).startswith(f"{path}: ")  # noqa: PT017 - either is right
+
+
+def test_an_archive_that_says_it_has_more_parts_is_refused_by_name(tmp_path):
+    path = tmp_path / "parts.pth"
+    torch.save(linear().state_dict(), path)
+    content = bytearray(path.read_bytes())
+    # the number of parts stands at the end of the locator of zip64
+    content[content.rindex(b"PK\x06\x07") + 16] = 2
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(f"{path}: ")):
+        read_weights(path)
 
 
 # keys and shapes

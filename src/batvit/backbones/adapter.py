@@ -15,7 +15,14 @@ from batvit.reduction.wrapped import unwrapped
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """The parts of a Vision Transformer, for images of one size."""
+    """The parts of a Vision Transformer, for images of one size.
+
+    Examples:
+        >>> from batvit.backbones.registry import anatomy_of
+        >>> anatomy = anatomy_of(timm.create_model("vit_tiny_patch16_224"))
+        >>> anatomy.depth, anatomy.patches, anatomy.prefix
+        (12, 196, 1)
+    """
 
     tower: nn.Module
     """what takes the images alone: the model, or the image half of one that takes texts too"""
@@ -90,6 +97,14 @@ class Adapter(ABC):
     """One library's Vision Transformers.
 
     A subclass in one file, and :func:`batvit.register`, add another library.
+
+    Examples:
+        A whole one is ``examples/own_backbone.py``. What an adapter tells:
+
+        >>> from batvit.backbones.registry import adapter_of
+        >>> adapter = adapter_of(timm.create_model("vit_tiny_patch16_224"))
+        >>> adapter.library, adapter.families["DeiT"]
+        ('timm', 'deit_small_patch16_224')
     """
 
     library: ClassVar[str]

@@ -46,6 +46,14 @@ def patch(
         TypeError: if the model is not supported, naming what was found and what is.
         ValueError: if the configuration does not fit the model. In both cases the model is
             untouched.
+
+    Examples:
+        >>> model = timm.create_model("deit_small_patch16_224").eval()
+        >>> model = batvit.patch(model, keep_rate=0.7)
+        >>> model(torch.zeros(1, 3, 224, 224)).shape
+        torch.Size([1, 1000])
+        >>> batvit.info(model).blocks[-1].tokens_out
+        63
     """
     config = _chosen_config(config, mode, fields)
     check_method(config.method)
@@ -73,6 +81,14 @@ def unpatch(model: Model) -> Model:
     """Undo :func:`patch`, bit for bit. A model that is not patched is left alone.
 
     As for :func:`patch`, no other thread may run the model meanwhile.
+
+    Raises:
+        TypeError: if the model is not supported.
+
+    Examples:
+        >>> model = batvit.patch(timm.create_model("vit_tiny_patch16_224"), keep_rate=0.5)
+        >>> batvit.config_of(batvit.unpatch(model)) is None
+        True
     """
     adapter = adapter_of(model)
     for block in adapter.anatomy(model).blocks:

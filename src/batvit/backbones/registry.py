@@ -26,6 +26,15 @@ def register(adapter: Adapter) -> None:
 
     Raises:
         TypeError: if it is no instance of :class:`Adapter`.
+
+    Examples:
+        The start of an adapter; ``examples/own_backbone.py`` is a whole one.
+
+        >>> class MyAdapter(batvit.Adapter):
+        ...     library, families, blocks = "my_library", {"my ViT": "MyViT"}, ()
+        ...     matches = lambda self, model: type(model).__name__ == "MyViT"
+        ...     anatomy = lambda self, model, image_size=None: batvit.Anatomy(...)
+        >>> batvit.register(MyAdapter())
     """
     if not isinstance(adapter, Adapter):
         raise TypeError(f"expected an instance of batvit.Adapter, got {adapter!r}")

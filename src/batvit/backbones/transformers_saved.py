@@ -38,6 +38,14 @@ def load(folder: str | Path, **arguments: Any) -> nn.Module:
         ValueError: if no BAT configuration was saved there, or one that is not valid; if the class
             is none of transformers'.
         OSError: if there is no such model.
+
+    Examples:
+        >>> from transformers import ViTConfig, ViTForImageClassification
+        >>> config = ViTConfig(image_size=32, hidden_size=48, num_attention_heads=3)
+        >>> model = batvit.patch(ViTForImageClassification(config), keep_rate=0.6)
+        >>> model.save_pretrained("vit")
+        >>> batvit.config_of(batvit.load("vit")).keep_rate
+        0.6
     """
     import transformers
 

@@ -32,7 +32,16 @@ from batvit.storage.weights import weights_digest
 
 @dataclass(frozen=True)
 class Stage:
-    """What a comparison is doing."""
+    """What a comparison is doing.
+
+    Examples:
+        What ``progress`` of :func:`run` gets:
+
+        >>> from batvit.compare import Stage
+        >>> stage = Stage("looking at the pictures", done=64, total=256)
+        >>> f"{stage.text}: {stage.done} of {stage.total}"
+        'looking at the pictures: 64 of 256'
+    """
 
     text: str
     done: int | None = None
@@ -126,6 +135,16 @@ def run(
         FileExistsError: if the folder holds a comparison that is not to be resumed, or another run
             is writing into it.
         OSError: if the folder cannot be written.
+
+    Examples:
+        >>> from batvit.data.folder import image_folder
+        >>> dense = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=4, num_classes=2)
+        >>> pictures = image_folder("pictures", num_classes=2)
+        >>> comparison = batvit.compare.run(
+        ...     dense, pictures, "report", plans=["topk"], targets=[0.8], rounds=1, drawn=0
+        ... )
+        >>> comparison.rows[0].plan, comparison.report.name
+        ('topk', 'report.html')
     """
     settings = Settings(
         plans=contenders() if plans is None else tuple(plans),

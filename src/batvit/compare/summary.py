@@ -22,7 +22,15 @@ HEAD = ("", "top-1", "difference [95 %]", "same", "KL", "GMACs", "speed", "ms al
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison found. Printed, it is a plain table for each target and cost."""
+    """What a comparison found. Printed, it is a plain table for each target and cost.
+
+    Examples:
+        As in the example of :func:`batvit.compare.run`:
+
+        >>> row = comparison.to_dict()["rows"][0]
+        >>> row["plan"], row["at"]
+        ('topk', 'macs')
+    """
 
     folder: Path
     """where the files are"""

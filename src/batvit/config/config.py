@@ -42,6 +42,14 @@ class BATConfig:
 
     Raises:
         ValueError, TypeError: naming the field, the value received, what is allowed, what to do.
+
+    Examples:
+        >>> batvit.BATConfig(keep_rate=0.5).sites(depth=12)
+        (3, 6, 9)
+        >>> batvit.BATConfig(keep_rate=1.5)
+        Traceback (most recent call last):
+            ...
+        ValueError: keep_rate must lie in (0, 1], got 1.5; 1 keeps everything, 0.7 is usual
     """
 
     # the six that most users set

@@ -20,6 +20,13 @@ class Assignment:
 
     Invariant of every plan in this library: the map is *onto* (no group is empty). A plan that
     merges is also *total* (no token is lost).
+
+    Examples:
+        >>> assignment = batvit.Assignment.from_index(torch.tensor([0, 1, 1, -1]))
+        >>> assignment
+        Assignment(4 tokens -> 2 groups, batch 1, largest group 2, 1 pruned)
+        >>> assignment.sizes.tolist()
+        [[1, 2]]
     """
 
     index: Int64[Tensor, "batch tokens"]

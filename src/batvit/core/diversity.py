@@ -16,6 +16,15 @@ def diversity(
         x: (B, N, C), without the prefix tokens.
         size: (B, N), how many patches each token stands for, and so how often it counts; each
             counts once when None.
+
+    Raises:
+        RuntimeError: if ``size`` is not of the batch and number of tokens of ``x``.
+
+    Examples:
+        >>> batvit.diversity(torch.ones(1, 4, 8))
+        tensor([0.])
+        >>> batvit.diversity(torch.tensor([[[3.0], [7.0]]]), size=torch.tensor([[1.0, 3.0]]))
+        tensor([3.4641])
     """
     x = x.float()
     weight = x.new_ones(x.shape[:2]) if size is None else size.float()

@@ -34,6 +34,14 @@ def merge(
 
     Raises:
         ValueError: if ``x`` is not of the assignment's batch and number of tokens.
+
+    Examples:
+        >>> tokens = torch.tensor([[[1.0], [2.0], [6.0]]])
+        >>> pairs = batvit.Assignment.from_index(torch.tensor([0, 1, 1]))
+        >>> batvit.merge(tokens, pairs).tolist()
+        [[[1.0], [4.0]]]
+        >>> batvit.merge(tokens, pairs, weight=torch.tensor([[1.0, 3.0, 1.0]])).tolist()
+        [[[1.0], [3.0]]]
     """
     _check(x, assignment.tokens, assignment)
     if weight is None:
@@ -79,7 +87,16 @@ def _weighted(
 def unmerge(
     y: Float[Tensor, "batch groups channels"], assignment: Assignment
 ) -> Float[Tensor, "batch tokens channels"]:
-    """Give every token back the feature of its group (B, N, C); a pruned token gets zeros."""
+    """Give every token back the feature of its group (B, N, C); a pruned token gets zeros.
+
+    Raises:
+        ValueError: if ``y`` is not of the assignment's batch and number of groups.
+
+    Examples:
+        >>> pruned = batvit.Assignment.from_index(torch.tensor([1, 0, 1, -1]))
+        >>> batvit.unmerge(torch.tensor([[[4.0], [7.0]]]), pruned).tolist()
+        [[[7.0], [4.0], [7.0], [0.0]]]
+    """
     _check(y, assignment.groups, assignment)
     if not assignment.drops:
         return take(y, assignment.index)

@@ -30,7 +30,14 @@ BATCH = 25
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written, and how it compares with the model it was written from."""
+    """A file that was written, and how it compares with the model it was written from.
+
+    Examples:
+        As in the example of :func:`export`:
+
+        >>> exported.path.name, exported.metadata.model
+        ('model.pt2', 'VisionTransformer')
+    """
 
     path: Path
     metadata: ExportMetadata
@@ -98,6 +105,12 @@ def export(
         ValueError: if the suffix, opset or images are wrong, an engine is missing, or the file
             computes something else.
         OSError: if the file exists or cannot be written. In all cases nothing is left behind.
+
+    Examples:
+        >>> model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=10)
+        >>> exported = batvit.export(batvit.patch(model, blocks=(0,)), "model.pt2")
+        >>> exported.within
+        100.0
     """
     path = Path(path)
     int8 = calibration is not None

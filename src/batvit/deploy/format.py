@@ -18,6 +18,13 @@ class Engine(nn.Module):
     Takes images (B, 3, H, W) in float32, gives logits (B, classes). ``metadata`` says what the
     model is, ``runtime`` what runs it, with its version. ``num_classes`` and ``pretrained_cfg``
     stand where timm looks for them.
+
+    Examples:
+        The file is that of the example of :func:`batvit.export`:
+
+        >>> engine = batvit.load_engine("model.pt2")
+        >>> engine.num_classes, engine.metadata.input_size
+        (10, (3, 32, 32))
     """
 
     def __init__(self, metadata: ExportMetadata, runtime: str) -> None:

@@ -22,6 +22,13 @@ def load_engine(path: str | Path, *, precision: str = "fp32", threads: int | Non
         ValueError: if the suffix, the precision or the content of the file is none of these; if the
             engine is not installed.
         FileNotFoundError: if there is no such file.
+
+    Examples:
+        The file is that of the example of :func:`export`:
+
+        >>> engine = batvit.load_engine("model.pt2")
+        >>> engine(torch.zeros(5, 3, 32, 32)).shape
+        torch.Size([5, 10])
     """
     path = Path(path)
     if not is_exported(path):

@@ -46,6 +46,14 @@ def draw(image: Image.Image, trace: Trace, *, index: int = 0, title: str = "imag
         ValueError: if the trace is empty, the index is not in its batch, the model saw a part of
             the patches, or the image has another aspect ratio than the traced one (by more than 5
             %).
+
+    Examples:
+        >>> model = batvit.patch(timm.create_model("vit_tiny_patch16_224").eval(), keep_rate=0.5)
+        >>> images = torch.randn(1, 3, 224, 224)
+        >>> with batvit.trace(model) as trace:
+        ...     logits = model(images)
+        >>> seen = from_tensor(images[0], model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
+        >>> batvit.draw(seen, trace).save("groups.png")
     """
     return _with_legend(_strip(image, trace, index, title), trace)
 

@@ -51,7 +51,16 @@ class BlockInfo:
 
 @dataclass(frozen=True)
 class Info:
-    """A model, reduced or not, at one image size."""
+    """A model, reduced or not, at one image size.
+
+    Examples:
+        As in the example of :func:`info`:
+
+        >>> info.blocks[1].tokens_in, info.blocks[1].tokens_out
+        (196, 95)
+        >>> round(info.mac_ratio, 2)
+        1.71
+    """
 
     model: str
     img_size: tuple[int, int]
@@ -111,6 +120,17 @@ def info(
     Raises:
         TypeError: if the model is not supported.
         ValueError: if it takes images of one size only, and not of this.
+
+    Examples:
+        >>> model = timm.create_model("vit_tiny_patch16_224", depth=4)
+        >>> info = batvit.info(batvit.patch(model, keep_rate=0.5))
+        >>> print(info)  # doctest: +ELLIPSIS
+        block  tokens in  attentive  pairs  clusters  tokens out  M MACs
+            0        196                                     196   102.0
+            1        196         52      5        48          95    76.4
+            2         95         25      2        24          47    32.8
+            3         47         12      1        12          23    15.3
+        VisionTransformer at 224 x 224: 2,158,504 parameters, 0.2557 G MACs of 0.4373 G dense ...
     """
     anatomy = anatomy_of(model, image_size)
     config = config_of(model)

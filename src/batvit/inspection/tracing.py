@@ -52,7 +52,16 @@ class SiteTrace:
 
 @dataclass(eq=False)
 class Trace:
-    """The last forward pass of a patched model; made by :func:`trace`."""
+    """The last forward pass of a patched model; made by :func:`trace`.
+
+    Examples:
+        As in the example of :func:`trace`:
+
+        >>> record.grid
+        (14, 14)
+        >>> [site.counts.tokens_out for site in record.sites]
+        [95, 47, 23]
+    """
 
     model: nn.Module
     image_size: tuple[int, int] | None = None
@@ -126,16 +135,19 @@ class Trace:
 def trace(model: nn.Module) -> Iterator[Trace]:
     """Record what a patched model does with each patch, while the block runs.
 
-    >>> with batvit.trace(model) as trace:
-    ...     logits = model(images)
-    >>> print(trace)
-
     Of several forward passes the last is kept. Passes of other threads, or of other contexts
     (:mod:`contextvars`), are not seen. The model must not be compiled.
 
     Raises:
         ValueError: if the model is not patched.
         TypeError: if it is not supported.
+
+    Examples:
+        >>> model = timm.create_model("vit_tiny_patch16_224").eval()
+        >>> with batvit.trace(batvit.patch(model, keep_rate=0.5)) as record:
+        ...     logits = model(torch.zeros(1, 3, 224, 224))
+        >>> print(record.sites[0].origin)  # doctest: +ELLIPSIS
+        Assignment(196 tokens -> 95 groups, batch 1, largest group ..., 0 pruned)
     """
     stem = anatomy_of(model).stem
     sites = reductions(model)
@@ -189,6 +201,16 @@ def diversity_by_block(
     Args:
         model: a supported model, patched or not, in eval mode.
         images: normalised as the model expects.
+
+    Raises:
+        TypeError: if the model is not supported.
+        ValueError: if it takes images of one size only, and not of this.
+
+    Examples:
+        >>> model = timm.create_model("vit_tiny_patch16_224", depth=4).eval()
+        >>> residuals = batvit.diversity_by_block(model, torch.zeros(1, 3, 224, 224))
+        >>> len(residuals)
+        4
     """
     height, width = images.shape[-2:]
     anatomy = anatomy_of(model, (height, width))

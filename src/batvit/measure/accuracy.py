@@ -37,7 +37,15 @@ class Totals:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy in percent, with timm's names."""
+    """Accuracy in percent, with timm's names.
+
+    Examples:
+        As in the example of :func:`evaluate`:
+
+        >>> score = scores["reduced"]
+        >>> score.top1 + score.top1_err
+        100.0
+    """
 
     samples: int
     top1: float
@@ -105,6 +113,14 @@ def evaluate(
     Raises:
         ValueError: if there is no model or no picture, or a model returns something that is not one
             row of finite logits a picture, or a label is no class of a model.
+
+    Examples:
+        >>> dense = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=10)
+        >>> reduced = batvit.patch(copy.deepcopy(dense), keep_rate=0.5)
+        >>> batches = [(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3]))]
+        >>> scores = batvit.evaluate({"dense": dense, "reduced": reduced}, batches)
+        >>> scores["dense"].samples, scores["dense"].agreement
+        (4, 100.0)
     """
     if not models:
         raise ValueError("there is no model to evaluate")

@@ -11,9 +11,9 @@ def supported() -> dict[str, dict[str, str]]:
 
     Of libraries that are not installed, nothing is known.
 
-    >>> from batvit import supported
-    >>> supported()["timm"]["DeiT"]
-    'deit_small_patch16_224'
+    Examples:
+        >>> batvit.supported()["timm"]["DeiT"]
+        'deit_small_patch16_224'
     """
     # an adapter is asked once its library is imported; batvit.models registers one more
     for library in ("batvit.models", *LIBRARIES):

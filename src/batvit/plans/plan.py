@@ -22,7 +22,15 @@ SITE_RULES = {
 
 
 class Counts(NamedTuple):
-    """What happens at one site: ``tokens_out = attentive - pairs + centres``."""
+    """What happens at one site: ``tokens_out = attentive - pairs + centres``.
+
+    Examples:
+        >>> model = timm.create_model("vit_tiny_patch16_224").eval()
+        >>> with batvit.trace(batvit.patch(model, keep_rate=0.7)) as trace:
+        ...     logits = model(torch.zeros(1, 3, 224, 224))
+        >>> trace.sites[0].counts
+        Counts(block=3, tokens_in=196, attentive=78, pairs=7, centres=72, tokens_out=143)
+    """
 
     block: int
     tokens_in: int

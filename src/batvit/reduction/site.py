@@ -200,7 +200,15 @@ class Reduce(nn.Module):
 
 
 def config_of(model: nn.Module) -> BATConfig | None:
-    """Return the configuration a model is patched with, or None."""
+    """Return the configuration a model is patched with, or None.
+
+    Examples:
+        >>> model = timm.create_model("vit_tiny_patch16_224")
+        >>> batvit.config_of(model) is None
+        True
+        >>> batvit.config_of(batvit.patch(model, keep_rate=0.6)).keep_rate
+        0.6
+    """
     for site in reductions(model).values():
         return site.config
     return None

@@ -148,9 +148,11 @@ def _name(dtype: torch.dtype) -> str:
 
 def _check_archive(path: Path) -> None:
     """Refuse an archive that would unpack to more than it is: torch packs weights as they are."""
-    if path.suffix == ".safetensors" or not zipfile.is_zipfile(path):
+    if path.suffix == ".safetensors":
         return
     try:
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError):

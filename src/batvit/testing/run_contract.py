@@ -30,6 +30,12 @@ def check_backbone(
     Raises:
         AssertionError: naming the check and what was found.
         ValueError: if there is no check of that name.
+
+    Examples:
+        >>> from batvit.testing import check_backbone
+        >>> make = lambda: timm.create_model("vit_tiny_patch16_224", img_size=64, depth=3)
+        >>> check_backbone(make, torch.randn(2, 3, 64, 64), only="unpatching")
+        ['unpatching']
     """
     if only is not None and only not in CHECKS:
         raise ValueError(f"no check is called {only!r}; there are {', '.join(CHECKS)}")
@@ -53,6 +59,12 @@ def randomised(model: nn.Module) -> nn.Module:
     """Return the model in eval mode with random parameters, the same each time.
 
     They are normally distributed with a standard deviation of 0.2, those of norms around 1.
+
+    Examples:
+        >>> from batvit.testing import randomised
+        >>> model = randomised(timm.create_model("vit_tiny_patch16_224", depth=1))
+        >>> round(model.head.weight.std().item(), 2)
+        0.2
     """
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

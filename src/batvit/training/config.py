@@ -51,6 +51,15 @@ class TrainConfig:
 
     Raises:
         ValueError, TypeError: naming the field, the value received, and what to do.
+
+    Examples:
+        >>> from batvit.training import TrainConfig
+        >>> TrainConfig(epochs=3, lr=1e-4).batch_size
+        64
+        >>> TrainConfig(epochs=0)
+        Traceback (most recent call last):
+            ...
+        ValueError: epochs must lie in [1, 100000], got 0; the default is 30
     """
 
     epochs: int = 30

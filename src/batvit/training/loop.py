@@ -79,6 +79,16 @@ def fit(
             the model, a teacher is given of whom nothing is learnt, or a run is resumed with
             anything else than it was begun with.
         OSError: see :func:`batvit.training.record.check_output`.
+
+    Examples:
+        >>> from batvit.training import TrainConfig
+        >>> model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=4, num_classes=2)
+        >>> pictures = [(torch.full((3, 32, 32), float(label)), label) for label in (0, 1) * 4]
+        >>> batches = torch.utils.data.DataLoader(pictures, batch_size=4)
+        >>> config = TrainConfig(epochs=2, batch_size=4)
+        >>> epochs = batvit.fit(batvit.patch(model), pictures, batches, config)
+        >>> len(epochs)
+        2
     """
     reduction = reduction_of(model) if reduce is None else reduce
     _check_warmup(config, reduction)

@@ -6,7 +6,15 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training set, and the accuracy after it."""
+    """One pass over the training set, and the accuracy after it.
+
+    Examples:
+        As in the example of :func:`batvit.fit`:
+
+        >>> best = max(epochs, key=lambda epoch: epoch.top1)
+        >>> best.top1 >= epochs[0].top1
+        True
+    """
 
     epoch: int
     """counted from 1"""
@@ -27,7 +35,16 @@ class Epoch:
 
 
 class Step(NamedTuple):
-    """One update."""
+    """One update.
+
+    Examples:
+        For a progress bar of your own:
+
+        >>> from batvit.training import Step
+        >>> step = Step(update=10, updates=40, loss=0.7, lr=1e-4, samples_per_sec=120.0)
+        >>> f"{step.update / step.updates:.0%}"
+        '25%'
+    """
 
     update: int
     """counted from 1, over all epochs"""

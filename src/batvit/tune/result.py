@@ -42,9 +42,13 @@ class TimeErrors(NamedTuple):
 class Tuned:
     """What a search found. Printed, it is tables and sentences.
 
-    >>> tuned = batvit.tune.run(model, pictures, "T", target_speedup=1.5)  # doctest: +SKIP
-    >>> print(tuned)  # doctest: +SKIP
-    >>> batvit.patch(model, tuned.config)  # doctest: +SKIP
+    Examples:
+        As in the example of :func:`batvit.tune.run`:
+
+        >>> tuned.model, tuned.samples
+        ('VisionTransformer', 4)
+        >>> batvit.config_of(batvit.patch(model, tuned.config)) == tuned.config
+        True
     """
 
     folder: Path

@@ -88,6 +88,15 @@ def run(
         FileExistsError: if the folder holds a search that is not to be resumed, or another run is
             writing into it.
         OSError: if the folder cannot be written.
+
+    Examples:
+        >>> from batvit.data.folder import unlabelled
+        >>> model = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=4, num_classes=2)
+        >>> tuned = batvit.tune.run(
+        ...     model, unlabelled("pictures"), "tuned", target_macs=0.8, samples=4, trials=1
+        ... )
+        >>> (tuned.folder / "config.json").exists()
+        True
     """
     settings = Settings(
         target_speedup=target_speedup,
