@@ -1,7 +1,4 @@
-"""What timm's Vision Transformers have in common.
-
-Attention with two norms, a patch embedding, a list of blocks.
-"""
+"""What timm's Vision Transformers have in common: attention with two norms, stem, blocks, head."""
 
 from typing import Any, ClassVar
 
@@ -11,6 +8,7 @@ from torch import Tensor, nn
 from batvit.backbones.adapter import Adapter, Anatomy, last_output_form
 from batvit.backbones.attention_capture import AttentionCapture
 from batvit.config import BATConfig
+from batvit.reduction.block import refuse_symbols
 from batvit.reduction.grid import WithGrid, become_with_grid, become_without_grid
 from batvit.reduction.site import config_of
 from batvit.reduction.tokens import Tokens
@@ -82,6 +80,7 @@ class WithHead(WithGrid):
 
     def forward(self, *args: Any, **arguments: Any) -> Any:
         """Do as the model's own, whose head reads what the last block gives."""
+        refuse_symbols(args)
         own: Any = super().forward
         # nothing is refused inside a graph, which cannot trace the stand-in either
         as_it_is = torch.compiler.is_compiling() or "forward_features" in vars(self)
