@@ -78,15 +78,15 @@ class WithHead(WithGrid):
             last: Any = anatomy.blocks[-1]
             last.output_form = last_output_form(anatomy, config)
 
-    def forward(self, *args: Any, **arguments: Any) -> Any:
+    def forward(self, x: Any, *args: Any, **arguments: Any) -> Any:
         """Do as the model's own, whose head reads what the last block gives."""
-        refuse_symbols(args)
+        refuse_symbols(x)
         own: Any = super().forward
         # nothing is refused inside a graph, which cannot trace the stand-in either
         as_it_is = torch.compiler.is_compiling() or "forward_features" in vars(self)
         if as_it_is or not self._gives_prefix_alone():
-            return own(*args, **arguments)
-        return own.__func__(_WithOwnFeatures(self), *args, **arguments)
+            return own(x, *args, **arguments)
+        return own.__func__(_WithOwnFeatures(self), x, *args, **arguments)
 
     def forward_features(self, *args: Any, **arguments: Any) -> Any:
         """Do as the model's own; prefix tokens alone refuse to be read as patches."""

@@ -37,7 +37,10 @@ class OnnxFormat(Format):
             output_names=["logits"],
             # what it calls the batch
             dynamic_shapes=({0: "batch"},),
-            custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
+            custom_translation_table={
+                torch.ops.aten.sort.stable: _stable_sort,
+                torch.ops.aten.linalg_vector_norm.default: _vector_norm,
+            },
             verbose=False,
         )
         assert written is not None
@@ -96,6 +99,20 @@ def _stable_sort(x: Any, stable: bool = True, dim: int = -1, descending: bool = 
     ops = installed("onnxscript").opset18
     length = ops.Constant(value_ints=[x.shape[dim]])
     return ops.TopK(x, length, axis=dim, largest=int(descending), sorted=1)
+
+
+def _vector_norm(
+    x: Any, order: float = 2.0, dim: Sequence[int] = (), keepdim: bool = False, dtype: int = -1
+) -> Any:
+    """Translate a Euclidean length by a sum: ONNX Runtime's quantiser knows no shape of ReduceL2.
+
+    Of what the reduction asks for: float32, over given dimensions.
+    """
+    if order != 2 or not dim or x.dtype.name != "FLOAT":
+        raise ValueError(f"a norm of order={order}, dim={dim} in {x.dtype} is not translated")
+    ops = need("onnx", "onnxscript").opset18
+    axes = ops.Constant(value_ints=list(dim))
+    return ops.Sqrt(ops.ReduceSum(ops.Mul(x, x), axes, keepdims=int(keepdim)))
 
 
 FORMAT = OnnxFormat()

@@ -128,7 +128,7 @@ class ReducedBlock(nn.Module):
                 it.
             arguments: of the block's forward.
         """
-        refuse_symbols((x,))
+        refuse_symbols(x)
         output_form = output_form or self.output_form
         rope = self.rope(arguments)
         x = Tokens.of(x)
@@ -197,7 +197,7 @@ def refuse_mask(mask: Tensor | None, is_causal: bool = False) -> None:
         ValueError: if there is one; the tokens that it is about are merged.
         TypeError: if the model is traced with symbols, of which every argument is one.
     """
-    refuse_symbols((mask, is_causal))
+    refuse_symbols(mask, is_causal)
     if mask is not None or is_causal:
         raise ValueError(
             "a reduced model takes no attn_mask: the tokens it is about are merged; "
@@ -205,17 +205,13 @@ def refuse_mask(mask: Tensor | None, is_causal: bool = False) -> None:
         )
 
 
-def refuse_symbols(arguments: Any) -> None:
+def refuse_symbols(*values: Any) -> None:
     """Refuse the symbols that ``torch.fx`` traces a model with: a reduced one reads shapes.
-
-    Args:
-        arguments: the tuple that a function was called with; where ``torch.fx`` traces that very
-            function, it is one symbol as a whole.
 
     Raises:
         TypeError: naming the other ways to a graph, and to features.
     """
-    if isinstance(arguments, fx.Proxy) or any(isinstance(each, fx.Proxy) for each in arguments):
+    if any(isinstance(value, fx.Proxy) for value in values):
         raise TypeError(
             "torch.fx cannot trace a reduced model with symbols, as create_feature_extractor does; "
             "take features by forward hooks or the model's forward_intermediates, a graph by "

@@ -21,6 +21,12 @@ torch.export.register_dataclass(Assignment)
 torch.export.register_dataclass(Tokens)
 
 
+NO_TORCHSCRIPT_EXPORT = (
+    "the TorchScript exporter cannot write a reduced model; "
+    "call torch.onnx.export(…, dynamo=True), or batvit.export"
+)
+
+
 class QueriesKeys(NamedTuple):
     """The queries and keys that an attention module made."""
 
@@ -91,6 +97,10 @@ class Reduce(nn.Module):
             )
         if counts.tokens_out == tokens_in:
             return tokens
+        # asked first, as the other question loads the exporters
+        is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        if is_traced and torch.onnx.is_in_onnx_export():
+            raise TypeError(NO_TORCHSCRIPT_EXPORT)
         if not isinstance(captured, QueriesKeys):
             captured = captured()
         prefix = tokens.x[:, : self.prefix]
