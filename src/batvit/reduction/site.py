@@ -106,8 +106,7 @@ class Reduce(nn.Module):
         prefix = tokens.x[:, : self.prefix]
         image = tokens.x[:, self.prefix :].contiguous()
         evidence = self.evidence(tokens, image, captured)
-        with torch.no_grad():
-            assignment = PLANS[self.config.method].decide(evidence, counts, self.config)
+        assignment = self.decide(evidence, counts)
         groups = self.combine(image, evidence, assignment)
         reduced = tokens.regrouped(torch.cat([prefix, groups], dim=1), assignment)
         reduced = reduced.with_size_bias(self.config.size_aware, self.config.size_power)
@@ -115,6 +114,20 @@ class Reduce(nn.Module):
             # no later block reads rotary tables
             return reduced
         return reduced.with_rotary(rope)
+
+    def decide(self, evidence: Evidence, counts: Counts) -> Assignment:
+        """Return what the plan decides, without gradients."""
+        decide = PLANS[self.config.method].decide
+        if torch.compiler.is_exporting() and torch.is_grad_enabled():
+            # no_grad would be a graph within the graph, which torch's pipelining cannot split
+            detached = evidence._replace(
+                features=evidence.features.detach(),
+                importance=evidence.importance.detach(),
+                size=evidence.size.detach(),
+            )
+            return decide(detached, counts, self.config)
+        with torch.no_grad():
+            return decide(evidence, counts, self.config)
 
     def counts(self, patches: int) -> Counts:
         """Return the counts at this site for an image of ``patches`` tokens.
