@@ -116,6 +116,18 @@ def test_other_blocks_of_open_clip_are_refused():
         batvit.patch(open_clip_vit(qk_norm=True), keep_rate=0.5)
 
 
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_vit_relpos"])
+def test_towers_of_timm_that_cannot_be_reduced_are_not_recommended(name):
+    image = {"timm_model_name": name, "timm_pool": "", "image_size": 64}
+    model = clip(vision_cfg=image)
+    for part in (model, model.visual):
+        with pytest.raises(
+            TypeError, match=r"image tower is timm's \w+ in .*cannot reduce"
+        ) as caught:
+            batvit.patch(part, keep_rate=0.5)
+        assert "trunk" not in str(caught.value)
+
+
 def test_other_image_towers_of_open_clip_are_refused():
     timm_tower = clip(vision_cfg=dict(TIMM))
     with pytest.raises(TypeError, match=r"patch model\.visual\.trunk"):

@@ -339,3 +339,14 @@ class TestFromTensor:
     def test_errors(self, image, mean, message):
         with pytest.raises(ValueError, match=message):
             drawing.from_tensor(image, mean, self.std)
+
+
+@pytest.mark.unchecked
+def test_an_image_and_a_trace_in_the_other_order_are_told_apart():
+    image = Image.new("RGB", (48, 48))
+    recorded = Trace(torch.nn.Identity())
+    for given in ((recorded, image), (np.asarray(image), recorded), (image, None)):
+        with pytest.raises(TypeError, match=r"^draw takes a PIL image, then a trace: .*got \w+"):
+            batvit.draw(*given)
+    with pytest.raises(TypeError, match="got Trace, then Image"):
+        batvit.draw(recorded, image)

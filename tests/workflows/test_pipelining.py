@@ -29,3 +29,27 @@ def test_stages_give_what_the_model_gives(cut):
     # fewer than the 36 patches and the class token
     assert between[0].shape[1] < 37
     torch.testing.assert_close(stages.get_stage_module(1)(*between), expected)
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize("mode", ["training-free", "gradual", "paper"])
+@pytest.mark.parametrize("cut", MODELS)
+def test_stages_have_the_gradients_of_the_model(cut, mode):
+    sites = {} if mode == "gradual" else {"blocks": (1, 2)}
+    model = batvit.patch(randomised(MODELS[cut]()), mode=mode, keep_rate=0.5, **sites)
+    model.requires_grad_(True)
+    images = torch.randn(2, 3, 48, 48)
+    model(images).square().mean().backward()
+    expected = {name: weight.grad for name, weight in model.named_parameters()}
+    stages = pipeline(model, (images,), split_spec={cut: SplitPoint.BEGINNING})
+    between = stages.get_stage_module(0)(images)
+    between = between if isinstance(between, tuple) else (between,)
+    model.zero_grad()
+    stages.get_stage_module(1)(*between).square().mean().backward()
+    found = {}
+    for stage in range(2):
+        for name, weight in stages.get_stage_module(stage).named_parameters():
+            found[name] = weight.grad
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient)

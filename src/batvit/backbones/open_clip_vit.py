@@ -106,8 +106,17 @@ def _tower(model: Any) -> Any:
         tower = model.visual
         name = "model.visual"
     if isinstance(tower, TimmModel):
+        # open_clip is used without timm, too
+        from batvit.backbones import timm_eva, timm_vit
+
+        trunk: Any = tower.trunk
+        if any(adapter.matches(trunk) for adapter in (timm_vit.ADAPTER, timm_eva.ADAPTER)):
+            raise TypeError(
+                f"the image tower is a model of timm in open_clip's TimmModel; patch {name}.trunk"
+            )
         raise TypeError(
-            f"the image tower is a model of timm in open_clip's TimmModel; patch {name}.trunk"
+            f"the image tower is timm's {type(trunk).__name__} in open_clip's TimmModel, whose "
+            "tokens batvit cannot reduce; batvit.supported() lists what can be reduced"
         )
     if not is_made_from(type(tower), VisionTransformer):
         raise TypeError(

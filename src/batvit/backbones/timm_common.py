@@ -1,7 +1,4 @@
-"""What timm's Vision Transformers have in common.
-
-Attention with two norms, a patch embedding, a list of blocks.
-"""
+"""What timm's Vision Transformers have in common: attention with two norms, stem, blocks, head."""
 
 from typing import Any, ClassVar
 
@@ -11,6 +8,7 @@ from torch import Tensor, nn
 from batvit.backbones.adapter import Adapter, Anatomy, last_output_form
 from batvit.backbones.attention_capture import AttentionCapture
 from batvit.config import BATConfig
+from batvit.reduction.block import refuse_symbols
 from batvit.reduction.grid import WithGrid, become_with_grid, become_without_grid
 from batvit.reduction.site import config_of
 from batvit.reduction.tokens import Tokens
@@ -80,14 +78,15 @@ class WithHead(WithGrid):
             last: Any = anatomy.blocks[-1]
             last.output_form = last_output_form(anatomy, config)
 
-    def forward(self, *args: Any, **arguments: Any) -> Any:
+    def forward(self, x: Any, *args: Any, **arguments: Any) -> Any:
         """Do as the model's own, whose head reads what the last block gives."""
+        refuse_symbols(x)
         own: Any = super().forward
         # nothing is refused inside a graph, which cannot trace the stand-in either
         as_it_is = torch.compiler.is_compiling() or "forward_features" in vars(self)
         if as_it_is or not self._gives_prefix_alone():
-            return own(*args, **arguments)
-        return own.__func__(_WithOwnFeatures(self), *args, **arguments)
+            return own(x, *args, **arguments)
+        return own.__func__(_WithOwnFeatures(self), x, *args, **arguments)
 
     def forward_features(self, *args: Any, **arguments: Any) -> Any:
         """Do as the model's own; prefix tokens alone refuse to be read as patches."""

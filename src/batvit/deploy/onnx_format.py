@@ -37,7 +37,12 @@ class OnnxFormat(Format):
             output_names=["logits"],
             # what it calls the batch
             dynamic_shapes=({0: "batch"},),
-            custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
+            custom_translation_table={
+                torch.ops.aten.sort.stable: _stable_sort,
+                torch.ops.aten.linalg_vector_norm.default: _vector_norm,
+                torch.ops.aten.max.dim: _max,
+                torch.ops.aten.amin.default: _amin,
+            },
             verbose=False,
         )
         assert written is not None
@@ -96,6 +101,50 @@ def _stable_sort(x: Any, stable: bool = True, dim: int = -1, descending: bool = 
     ops = installed("onnxscript").opset18
     length = ops.Constant(value_ints=[x.shape[dim]])
     return ops.TopK(x, length, axis=dim, largest=int(descending), sorted=1)
+
+
+# ONNX Runtime's quantiser infers shapes first, and has none for ReduceL2, ReduceMax and ReduceMin
+
+
+def _vector_norm(
+    x: Any,
+    ord: float = 2.0,  # noqa: A002 - torch's name
+    dim: Sequence[int] | None = None,
+    keepdim: bool = False,
+    dtype: int = -1,
+) -> Any:
+    """Translate a Euclidean length by a sum; others as torch's exporter does."""
+    if ord != 2 or not dim:
+        norms = installed("onnxscript.function_libs.torch_lib.ops.linalg")
+        return norms.aten_linalg_vector_norm(x, ord, dim, keepdim, dtype)
+    ops = installed("onnxscript").opset18
+    if dtype != -1:
+        x = ops.Cast(x, to=dtype)
+    axes = ops.Constant(value_ints=list(dim))
+    return ops.Sqrt(ops.ReduceSum(ops.Mul(x, x), axes, keepdims=int(keepdim)))
+
+
+def _max(x: Any, dim: int, keepdim: bool = False) -> Any:
+    """Translate the largest values and where they are; of equal ones the lower index, as torch."""
+    return _first(x, dim, keepdim, largest=1)
+
+
+def _amin(x: Any, dim: Sequence[int] = (), keepdim: bool = False) -> Any:
+    """Translate the smallest values over one dimension; over more as torch's exporter does."""
+    if len(dim) != 1:
+        return installed("onnxscript.function_libs.torch_lib.ops.core").aten_amin(x, dim, keepdim)
+    return _first(x, dim[0], keepdim, largest=0)[0]
+
+
+def _first(x: Any, dim: int, keepdim: bool, largest: int) -> tuple[Any, Any]:
+    """Return the first value in falling or rising order, and its index."""
+    ops = installed("onnxscript").opset18
+    one = ops.Constant(value_ints=[1])
+    values, indices = ops.TopK(x, one, axis=dim, largest=largest, sorted=1)
+    if keepdim:
+        return values, indices
+    axis = ops.Constant(value_ints=[dim])
+    return ops.Squeeze(values, axis), ops.Squeeze(indices, axis)
 
 
 FORMAT = OnnxFormat()

@@ -43,6 +43,8 @@ def draw(image: Image.Image, trace: Trace, *, index: int = 0, title: str = "imag
         title: of the first panel, one line.
 
     Raises:
+        TypeError: if the image is no image of Pillow's, or the trace no trace, as where the two are
+            given in the other order.
         ValueError: if the trace is empty, the index is not in its batch, the model saw a part of
             the patches, or the image has another aspect ratio than the traced one (by more than 5
             %).
@@ -129,6 +131,11 @@ def _strip(image: Image.Image, trace: Trace, index: int, title: str) -> Image.Im
 
 def _check(image: Image.Image, trace: Trace, index: int) -> None:
     """Refuse a trace or an image that :func:`draw` cannot take."""
+    if not isinstance(image, Image.Image) or not isinstance(trace, Trace):
+        raise TypeError(
+            "draw takes a PIL image, then a trace: batvit.draw(image, trace); "
+            f"got {type(image).__name__}, then {type(trace).__name__}"
+        )
     if not trace.sites:
         raise ValueError(
             "the trace has no sites; run the patched model inside the with block of batvit.trace, "

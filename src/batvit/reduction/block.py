@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from batvit.reduction.features import ReducedFeatures, has_listeners
 from batvit.reduction.site import QueriesKeys, Reduce
@@ -102,6 +102,14 @@ class ReducedBlock(nn.Module):
         """Return arguments with which the block runs on its own, for the self-check."""
         return {}
 
+    def __prepare_scriptable__(self) -> NoReturn:
+        """Refuse ``torch.jit.script``, which asks every module of a model for this."""
+        raise TypeError(
+            "torch.jit.script cannot read a reduced model, whose blocks hand on more than a "
+            "tensor; use torch.jit.trace(model, images), torch.export.export or batvit.export, or "
+            "batvit.unpatch the model"
+        )
+
     def run(
         self,
         x: Tensor | Tokens,
@@ -120,6 +128,7 @@ class ReducedBlock(nn.Module):
                 it.
             arguments: of the block's forward.
         """
+        refuse_symbols(x)
         output_form = output_form or self.output_form
         rope = self.rope(arguments)
         x = Tokens.of(x)
@@ -186,11 +195,27 @@ def refuse_mask(mask: Tensor | None, is_causal: bool = False) -> None:
 
     Raises:
         ValueError: if there is one; the tokens that it is about are merged.
+        TypeError: if the model is traced with symbols, of which every argument is one.
     """
+    refuse_symbols(mask, is_causal)
     if mask is not None or is_causal:
         raise ValueError(
             "a reduced model takes no attn_mask: the tokens it is about are merged; "
             "batvit.unpatch the model"
+        )
+
+
+def refuse_symbols(*values: Any) -> None:
+    """Refuse the symbols that ``torch.fx`` traces a model with: a reduced one reads shapes.
+
+    Raises:
+        TypeError: naming the other ways to a graph, and to features.
+    """
+    if any(isinstance(value, fx.Proxy) for value in values):
+        raise TypeError(
+            "torch.fx cannot trace a reduced model with symbols, as create_feature_extractor does; "
+            "take features by forward hooks or the model's forward_intermediates, a graph by "
+            "torch.export.export, or batvit.unpatch the model"
         )
 
 

@@ -21,6 +21,12 @@ torch.export.register_dataclass(Assignment)
 torch.export.register_dataclass(Tokens)
 
 
+NO_TORCHSCRIPT_EXPORT = (
+    "the TorchScript exporter cannot write a reduced model; "
+    "call torch.onnx.export(…, dynamo=True), or batvit.export"
+)
+
+
 class QueriesKeys(NamedTuple):
     """The queries and keys that an attention module made."""
 
@@ -91,13 +97,16 @@ class Reduce(nn.Module):
             )
         if counts.tokens_out == tokens_in:
             return tokens
+        # asked first, as the other question loads the exporters
+        is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        if is_traced and torch.onnx.is_in_onnx_export():
+            raise TypeError(NO_TORCHSCRIPT_EXPORT)
         if not isinstance(captured, QueriesKeys):
             captured = captured()
         prefix = tokens.x[:, : self.prefix]
         image = tokens.x[:, self.prefix :].contiguous()
         evidence = self.evidence(tokens, image, captured)
-        with torch.no_grad():
-            assignment = PLANS[self.config.method].decide(evidence, counts, self.config)
+        assignment = self.decide(evidence, counts)
         groups = self.combine(image, evidence, assignment)
         reduced = tokens.regrouped(torch.cat([prefix, groups], dim=1), assignment)
         reduced = reduced.with_size_bias(self.config.size_aware, self.config.size_power)
@@ -105,6 +114,20 @@ class Reduce(nn.Module):
             # no later block reads rotary tables
             return reduced
         return reduced.with_rotary(rope)
+
+    def decide(self, evidence: Evidence, counts: Counts) -> Assignment:
+        """Return what the plan decides, without gradients."""
+        decide = PLANS[self.config.method].decide
+        if torch.compiler.is_exporting() and torch.is_grad_enabled():
+            # no_grad would be a graph within the graph, which torch's pipelining cannot split
+            detached = evidence._replace(
+                features=evidence.features.detach(),
+                importance=evidence.importance.detach(),
+                size=evidence.size.detach(),
+            )
+            return decide(detached, counts, self.config)
+        with torch.no_grad():
+            return decide(evidence, counts, self.config)
 
     def counts(self, patches: int) -> Counts:
         """Return the counts at this site for an image of ``patches`` tokens.
