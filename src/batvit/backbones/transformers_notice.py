@@ -29,7 +29,6 @@ model. With `pip install batvit`, this loads it as it was:
 
 ```python
 import batvit
-
 model = batvit.load({name})
 ```
 <!-- /batvit -->
@@ -58,11 +57,9 @@ def quiet() -> Iterator[None]:
 
 
 def write_card(config: Any, folder: Path) -> None:
-    """Say in the model card of a folder what its config.json says of a reduction.
+    """Say in the ``README.md`` of a folder what the configuration saved there says of a reduction.
 
-    Args:
-        config: of the model that was saved there.
-        folder: in which ``README.md`` is made, or gets or loses its section.
+    It is made, or gets or loses its section.
     """
     card = folder / "README.md"
     before = card.read_text(encoding="utf-8") if card.is_file() else ""
