@@ -14,6 +14,7 @@ r"""Vision Transformers with fewer tokens: Beyond Attentive Tokens (CVPR 2023).
 
 import typing
 
+from batvit.backbones.transformers_notice import watch as _watch
 from batvit.checks import installed as _installed
 
 if typing.TYPE_CHECKING:
@@ -37,6 +38,9 @@ if typing.TYPE_CHECKING:
     from batvit.training.loop import fit
 
 __version__ = "0.1.0"
+
+# a reduced model that transformers loads dense is told of, whenever transformers is imported
+_watch()
 
 _HOME = {
     "Adapter": "backbones.adapter",

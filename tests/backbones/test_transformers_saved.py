@@ -27,7 +27,8 @@ def test_a_saved_model_is_found_again(tmp_path):
     x = pictures(model)
     expected = run(model, x).logits
     model.save_pretrained(tmp_path)
-    dense = transformers.ViTForImageClassification.from_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match=r"batvit\.load"):
+        dense = transformers.ViTForImageClassification.from_pretrained(tmp_path)
     assert batvit.config_of(dense) is None
     torch.testing.assert_close(
         run(dense, x).logits, run(batvit.unpatch(model), x).logits, rtol=0, atol=0

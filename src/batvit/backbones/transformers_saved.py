@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from batvit.backbones.patch import patch
+from batvit.backbones.transformers_notice import quiet, saved_reduction
 from batvit.config import BATConfig
 
 LOCATION_ARGUMENTS = (
@@ -51,7 +52,7 @@ def load(folder: str | Path, **arguments: Any) -> nn.Module:
 
     location = {name: arguments[name] for name in LOCATION_ARGUMENTS if name in arguments}
     config = transformers.AutoConfig.from_pretrained(folder, **location)
-    fields = _saved_reduction(config)
+    fields = saved_reduction(config)
     if fields is None:
         raise ValueError(
             f"{folder}: its config.json holds no BAT configuration; "
@@ -69,21 +70,6 @@ def load(folder: str | Path, **arguments: Any) -> nn.Module:
         raise ValueError(
             f"{folder}: the class of this model is {names[0]}, which transformers does not have"
         )
-    model: nn.Module = kind.from_pretrained(folder, **arguments)
+    with quiet():
+        model: nn.Module = kind.from_pretrained(folder, **arguments)
     return patch(model, reduction)
-
-
-def _saved_reduction(config: Any) -> Any:
-    """Return the entry that batvit made in a configuration or one of its parts; None if none."""
-    import transformers
-
-    parts = [config]
-    for part in vars(config).values():
-        # of a model with two towers each has a configuration
-        if isinstance(part, transformers.PreTrainedConfig):
-            parts.append(part)
-    for part in parts:
-        fields = getattr(part, "batvit", None)
-        if fields is not None:
-            return fields
-    return None
