@@ -9,6 +9,7 @@ A document asks for one between two comments, whose text in between is written h
 
     <!-- result NAME -->         the table, what it says, and where it comes from
     <!-- table NAME -->          the table alone
+    <!-- fields usual -->        what BATConfig's fields are, and in each preset: usual, or research
     <!-- end -->
 
 ``; where KEY=VALUE|VALUE`` after the name chooses rows, ``; columns HEADING|HEADING`` columns.
@@ -29,11 +30,19 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from batvit.config import BATConfig
+from batvit.config.config import USUAL_FIELDS
+from batvit.config.field_help import field_help
+from batvit.config.presets import PRESETS
+
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "docs" / "results"
-DOCUMENTS = (REPOSITORY / "README.md", REPOSITORY / "docs" / "results.md")
+DOCUMENTS = tuple(
+    REPOSITORY / name for name in ("README.md", "docs/results.md", "docs/configuration.md")
+)
 REGION = re.compile(
-    r"<!-- (?P<kind>result|table) (?P<name>\w+)(?P<choice>[^>]*) -->\n.*?<!-- end -->", re.DOTALL
+    r"<!-- (?P<kind>result|table|fields) (?P<name>\w+)(?P<choice>[^>]*) -->\n.*?<!-- end -->",
+    re.DOTALL,
 )
 PACKAGES = ("torch", "timm", "transformers", "onnxruntime", "openvino")
 
@@ -127,7 +136,24 @@ def _cell(form: str, row: Row) -> str:
         return ""
 
 
+def fields_table(*, usual: bool) -> str:
+    """Return what the fields of BATConfig are: those that most users set, or the others."""
+    columns = {"field": "`{name}`", "what it is": "{text}"}
+    columns |= {f"`{mode}`": f"{{{mode}}}" for mode in PRESETS}
+    rows = []
+    for name, text in field_help(BATConfig).items():
+        if (name in USUAL_FIELDS) == usual:
+            values = {
+                mode: fields.get(name, getattr(BATConfig, name)) for mode, fields in PRESETS.items()
+            }
+            rows.append({"name": name, "text": text.replace("%%", "%")} | values)
+    return table(columns, rows)
+
+
 def _region(match: re.Match[str]) -> str:
+    if match["kind"] == "fields":
+        text = fields_table(usual=match["name"] == "usual")
+        return f"<!-- fields {match['name']} -->\n{text}\n<!-- end -->"
     result = load(match["name"])
     wanted, columns = _choose(result, match["choice"])
     groups = {}

@@ -12,8 +12,8 @@ from command_runs import NAME, SMALL, ends
 
 import batvit
 from batvit.cli import COMMANDS, main
-from batvit.cli.field_help import field_help
 from batvit.config.config import USUAL_FIELDS
+from batvit.config.field_help import field_help
 from batvit.config.presets import DEFAULT_MODE, PRESETS
 
 HEAVY = ("torch", "timm", "numpy", "matplotlib")

@@ -1,6 +1,6 @@
 """The command line: the only place that prints. Each command is a file of its own.
 
-- ``options``, ``field_help``: what several commands take, and what the help says of it.
+- ``options``: what several commands take.
 - ``examples``: what stands at the end of each command's help.
 - ``numbers``: the numbers that options take.
 - ``load_models``: from options to models and pictures.

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from batvit.checks import PRECISIONS
 from batvit.cli import numbers
 from batvit.cli.console import note
-from batvit.cli.field_help import MODE_HELP, field_help, preset_values
 from batvit.config import BATConfig
 from batvit.config.choice import choose
 from batvit.config.config import CHOICES, PER_SITE, SWITCHES, USUAL_FIELDS
+from batvit.config.field_help import MODE_HELP, field_help, preset_values
 from batvit.config.presets import PRESETS
 from batvit.storage.files import check_writable, write_atomic
 from batvit.storage.reading import real_path

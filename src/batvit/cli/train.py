@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from batvit.cli import console, load_models, options
-from batvit.cli.field_help import field_help
 from batvit.config import BATConfig
+from batvit.config.field_help import field_help
 from batvit.training.config import CHOICES, TrainConfig
 from batvit.training.progress import Epoch
 from batvit.training.recipes import RECIPES, Choices, resolve

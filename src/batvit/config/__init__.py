@@ -2,6 +2,7 @@
 
 - ``config``: :class:`BATConfig`, and what it refuses.
 - ``choice``: which of a preset, a file, single fields and saved weights decides.
+- ``field_help``: what the source says of each field, for help and documents.
 - ``presets``: ``paper``, ``training-free`` and ``gradual``, and the paper's counts.
 
 A new field goes into ``config``, with its check; the command line offers it by itself. A new preset

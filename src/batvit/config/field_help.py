@@ -1,9 +1,9 @@
-"""What the help says of each field of a configuration."""
+"""What the source says of each field of a configuration, for help and documents."""
 
 import ast
 import inspect
 
-from batvit.config import BATConfig
+from batvit.config.config import BATConfig
 from batvit.config.presets import DEFAULT_MODE, PRESETS
 
 # one row a preset, which must fit beside the options in a terminal of 80 columns

@@ -4,8 +4,8 @@ from dataclasses import dataclass, fields
 
 import pytest
 
-from batvit.cli.field_help import field_help, preset_values
 from batvit.config import BATConfig
+from batvit.config.field_help import field_help, preset_values
 from batvit.config.presets import PRESETS
 from batvit.training.config import TrainConfig
 
