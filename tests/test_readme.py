@@ -10,6 +10,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import batvit
+from batvit.config.config import USUAL_FIELDS
+from batvit.config.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -83,6 +85,17 @@ def test_it_is_short():
 def test_the_tables_are_those_of_the_results(results):
     for path in results.DOCUMENTS:
         assert results.render(path.read_text()) == path.read_text(), "run make results"
+
+
+def test_every_field_stands_in_its_group_with_its_value_in_each_preset(results):
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    usual, research = text.split("## For research")
+    for name in batvit.BATConfig().to_dict():
+        group = usual if name in USUAL_FIELDS else research
+        row = re.search(rf"^\| `{name}` \| .+ \| (.+) \| (.+) \| (.+) \|$", group, re.MULTILINE)
+        values = [getattr(batvit.BATConfig.preset(mode), name) for mode in PRESETS]
+        shown = [None if name == "keep_rate" else value for value in values]
+        assert list(row.groups()) == list(map(str, shown))
 
 
 def test_every_result_is_shown_and_says_where_it_comes_from(results):
