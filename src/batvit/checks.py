@@ -16,6 +16,7 @@ EXTRAS = {
     "openvino": "export",
     "optuna": "tune",
     "scipy": "tune",
+    "shtab": "shell",
     "webdataset": "data",
 }
 """the packages that only some tasks need, and the extra that brings each"""

@@ -4,6 +4,7 @@
 - ``examples``: what stands at the end of each command's help.
 - ``numbers``: the numbers that options take.
 - ``load_models``: from options to models and pictures.
+- ``completion``: what a shell reads to complete commands.
 - ``console``, ``errors``: what is printed, of results and of errors.
 - ``training_progress``: a part of ``train``.
 - ``bench_tables``: a part of ``bench``.
@@ -20,6 +21,7 @@ from typing import NoReturn
 from batvit import __version__
 from batvit.checks import explained
 from batvit.cli import console
+from batvit.cli.completion import add_completion
 from batvit.cli.errors import is_input, one_line
 from batvit.cli.examples import EXAMPLES
 
@@ -58,6 +60,7 @@ def build_parser(names: Iterable[str] = COMMANDS) -> Parser:
     """Return the parser of some commands; its result has ``run`` and ``parser`` of the command."""
     parser = Parser(prog="batvit", description="Vision Transformers with fewer tokens.")
     parser.add_argument("--version", action="version", version=f"batvit {__version__}")
+    add_completion(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in names:
         module = importlib.import_module(f"batvit.cli.{name}")
