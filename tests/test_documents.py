@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
+import batvit
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FILE = re.compile(r"`((?:[\w.]+/)+[\w.]+\.(?:py|md|json|png))(?:: [^`]*)?`")
 LINK = re.compile(r"\]\((?!http)([^)#]+)")
+CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
 def named(text):
@@ -32,3 +35,14 @@ def is_output(name):
 def test_files_are_found_in_a_text():
     text = "`core/merge.py: merge`, [a](docs/b.md), `RUN/run.json`, `merge.py`, [c](http://d/e.md)"
     assert named(text) == {"core/merge.py", "docs/b.md", "RUN/run.json"}
+
+
+@pytest.mark.parametrize("name", ["configuration", "tools"])
+def test_code_that_needs_no_download_runs(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = CODE.findall((ROOT / "docs" / f"{name}.md").read_text())
+    assert blocks
+    for block in blocks:
+        names = {}
+        exec(block, names)
+        assert batvit.config_of(names["model"]) is not None
