@@ -215,11 +215,11 @@ def test_what_cannot_be_trained_is_refused_in_one_line(folder, weights, tmp_path
         ((tmp_path / "half", tmp_path / "new"), "holds no pictures"),
         (
             (folder, tmp_path / "new", "--batch-size", "25"),
-            "batch_size 25 is more than the 24 training pictures",
+            "--batch-size 25 is more than the 24 training pictures",
         ),
         (
             (tmp_path / "single", tmp_path / "new"),
-            "batch_size 8 is more than the 2 training pictures; lower it to 2 or less",
+            "--batch-size 8 is more than the 2 training pictures; lower it to 2 or less",
         ),
         ((tmp_path / "single", folder / "train" / "red" / "0.png"), "it is a file; name a folder"),
         (

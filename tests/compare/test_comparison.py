@@ -1,6 +1,8 @@
 """A whole comparison by the library: values in, a result out, nothing printed."""
 
+import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from PIL import Image
 
 import batvit
 from batvit.compare import Comparison
-from batvit.data.folder import image_folder
+from batvit.data.folder import image_folder, unlabelled
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -138,11 +140,11 @@ def test_other_weights_are_noticed(done, model, pictures):
         ({"plans": []}, "plans is empty"),
         ({"targets": [0.5, 1.2]}, r"targets are shares .* in \(0, 1\), got 1.2"),
         ({"targets": []}, "targets is empty"),
-        ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
-        ({"workers": -1}, "workers must be 0 or more, got -1"),
-        ({"rounds": 0}, "rounds must be 1 or more, got 0"),
-        ({"drawn": -1}, "drawn must be 0 or more, got -1"),
-        ({"samples": 0}, "samples must be 1 or more, got 0"),
+        ({"batch_size": 0}, r"batch_size must lie in \[1, inf\), got 0"),
+        ({"workers": -1}, r"workers must lie in \[0, inf\), got -1"),
+        ({"rounds": 0}, r"rounds must lie in \[1, inf\), got 0"),
+        ({"drawn": -1}, r"drawn must lie in \[0, inf\), got -1"),
+        ({"samples": 0}, r"samples must lie in \[1, inf\), got 0"),
     ],
 )
 def test_bad_values_are_refused_before_anything_is_written(
@@ -157,6 +159,26 @@ def test_so_many_pictures_as_are_asked_for_are_looked_at(model, pictures, tmp_pa
     found = batvit.compare.run(model, pictures, tmp_path / "out", **QUICK, samples=2)
     assert found.metadata["samples"] == 2
     assert len(pictures) == 4
+
+
+def test_a_model_that_is_reduced_already_is_refused(model, pictures, tmp_path):
+    reduced = batvit.patch(copy.deepcopy(model), keep_rate=0.7)
+    with pytest.raises(ValueError, match=r"the model has a reduction; call batvit.unpatch"):
+        batvit.compare.run(reduced, pictures, tmp_path / "out", **QUICK)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_without_labels_are_refused(model, pictures, tmp_path):
+    nameless = unlabelled(pictures.samples[0][0].parent)
+    with pytest.raises(ValueError, match="the pictures have no labels; give one folder a class"):
+        batvit.compare.run(model, nameless, tmp_path / "out", **QUICK)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_that_are_no_classes_of_the_model_are_refused(model, pictures, tmp_path):
+    pictures = replace(pictures, samples=[(path, 7) for path, _ in pictures.samples])
+    with pytest.raises(ValueError, match=r"the dense model: labels 7 .. 7 do not fit 2 classes"):
+        batvit.compare.run(model, pictures, tmp_path / "out", **QUICK)
 
 
 def test_no_pictures_are_refused(model, pictures, tmp_path):

@@ -64,7 +64,7 @@ def test_digits_need_no_folder():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"splits": ("train", "test")}, "digits: are split already, got splits train test; leave"),
+        ({"splits": ("train", "test")}, "digits: are split already, got splits=(train, test); leave"),
         ({"class_map": "map.txt"}, "digits: a class map .* are for image folders; leave them out"),
         ({"skip_unreadable": True}, "digits: .* are for image folders; leave them out"),
     ],
@@ -76,7 +76,7 @@ def test_what_digits_have_no_use_for_is_refused(options, message):
 
 @pytest.mark.parametrize("data", ["digits", "hfds/x", "wds/x", "{folder}"])
 def test_the_same_split_twice_is_refused(folder, data):
-    with pytest.raises(ValueError, match=r"splits train train: .*; give two splits"):
+    with pytest.raises(ValueError, match=r"splits=\(train, train\): .*; give two splits"):
         find(data.format(folder=folder), splits=("train", "train"))
 
 

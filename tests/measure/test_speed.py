@@ -168,8 +168,8 @@ def test_the_spread_of_one_round_is_nothing_and_of_two_lies_between_them():
 def test_too_few_rounds_are_refused():
     model = nn.Linear(4, 4)
     for settings, said in (
-        ({"rounds": 0}, "rounds must be 1 or more, got 0"),
-        ({"warmup": -1}, "warmup must be 0 or more, got -1"),
+        ({"rounds": 0}, r"rounds must lie in \[1, inf\), got 0"),
+        ({"warmup": -1}, r"warmup must lie in \[0, inf\), got -1"),
         (
             {"warmup": 0, "compiled": True},
             "warmup must be 1 or more, as the first run compiles, got 0",

@@ -178,12 +178,12 @@ def test_no_two_processes_have_the_same_views_of_a_stream(workers):
         (
             {"batch_size": 21},
             1,
-            "batch_size 21 is more than the 20 training pictures; lower it to 20 or less",
+            "batch_size=21 is more than the 20 training pictures; lower it to 20 or less",
         ),
         (
             {"batch_size": 9},
             2,
-            "batch_size 9 cannot be cut into 2 equal parts, for 2 processes .* a multiple of 2",
+            "batch_size=9 cannot be cut into 2 equal parts, for 2 processes .* a multiple of 2",
         ),
         (
             {"batch_size": 12, "grad_accum_steps": 2},

@@ -160,14 +160,14 @@ def test_an_empty_training_set_is_refused(data):
 def test_a_batch_larger_than_the_training_set_is_refused(data):
     with pytest.raises(
         ValueError,
-        match="batch_size 97 is more than the 96 training pictures; lower it to 96 or less",
+        match="batch_size=97 is more than the 96 training pictures; lower it to 96 or less",
     ):
         fit(Untouched(), *data, TrainConfig(batch_size=97))
 
 
 def test_fp16_without_a_gpu_is_refused_before_anything_is_written(data, tmp_path):
     with pytest.raises(
-        ValueError, match=r"fp16 needs a GPU, .* give bf16 or fp32, or move the model"
+        ValueError, match=r"fp16 needs a GPU, .* give precision=bf16 or precision=fp32, or move the model"
     ):
         fit(vit(), *data, dataclasses.replace(SHORT, precision="fp16"), output=tmp_path / "run")
     assert not list(tmp_path.iterdir())
@@ -176,7 +176,7 @@ def test_fp16_without_a_gpu_is_refused_before_anything_is_written(data, tmp_path
 def test_warming_up_needs_a_reduction(data):
     with pytest.raises(
         ValueError,
-        match=r"keep_warmup needs a reduction to warm up; call batvit.patch\(model\) first",
+        match=r"keep_warmup_epochs=\d+ need a reduction to warm up; call batvit.patch\(model\) first",
     ):
         fit(vit(), *data, dataclasses.replace(SHORT, keep_warmup_epochs=1))
 

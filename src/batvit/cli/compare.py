@@ -70,13 +70,12 @@ def kept(args: argparse.Namespace) -> str:
 def run(args: argparse.Namespace) -> None:
     """Load the model and the pictures, compare, print the tables."""
     from batvit import compare
-    from batvit.compare.comparison import Settings
-    from batvit.storage.files import check_folder
+    from batvit.compare.comparison import Settings, check_ready
 
     arguments: dict[str, Any] = {name: getattr(args, name) for name in ARGUMENTS}
     # what is wrong is told before a model is loaded
     Settings(**arguments)
-    folder = check_folder(args.output)
+    folder = check_ready(args.output, resume=args.resume)
     options.check_outputs(args.json, keep=load_models.inputs(args))
     console.silence_profiler()
     load_models.check_inputs(args)

@@ -1,7 +1,6 @@
 """Train a small Vision Transformer on digits, and reduce its tokens: offline, in about a minute."""
 
 import argparse
-import statistics
 import time
 from functools import partial
 from pathlib import Path
@@ -114,15 +113,13 @@ def _show(rows: "list[batvit.testing.demo.Row]") -> None:
     """Print a row for each model."""
     from batvit.testing import demo
 
-    speeds = [row.speed for row in rows if row.speed is not None]
+    dense = demo.dense_speed(rows)
     table = console.table("", "accuracy %", "M MACs", "MAC ratio", "images/s", "speed-up")
     for row in rows:
         if row.speed is None:
-            # the dense model ran in turns with each of the others
-            macs = speeds[0].dense_macs
+            macs, per_second = dense
             ratio = 1.0
             speedup = 1.0
-            per_second = statistics.median(speed.dense.samples_per_sec for speed in speeds)
         else:
             macs = row.speed.macs
             ratio = row.speed.mac_ratio

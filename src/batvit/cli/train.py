@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from batvit.cli import console, load_models, options
+from batvit.cli.errors import with_options
 from batvit.config import BATConfig
 from batvit.config.field_help import field_help
 from batvit.training.config import CHOICES, TrainConfig
-from batvit.training.progress import Epoch
+from batvit.training.progress import Epoch, best_epoch
 from batvit.training.recipes import RECIPES, Choices, resolve
 from batvit.training.record import BEST, CHECKPOINTS, check_output
 
 if TYPE_CHECKING:
-    import torch
-
     import batvit.data.sources
-    import batvit.models.create
 
 TRACKERS = ("tensorboard", "wandb")
 # what a shell tells of a process that SIGTERM ended
@@ -106,9 +104,9 @@ def run(args: argparse.Namespace) -> None:
     """Train, and keep the configuration beside the weights."""
     import torch
 
-    from batvit.backbones.patch import patch
     from batvit.cli.training_progress import fit_shown
     from batvit.data.folder import Pictures
+    from batvit.models.training_setup import training_models
     from batvit.training.inputs import prepare
     from batvit.training.processes import part_of
 
@@ -127,13 +125,19 @@ def run(args: argparse.Namespace) -> None:
     if is_first:
         found = [each for each in (sources.train, sources.val) if isinstance(each, Pictures)]
         load_models.note_others(args.data, *found)
-    model, remark = _model(args, choices, config, sources.classes)
+    model, teacher, remark = training_models(
+        choices,
+        config,
+        sources.classes,
+        reduction=reduction,
+        num_classes=args.num_classes,
+        checkpoint=args.checkpoint,
+        teacher=args.teacher,
+        image_size=options.image_size(args),
+        device=device,
+    )
     if remark is not None and is_first:
         console.note(remark)
-    model = model.to(device)
-    teacher = _teacher(args, choices, model.num_classes)
-    if reduction is not None:
-        patch(model, reduction)
     train, val = prepare(sources, model, config, part)
     about = _metadata(args, choices, reduction, sources.classes)
     fit = partial(fit_shown, model, train, val, config, teacher=teacher, about=about)
@@ -159,45 +163,6 @@ def _reduction(args: argparse.Namespace, choices: Choices) -> BATConfig | None:
     if choices.reduction is None:
         return None
     return options.chosen_config(choices.reduction, args.checkpoint)
-
-
-def _model(
-    args: argparse.Namespace, choices: Choices, config: TrainConfig, classes: Sequence[str] | None
-) -> "batvit.models.create.WithHead":
-    """Return the model that is trained, and what became of its head."""
-    import torch
-
-    from batvit.models.create import create_with_head
-    from batvit.training.token_labels import give_patch_logits
-
-    # a new head is random too
-    torch.manual_seed(config.seed)
-    made = create_with_head(
-        choices.model,
-        classes,
-        num_classes=args.num_classes,
-        checkpoint=args.checkpoint,
-        pretrained=choices.pretrained,
-        image_size=options.image_size(args),
-        drop_path=config.drop_path,
-    )
-    if config.token_labels:
-        give_patch_logits(made.model)
-    return made
-
-
-def _teacher(args: argparse.Namespace, choices: Choices, classes: int) -> "torch.nn.Module | None":
-    """Return the dense model to learn from, if its weights are given."""
-    from batvit.models.create import create_model
-
-    if args.teacher is None:
-        return None
-    return create_model(
-        choices.model,
-        checkpoint=args.teacher,
-        num_classes=classes,
-        image_size=options.image_size(args),
-    )
 
 
 def _open(args: argparse.Namespace) -> "batvit.data.sources.Sources":
@@ -247,14 +212,13 @@ def _until_stopped(
             log_with=args.log_with,
         )
     except StoppedError as stopped:
-        # what the library calls its argument is an option here
-        console.note(str(stopped).replace("resume=True", "--resume"))
+        console.note(with_options(str(stopped), args.parser))
         raise SystemExit(STOPPED) from None
 
 
 def _conclude(args: argparse.Namespace, result: dict[str, Any], epochs: list[Epoch]) -> None:
     """Say which epoch was the best, and write the result if it was asked for."""
-    best = max(epochs, key=lambda epoch: epoch.top1)
+    best = best_epoch(epochs)
     path = Path(args.output) / BEST
     console.say(f"best {best.top1:.2f} % after epoch {best.epoch}: {path}")
     result["best"] = dataclasses.asdict(best)

@@ -9,15 +9,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from batvit.budget import contenders
+from batvit.checks import check_interval, check_number
 from batvit.compare.group_pictures import draw_groups
 from batvit.compare.report import html
-from batvit.compare.results import Results
+from batvit.compare.results import ROWS_FILE, Results
 from batvit.compare.steps import fit_plans, score_plans, time_plans
 from batvit.compare.stopwatch import Clock
 from batvit.compare.summary import Comparison, write_tables
 from batvit.data.folder import Pictures
 from batvit.data.loading import data_config, loader
 from batvit.measure.speed import noise
+from batvit.reduction.site import config_of
 from batvit.storage.files import check_folder, write_atomic
 from batvit.storage.provenance import (
     git_commit,
@@ -26,7 +28,7 @@ from batvit.storage.provenance import (
     stamped,
     versions,
 )
-from batvit.storage.run_folder import claimed
+from batvit.storage.run_folder import check_new, claimed
 from batvit.storage.weights import weights_digest
 
 
@@ -63,9 +65,6 @@ class Settings:
     drawn: int = 2
 
     def __post_init__(self) -> None:
-        # each once, the targets from the highest on; the way around a frozen dataclass
-        object.__setattr__(self, "plans", tuple(dict.fromkeys(self.plans)))
-        object.__setattr__(self, "targets", tuple(sorted(set(self.targets), reverse=True)))
         if not self.plans:
             raise ValueError(f"plans is empty; give some of {', '.join(contenders())}")
         for plan in self.plans:
@@ -74,15 +73,19 @@ class Settings:
         if not self.targets:
             raise ValueError("targets is empty; give shares of the dense model's cost, in (0, 1)")
         for target in self.targets:
+            check_number("targets", target)
             if not 0 < target < 1:
                 raise ValueError(
                     f"targets are shares of the dense model's cost, in (0, 1), got {target}"
                 )
-        counts = (("batch_size", 1), ("workers", 0), ("rounds", 1), ("samples", 1), ("drawn", 0))
+        # each once, the targets from the highest on; the way around a frozen dataclass
+        object.__setattr__(self, "plans", tuple(dict.fromkeys(self.plans)))
+        object.__setattr__(self, "targets", tuple(sorted(set(self.targets), reverse=True)))
+        counts = (("batch_size", 1), ("workers", 0), ("rounds", 1), ("drawn", 0))
         for name, least in counts:
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be {least} or more, got {value}")
+            check_interval(name, getattr(self, name), f"[{least}, inf)", kind=int)
+        if self.samples is not None:
+            check_interval("samples", self.samples, "[1, inf)", kind=int)
 
 
 def run(
@@ -156,9 +159,8 @@ def run(
         drawn=drawn,
     )
     pictures = pictures.evenly(samples)
-    if not pictures.samples:
-        raise ValueError("pictures is empty; give at least one")
-    folder = check_folder(folder)
+    _check_given(dense, pictures)
+    folder = check_ready(folder, resume=resume)
     metadata = _metadata(dense, pictures, settings, metadata or {})
     with claimed(folder):
         results = Results.open(folder, metadata, resume=resume)
@@ -170,6 +172,28 @@ def run(
         page = html(comparison.to_dict(), plot=comparison.plot.read_bytes(), pictures=pngs)
         write_atomic(comparison.report, page)
     return replace(comparison, notes=tuple(notes))
+
+
+def check_ready(folder: str | Path, *, resume: bool) -> Path:
+    """Refuse to compare where that cannot be.
+
+    Raises:
+        FileExistsError: if the folder holds a comparison that is not to be resumed.
+        OSError: if the folder cannot be written.
+    """
+    folder = check_folder(folder)
+    check_new(folder, (ROWS_FILE,), what="a comparison", resume=resume)
+    return folder
+
+
+def _check_given(dense: nn.Module, pictures: Pictures) -> None:
+    """Refuse a model that is reduced, and pictures that say nothing of accuracy."""
+    if config_of(dense) is not None:
+        raise ValueError("the model has a reduction; call batvit.unpatch(model) first")
+    if not pictures.samples:
+        raise ValueError("pictures is empty; give at least one")
+    if not pictures.classes:
+        raise ValueError("the pictures have no labels; give one folder a class")
 
 
 def _fit_and_time(

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from batvit.compare.failures import collect_errors
 from batvit.compare.rows import DENSE
-from batvit.measure.accuracy import best_classes, hits
+from batvit.measure.accuracy import best_classes, check_labels, hits
 from batvit.measure.logits import divergence, finite_logits
 from batvit.storage.files import write_atomic
 
@@ -104,7 +104,7 @@ class Scores:
             After each batch, how many pictures are done.
 
         Raises:
-            ValueError: if the dense model's logits are not finite.
+            ValueError: if the dense model's logits are not finite, or a label is no class of it.
         """
         done = {name: self.by_model[name].done for name in (DENSE, *models)}
         for images, labels in batches:
@@ -131,6 +131,7 @@ class Scores:
     ) -> None:
         """Score one batch, whose pictures have this place among all."""
         reference = finite_logits(dense, images, name="the dense model")
+        check_labels("the dense model", labels, reference.shape[1])
         self._set(DENSE, place, score_logits(reference, reference, labels))
         for name, model in models.items():
             with collect_errors(self.errors, name):

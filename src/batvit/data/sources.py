@@ -46,7 +46,7 @@ def find(
     """
     if splits is not None and splits[0] == splits[1]:
         raise ValueError(
-            f"splits {' '.join(splits)}: pictures to train on would be those to validate on; "
+            f"splits=({', '.join(splits)}): pictures to train on would be those to validate on; "
             "give two splits"
         )
     kind, _, name = data.partition("/")
@@ -66,7 +66,7 @@ def find(
         return _find_shards(Path(name), splits or ("train", "val"))
     if splits is not None:
         raise ValueError(
-            f"{data}: are split already, got splits {' '.join(splits)}; leave them out"
+            f"{data}: are split already, got splits=({', '.join(splits)}); leave them out"
         )
     return _find_digits()
 

@@ -19,6 +19,7 @@ from batvit.deploy.load import load_engine
 from batvit.deploy.metadata import PREPROCESSING, ExportMetadata
 from batvit.deploy.pictures import prepared
 from batvit.inspection.summary import info
+from batvit.measure.accuracy import best_classes
 from batvit.module_copy import quiet_copy
 from batvit.storage.drafts import draft_folder, publish, sweep
 from batvit.storage.files import check_room, check_writable, no_room_named
@@ -284,7 +285,7 @@ def _compared(plain: nn.Module, engine: Engine, images: Tensor, path: Path) -> E
             f"{path}: the engine computes something else than the model: half of the images have "
             f"a logit that differs by {median:.2g} or more; nothing was written"
         )
-    same_class = logits.argmax(dim=1) == expected.argmax(dim=1)
+    same_class = best_classes(logits)[:, 0] == best_classes(expected)[:, 0]
     return Exported(
         path=path,
         metadata=engine.metadata,

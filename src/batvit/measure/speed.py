@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from batvit.checks import check_interval
 from batvit.data.loading import data_config, placed
 from batvit.measure.clock import (
     Quartiles,
@@ -258,14 +259,12 @@ def check_rounds(rounds: int, warmup: int, *, compiled: bool) -> None:
     """Refuse too few rounds or unmeasured runs.
 
     Raises:
-        ValueError: naming the number.
+        ValueError, TypeError: naming the number.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds must be 1 or more, got {rounds}")
+    check_interval("rounds", rounds, "[1, inf)", kind=int)
+    check_interval("warmup", warmup, "[0, inf)", kind=int)
     if compiled and warmup < 1:
         raise ValueError(f"warmup must be 1 or more, as the first run compiles, got {warmup}")
-    if warmup < 0:
-        raise ValueError(f"warmup must be 0 or more, got {warmup}")
 
 
 def enough_warmup(warmup: int, compile_mode: str | None) -> int:

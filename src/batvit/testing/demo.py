@@ -5,7 +5,8 @@ paper with some fine-tuning; all models are compared on digits that none was tra
 """
 
 import copy
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,6 +129,21 @@ def compare_models(models: Mapping[str, nn.Module], data: Data) -> list[Row]:
             speed = benchmark(models[DENSE], model, images, rounds=ROUNDS)
         rows.append(Row(name, accuracies[name], speed))
     return rows
+
+
+class DenseSpeed(NamedTuple):
+    """The dense model, which ran in turns with each of the others."""
+
+    macs: int
+    samples_per_sec: float
+    """median over those runs"""
+
+
+def dense_speed(rows: Sequence[Row]) -> DenseSpeed:
+    """Return what the rows of the other models know of the dense one."""
+    speeds = [row.speed for row in rows if row.speed is not None]
+    per_second = statistics.median(speed.dense.samples_per_sec for speed in speeds)
+    return DenseSpeed(speeds[0].dense_macs, per_second)
 
 
 def save_models(models: Mapping[str, nn.Module], folder: Path) -> None:

@@ -84,7 +84,7 @@ class Batching:
             raise ValueError("the training set is empty; give at least one batch of pictures")
         if batch > self.size:
             raise ValueError(
-                f"batch_size {batch} is more than the {self.size} training pictures; "
+                f"batch_size={batch} is more than the {self.size} training pictures; "
                 f"lower it to {self.size} or less"
             )
         # mixing needs pairs
@@ -92,9 +92,10 @@ class Batching:
         if batch % (self.parts * least):
             even = " (even, for mixup and cutmix)" if self.config.mixes else ""
             raise ValueError(
-                f"batch_size {batch} cannot be cut into {self.parts} equal parts{even}, for "
-                f"{self.part.processes} processes with grad_accum_steps "
-                f"{self.config.grad_accum_steps}; give a multiple of {self.parts * least}"
+                f"batch_size={batch} cannot be cut into {self.parts} equal parts{even}, for "
+                f"{self.part.processes} processes with "
+                f"grad_accum_steps={self.config.grad_accum_steps}; "
+                f"give a multiple of {self.parts * least}"
             )
 
     def sample(self, model: nn.Module) -> Tensor:

@@ -181,8 +181,8 @@ class TrainConfig:
             )
         if self.batch_size % self.grad_accum_steps:
             raise ValueError(
-                f"batch_size {self.batch_size} cannot be cut into {self.grad_accum_steps} parts; "
-                "see grad_accum_steps"
+                f"batch_size={self.batch_size} cannot be cut into the parts of "
+                f"grad_accum_steps={self.grad_accum_steps}; give a multiple of it"
             )
         if self.keep_warmup_start + self.keep_warmup_epochs >= self.epochs:
             raise ValueError(

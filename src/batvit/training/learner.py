@@ -244,8 +244,8 @@ def _compiled(model: nn.Module, config: TrainConfig) -> Any:
 def _check_sharded(config: TrainConfig) -> None:
     if config.ema is not None or config.warms_up_keep_rate:
         raise ValueError(
-            "ema and keep_warmup need whole models in each process, which FSDP does not keep; "
-            "leave them out"
+            "ema, keep_warmup_start and keep_warmup_epochs need whole models in each process, "
+            "which FSDP does not keep; leave them out"
         )
 
 
@@ -253,8 +253,8 @@ def _prepare(model: Any, config: TrainConfig) -> None:
     """Switch a model to how it is to be trained."""
     if config.drop_path and not paths_of(model):
         raise ValueError(
-            f"drop_path is {config.drop_path}, but the model was made without stochastic depth; "
-            f"make it with drop_path_rate={config.drop_path}, or leave drop_path out"
+            f"drop_path={config.drop_path} is given, but the model was made without stochastic "
+            f"depth; make it with drop_path_rate={config.drop_path}, or leave drop_path out"
         )
     if config.grad_checkpointing:
         if not hasattr(model, "set_grad_checkpointing"):

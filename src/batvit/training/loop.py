@@ -121,8 +121,9 @@ def fit(
 def _check_warmup(config: TrainConfig, reduction: Reduction | None) -> None:
     if config.warms_up_keep_rate and reduction is None:
         raise ValueError(
-            "keep_warmup needs a reduction to warm up; call batvit.patch(model) first, "
-            "or leave it out"
+            f"keep_warmup_start={config.keep_warmup_start} and "
+            f"keep_warmup_epochs={config.keep_warmup_epochs} need a reduction to warm up; "
+            "call batvit.patch(model) first, or leave them out"
         )
 
 

@@ -43,8 +43,8 @@ def accelerator_on(
     on_cpu = device.type == "cpu"
     if on_cpu and precision == "fp16":
         raise ValueError(
-            "precision fp16 needs a GPU, and this model is on the CPU; "
-            "give bf16 or fp32, or move the model"
+            "precision=fp16 needs a GPU, and this model is on the CPU; "
+            "give precision=bf16 or precision=fp32, or move the model"
         )
     for name in log_with:
         if importlib.util.find_spec(name) is None:

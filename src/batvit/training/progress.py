@@ -1,5 +1,6 @@
 """How far a run is: what it counts, a checkpoint holds, and the log tells."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -75,8 +76,8 @@ class Progress:
 
     @property
     def best(self) -> Epoch:
-        """The epoch of highest top-1, the earliest of equals; there must be one."""
-        return max(self.history, key=lambda epoch: epoch.top1)
+        """As :func:`best_epoch` gives it."""
+        return best_epoch(self.history)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
@@ -87,3 +88,8 @@ class Progress:
         """Return what :meth:`to_dict` was made of."""
         history = [Epoch(**epoch) for epoch in fields["history"]]
         return cls(**fields | {"history": history})
+
+
+def best_epoch(epochs: Sequence[Epoch]) -> Epoch:
+    """Return the epoch of highest top-1, the earliest of equals; there must be one."""
+    return max(epochs, key=lambda epoch: epoch.top1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from batvit.measure.accuracy import check_labels, paired_interval
+from batvit.measure.accuracy import best_classes, check_labels, paired_interval
 from batvit.measure.logits import divergence, log_probabilities
 
 
@@ -19,7 +19,7 @@ class TuningSet(NamedTuple):
     """(B, 3, H, W) each"""
     labels: Sequence[Tensor] | None
     """(B,) each; None if the dense model's answers count instead"""
-    truth: Sequence[Tensor]
+    dense_answers: Sequence[Tensor]
     """log-probabilities of the dense model, (B, classes) each"""
 
     @classmethod
@@ -38,15 +38,15 @@ class TuningSet(NamedTuple):
         """
         images = []
         labels = []
-        truth = []
+        dense_answers = []
         for batch, batch_labels in batches:
             answers = log_probabilities(dense, batch, name="the dense model")
             if labelled:
                 check_labels("the dense model", batch_labels, answers.shape[1])
             images.append(batch)
             labels.append(batch_labels)
-            truth.append(answers)
-        return cls(images, labels if labelled else None, truth)
+            dense_answers.append(answers)
+        return cls(images, labels if labelled else None, dense_answers)
 
     @property
     def samples(self) -> int:
@@ -134,16 +134,18 @@ def score(
     """
     losses: list[Tensor] = []
     lost: list[Tensor] = []
-    for i, (images, truth) in enumerate(zip(data.batches, data.truth, strict=True)):
+    for i, (images, dense_answers) in enumerate(zip(data.batches, data.dense_answers, strict=True)):
         answers = log_probabilities(model, images, name="the reduced model")
+        own_class = best_classes(answers)[:, 0]
+        dense_class = best_classes(dense_answers)[:, 0]
         if data.labels is None:
-            losses.append(divergence(answers, truth))
-            lost.append(100.0 * (answers.argmax(dim=1) != truth.argmax(dim=1)))
+            losses.append(divergence(answers, dense_answers))
+            lost.append(100.0 * (own_class != dense_class))
         else:
             labels = data.labels[i]
             losses.append(functional.nll_loss(answers, labels, reduction="none"))
-            right = answers.argmax(dim=1) == labels
-            dense_right = truth.argmax(dim=1) == labels
+            right = own_class == labels
+            dense_right = dense_class == labels
             lost.append(100.0 * (dense_right.float() - right.float()))
         report(i, float(torch.cat(losses).mean()))
     return Score(torch.cat(losses), torch.cat(lost))

@@ -39,9 +39,42 @@ FRONT_BUDGETS = (0.8, 0.9, 1.1, 1.25)
 BEGIN_DEPTH = 12
 BEGIN_BUDGET = 0.6
 BEGIN = (
-    Candidate(3, 3, 9, 0.0, 0.5, 0.1, 2, "tokens", "importance", True),
-    Candidate(6, 3, 8, 0.0, 0.6, 0.02, 2, "tokens", "importance", True),
-    Candidate(3, 4, 6, 0.5, 0.5, 0.1, 2, "keys", "importance", True),
+    Candidate(
+        sites=3,
+        first=3,
+        last=9,
+        decay=0.0,
+        centres=0.5,
+        pairs=0.1,
+        neighbours=2,
+        similarity="tokens",
+        weight="importance",
+        size_aware=True,
+    ),
+    Candidate(
+        sites=6,
+        first=3,
+        last=8,
+        decay=0.0,
+        centres=0.6,
+        pairs=0.02,
+        neighbours=2,
+        similarity="tokens",
+        weight="importance",
+        size_aware=True,
+    ),
+    Candidate(
+        sites=3,
+        first=4,
+        last=6,
+        decay=0.5,
+        centres=0.5,
+        pairs=0.1,
+        neighbours=2,
+        similarity="keys",
+        weight="importance",
+        size_aware=True,
+    ),
 )
 
 Report = Callable[[int, float], None]
