@@ -167,7 +167,8 @@ def test_a_batch_larger_than_the_training_set_is_refused(data):
 
 def test_fp16_without_a_gpu_is_refused_before_anything_is_written(data, tmp_path):
     with pytest.raises(
-        ValueError, match=r"fp16 needs a GPU, .* give precision=bf16 or precision=fp32, or move the model"
+        ValueError,
+        match=r"fp16 needs a GPU, .* give precision=bf16 or precision=fp32, or move the model",
     ):
         fit(vit(), *data, dataclasses.replace(SHORT, precision="fp16"), output=tmp_path / "run")
     assert not list(tmp_path.iterdir())
