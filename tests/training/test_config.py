@@ -82,7 +82,7 @@ def test_integers_will_do_for_numbers():
         ({"grad_accum_steps": 0}, r"grad_accum_steps must lie in \[1, 1000000\], got 0"),
         (
             {"batch_size": 10, "grad_accum_steps": 4},
-            "batch_size=10 cannot be cut into the parts of grad_accum_steps=4; give a multiple of it",
+            "batch_size=10 cannot be cut into the parts of grad_accum_steps=4; give a multiple",
         ),
         ({"keep": 0}, r"keep must lie in \[1, 1000000000\], got 0"),
         (

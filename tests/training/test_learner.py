@@ -58,7 +58,7 @@ def test_stochastic_depth_of_a_model_made_without_it_is_refused(data):
     model = vit()
     with pytest.raises(
         ValueError,
-        match=r"drop_path=0.1 is given, but .* without .*; make it with drop_path_rate=0.1, or leave",
+        match=r"drop_path=0.1 is given, but .* without .*; make it with drop_path_rate=0.1, or",
     ):
         fit(model, *data, dataclasses.replace(SHORT, drop_path=0.1))
     # it is as it came: another run has the precision that it asks for

@@ -177,7 +177,7 @@ def test_fp16_without_a_gpu_is_refused_before_anything_is_written(data, tmp_path
 def test_warming_up_needs_a_reduction(data):
     with pytest.raises(
         ValueError,
-        match=r"keep_warmup_epochs=\d+ need a reduction to warm up; call batvit.patch\(model\) first",
+        match=r"keep_warmup_epochs=\d+ need a reduction to warm up; call batvit.patch\(model\)",
     ):
         fit(vit(), *data, dataclasses.replace(SHORT, keep_warmup_epochs=1))
 
