@@ -128,8 +128,9 @@ def faults():
 before = min(faults() for _ in range(5))
 keep_freed_memory()
 keep_freed_memory()
-after = [faults() for _ in range(10)]
-print(before, max(after[5:]))
+# now and then the heap grows in another place
+after = sorted(faults() for _ in range(11))
+print(before, after[5])
 """
 
 
