@@ -393,7 +393,7 @@ def test_int8_is_calibrated_on_pictures(data, tmp_path, capsys):
             ["-o", "x.pt2", "--dense", "--keep-rate", "0.5"],
             "--keep-rate is about a reduction, and --dense leaves it out",
         ),
-        (["-o", "x.pt2", "--keep-rate", "1.5"], "keep_rate must lie in (0, 1], got 1.5"),
+        (["-o", "x.pt2", "--keep-rate", "1.5"], "--keep-rate must lie in (0, 1], got 1.5"),
     ],
 )
 def test_export_refuses(small, data, refuses, tmp_path, monkeypatch, arguments, said):

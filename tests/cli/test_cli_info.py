@@ -54,9 +54,12 @@ def test_info_at_another_size_of_image_and_head(writes):
             ["swinv2_cr_tiny_224"],
             "cannot reduce the tokens of timm.models.swin_transformer_v2_cr.SwinTransformerV2Cr",
         ),
-        ([NAME, "--keep-rate", "1.5"], "keep_rate must lie in (0, 1], got 1.5; 1 keeps everything"),
-        ([NAME, "--keep-rate", "0.0"], "keep_rate must lie in (0, 1], got 0.0"),
-        ([NAME, "--keep-rate", "nan"], "keep_rate must lie in (0, 1], got nan"),
+        (
+            [NAME, "--keep-rate", "1.5"],
+            "--keep-rate must lie in (0, 1], got 1.5; 1 keeps everything",
+        ),
+        ([NAME, "--keep-rate", "0.0"], "--keep-rate must lie in (0, 1], got 0.0"),
+        ([NAME, "--keep-rate", "nan"], "--keep-rate must lie in (0, 1], got nan"),
         (
             [NAME, "--keep-rate", "much"],
             "--keep-rate: expected a number, or several with commas, got 'much'; see batvit info",
@@ -111,7 +114,7 @@ def test_info_refuses(refuses, tmp_path, arguments, said):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--keep-rate", "0"], "keep_rate must lie in (0, 1], got 0;"),
+        (["--keep-rate", "0"], "--keep-rate must lie in (0, 1], got 0;"),
         (["--blocks", "3.5"], "blocks must hold integers, got 3.5 (float)"),
         (["--tokens", "9.5,5,3"], "tokens must hold integers, got 9.5 (float)"),
         (["--neighbours", "0.5"], "neighbours must hold integers, got 0.5 (float)"),

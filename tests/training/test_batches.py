@@ -188,7 +188,7 @@ def test_no_two_processes_have_the_same_views_of_a_stream(workers):
         (
             {"batch_size": 12, "grad_accum_steps": 2},
             4,
-            "cut into 8 equal parts, for 4 processes with grad_accum_steps 2; .* of 8",
+            "cut into 8 equal parts, for 4 processes with grad_accum_steps=2; .* of 8",
         ),
         (
             {"batch_size": 6, "mixup": 1.0},

@@ -74,7 +74,7 @@ def load(args: argparse.Namespace, *, pretrained: bool) -> Models:
         reduced=reduced_copy(dense, config),
         config=config.to_dict(),
         runtime=f"torch {torch.__version__}",
-        device=_device(args),
+        device=device_of(args),
         precision=_precision(args),
     )
 
@@ -86,8 +86,8 @@ def load_dense(args: argparse.Namespace, *, pretrained: bool) -> "torch.nn.Modul
     from batvit.backbones.patch import unpatch
     from batvit.models.create import create_model
 
-    _set_threads(args)
-    device = options.torch_device(_device(args))
+    set_threads(args)
+    device = options.torch_device(device_of(args))
     dtype: torch.dtype = getattr(torch, PRECISIONS[_precision(args)])
     with console.working(f"making {args.model}"):
         dense = create_model(
@@ -212,7 +212,7 @@ def _load_files(args: argparse.Namespace) -> Models:
             f"exported models run on the CPU, got --device {device}; give --device cpu"
         )
     # an engine takes as many threads as torch has
-    _set_threads(args)
+    set_threads(args)
     with console.working(f"loading {args.model}"):
         dense, reduced = load_pair(args.dense_file, args.model, precision=args.precision)
     return Models(
@@ -225,7 +225,7 @@ def _load_files(args: argparse.Namespace) -> Models:
     )
 
 
-def _device(args: argparse.Namespace) -> str:
+def device_of(args: argparse.Namespace) -> str:
     """Return the device that was asked for, or the best; the CPU for a command that asks for none.
 
     torch calls every GPU cuda.
@@ -242,7 +242,8 @@ def _precision(args: argparse.Namespace) -> str:
     return getattr(args, "precision", "fp32")
 
 
-def _set_threads(args: argparse.Namespace) -> None:
+def set_threads(args: argparse.Namespace) -> None:
+    """Let torch take as many threads as were asked for, if any were."""
     import torch
 
     threads = getattr(args, "threads", None)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import batvit.data.sources
 
 TRACKERS = ("tensorboard", "wandb")
+# options that are arguments of training_models
+OF_THE_MODELS = ("num_classes", "checkpoint", "teacher")
 # what a shell tells of a process that SIGTERM ended
 STOPPED = 143
 
@@ -102,8 +104,6 @@ def kept(args: argparse.Namespace) -> str:
 
 def run(args: argparse.Namespace) -> None:
     """Train, and keep the configuration beside the weights."""
-    import torch
-
     from batvit.cli.training_progress import fit_shown
     from batvit.data.folder import Pictures
     from batvit.models.training_setup import training_models
@@ -116,25 +116,23 @@ def run(args: argparse.Namespace) -> None:
     reduction = _reduction(args, choices)
     options.check_outputs(args.json, keep=load_models.inputs(args))
     check_output(args.output, resume=args.resume)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    part, name = part_of(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    load_models.set_threads(args)
+    part, name = part_of(load_models.device_of(args))
     device = options.torch_device(name)
     is_first = part.rank == 0
     sources = _open(args)
     if is_first:
         found = [each for each in (sources.train, sources.val) if isinstance(each, Pictures)]
         load_models.note_others(args.data, *found)
+    given: dict[str, Any] = {name: getattr(args, name) for name in OF_THE_MODELS}
     model, teacher, remark = training_models(
         choices,
         config,
         sources.classes,
         reduction=reduction,
-        num_classes=args.num_classes,
-        checkpoint=args.checkpoint,
-        teacher=args.teacher,
         image_size=options.image_size(args),
         device=device,
+        **given,
     )
     if remark is not None and is_first:
         console.note(remark)
