@@ -102,7 +102,9 @@ def test_groups_can_be_recorded_while_a_graph_is_traced():
 # the tools
 
 
-@pytest.mark.parametrize("name", ["training-free", "gradual", "tome", "topk", "random"])
+@pytest.mark.parametrize(
+    "name", ["training-free", "gradual", "tome", "topk", "random", "pitome", "mctf", "diffrate"]
+)
 @torch.no_grad()
 def test_openvino_converts_a_model_by_an_example(name):
     model = batvit.patch(dense(), **CONFIGS[name])

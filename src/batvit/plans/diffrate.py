@@ -18,7 +18,7 @@ from batvit.config import BATConfig
 from batvit.core import Assignment
 from batvit.core.decouple import decouple, take
 from batvit.core.match import cosines
-from batvit.plans.plan import Counts, Evidence
+from batvit.plans.plan import Counts, Evidence, put
 
 PUBLISHED: dict[str, Any] = {"weight": "size", "size_aware": True}
 PATCHES = 196
@@ -221,5 +221,5 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     if merges:
         ranked = take(evidence.features, order[:, : kept + merges])
         partner = cosines(ranked[:, kept:], ranked[:, :kept]).argmax(dim=2)
-        group = group.slice_scatter(partner, dim=1, start=kept, end=kept + merges)
+        group = put(group, partner, slice(kept, kept + merges))
     return Assignment(group.scatter(1, order, group), kept, drops=True)

@@ -20,7 +20,7 @@ from torch import Tensor
 from batvit.config import BATConfig
 from batvit.core import Assignment, merge, sum_by_group
 from batvit.core.match import cosines, join_partners
-from batvit.plans.plan import Counts, Evidence
+from batvit.plans.plan import Counts, Evidence, put
 
 SIMILARITY_POWER = 1.0
 INFORMATION_POWER = 1 / 20
@@ -39,7 +39,7 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     index = (torch.arange(tokens, device=device) // 2).repeat(batch, 1)
     attraction = attractions(evidence, slice(0, None, 2), slice(1, None, 2))
     partner = join_partners(attraction, merges - merges_back)
-    index = index.slice_scatter(partner, dim=1, step=2)
+    index = put(index, partner, slice(None, None, 2))
     forth = Assignment(index, tokens - merges + merges_back, drops=False)
     if merges_back == 0:
         return forth
@@ -47,7 +47,7 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     others = tokens // 2
     index = (torch.arange(forth.groups, device=device) - others).repeat(batch, 1)
     attraction = attractions(_fused(evidence, forth), slice(others), slice(others, None))
-    index = index.slice_scatter(join_partners(attraction, merges_back), dim=1, end=others)
+    index = put(index, join_partners(attraction, merges_back), slice(others))
     return forth.then(Assignment(index, counts.tokens_out, drops=False))
 
 

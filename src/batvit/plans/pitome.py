@@ -12,7 +12,7 @@ from batvit.config import BATConfig
 from batvit.core import Assignment
 from batvit.core.decouple import decouple, take
 from batvit.core.match import cosines
-from batvit.plans.plan import Counts, Evidence
+from batvit.plans.plan import Counts, Evidence, put
 
 HIGHEST_MARGIN = 0.9
 
@@ -30,7 +30,7 @@ def plan(evidence: Evidence, counts: Counts, config: BATConfig) -> Assignment:
     index = (torch.arange(2 * merges, device=order.device) // 2).repeat(batch, 1)
     if merges:
         partner = cosines(redundant[:, 0::2], redundant[:, 1::2]).argmax(dim=2)
-        index = index.slice_scatter(partner, dim=1, step=2)
+        index = put(index, partner, slice(None, None, 2))
     protected = Assignment.identity(batch, tokens - 2 * merges, order.device)
     return Assignment.join(order, Assignment(index, merges, drops=False), protected)
 

@@ -6,7 +6,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from batvit.checks import check_choice
@@ -90,3 +91,15 @@ class Plan:
         # a read-only view can be neither copied nor pickled
         values["paper_fields"] = dict(self.paper_fields)
         return partial(Plan, **values), ()
+
+
+def put(
+    index: Int64[Tensor, "batch tokens"], values: Int64[Tensor, "batch some"], places: slice
+) -> Int64[Tensor, "batch tokens"]:
+    """Return an index with other values at some places.
+
+    By a scatter: what is written in place fails where ``torch.func.vmap`` looks, and OpenVINO knows
+    no ``slice_scatter``.
+    """
+    positions = torch.arange(index.shape[1], device=index.device)[places]
+    return index.scatter(1, positions.expand_as(values), values)

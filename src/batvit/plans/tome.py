@@ -15,7 +15,7 @@ from batvit.config import BATConfig
 from batvit.core import Assignment
 from batvit.core.decouple import falling_order
 from batvit.core.match import cosines
-from batvit.plans.plan import Counts, Evidence
+from batvit.plans.plan import Counts, Evidence, put
 
 FIRST = slice(1, None, 2)
 """the tokens that may join another"""
@@ -43,5 +43,5 @@ def bipartite_soft_matching(features: Float[Tensor, "batch tokens channels"], r:
         stay = by_similarity[:, r:].sort(dim=1).values
         places = torch.arange(alone, device=features.device).expand_as(stay)
         groups = (partner + alone).scatter(1, stay, places)
-        index = index.slice_scatter(groups, dim=1, start=FIRST.start, step=FIRST.step)
+        index = put(index, groups, FIRST)
     return Assignment(index, tokens - r, drops=False)
