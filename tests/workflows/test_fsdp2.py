@@ -1,11 +1,9 @@
 """Models of every library under FSDP2, patched before it and after it, on two processes."""
 
-import open_clip
 import pytest
-import timm
 import torch
-import torchvision
 import transformers
+from small_models import LAYERS, MODELS, SIZE
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from two_processes import failures
@@ -14,17 +12,7 @@ import batvit
 from batvit.backbones.registry import anatomy_of
 from batvit.testing.run_contract import randomised
 
-SIZE = {"image_size": 48, "patch_size": 8, "hidden_size": 48, "num_attention_heads": 4}
-LAYERS = {"num_hidden_layers": 3, "intermediate_size": 96}
-MODELS = {
-    "timm": lambda: timm.create_model("test_vit", img_size=48, patch_size=8, depth=3),
-    "timm eva": lambda: timm.create_model(
-        "vit_small_patch16_dinov3", img_size=48, patch_size=8, depth=3, embed_dim=48, num_heads=3
-    ),
-    "torchvision": lambda: torchvision.models.VisionTransformer(48, 8, 3, 4, 48, 96),
-    "open_clip": lambda: open_clip.transformer.VisionTransformer(
-        48, 8, 48, 3, 4, 2.0, output_dim=7
-    ),
+ALL = MODELS | {
     "transformers ViT": lambda: transformers.ViTModel(transformers.ViTConfig(**SIZE, **LAYERS)),
     "transformers DINOv2": lambda: transformers.Dinov2Model(
         transformers.Dinov2Config(**SIZE, num_hidden_layers=3, mlp_ratio=2)
@@ -34,13 +22,13 @@ MODELS = {
     ),
 }
 # every attention by itself, too: its weights are whole only while it runs
-CASES = [*((name, "blocks") for name in MODELS)]
+CASES = [*((name, "blocks") for name in ALL)]
 CASES += [(name, "attentions") for name in ("timm", "torchvision", "open_clip")]
 SITES = {"keep_rate": 0.5, "blocks": (0, 1)}
 
 
 def made(name):
-    return randomised(MODELS[name]())
+    return randomised(ALL[name]())
 
 
 def run(model):

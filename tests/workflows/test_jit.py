@@ -1,20 +1,14 @@
 """``torch.jit.trace`` of a patched model, and the tools that start from such a trace."""
 
-import os
-import tarfile
-from pathlib import Path
-
 import openvino
 import pytest
 import timm
 import torch
+from photographs import model_and_photographs, needs_photographs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
 import batvit
-from batvit.data.folder import image_folder
-from batvit.data.loading import loader
-from batvit.models.create import create_model
 from batvit.plans import PLANS
 from batvit.reduction.site import reductions
 from batvit.testing.run_contract import randomised
@@ -144,20 +138,9 @@ def test_fvcore_counts_fewer_operations():
 # pictures
 
 
-@pytest.mark.skipif(
-    "BATVIT_DATA" not in os.environ,
-    reason="BATVIT_DATA names no folder with weights and photographs",
-)
+@needs_photographs
 @torch.no_grad()
 def test_photographs_get_the_logits_of_the_model(tmp_path):
-    folder = Path(os.environ["BATVIT_DATA"])
-    weights = str(folder / "deit_tiny_patch16_224.safetensors")
-    model = batvit.patch(create_model("deit_tiny_patch16_224", checkpoint=weights).eval())
-    with tarfile.open(folder / "nips2017.tar") as archive:
-        names = sorted(name for name in archive.getnames() if name.endswith(".jpg"))
-        members = [archive.getmember(name) for name in names[::60]]
-        archive.extractall(tmp_path, members=members, filter="data")
-    found = image_folder(tmp_path / "nips2017", class_map=folder / "class_map.txt")
-    images, _ = next(iter(loader(found, model, batch_size=17)))
+    model, images = model_and_photographs(tmp_path, every=60, batch_size=17)
     traced = torch.jit.trace(model, images[:2])
     torch.testing.assert_close(traced(images), model(images))

@@ -1,9 +1,5 @@
 """``torch.onnx.export`` of a patched model, by torch's caller and by timm's; ONNX quantised."""
 
-import os
-import tarfile
-from pathlib import Path
-
 import numpy as np
 import onnx
 import onnxruntime
@@ -15,13 +11,11 @@ import transformers
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic
 from onnxruntime.quantization import quantize_static as quantize_by_pictures
 from onnxruntime.quantization.shape_inference import quant_pre_process
+from photographs import model_and_photographs, needs_photographs
 from timm.utils.onnx import onnx_export
 from torch import nn
 
 import batvit
-from batvit.data.folder import image_folder
-from batvit.data.loading import loader
-from batvit.models.create import create_model
 from batvit.plans import PLANS
 from batvit.testing.run_contract import randomised
 
@@ -229,20 +223,9 @@ def test_our_file_is_quantised(quantise, quantisable, tmp_path):
 # pictures
 
 
-@pytest.mark.skipif(
-    "BATVIT_DATA" not in os.environ,
-    reason="BATVIT_DATA names no folder with weights and photographs",
-)
+@needs_photographs
 @torch.no_grad()
 def test_photographs_get_the_logits_of_the_model(tmp_path):
-    folder = Path(os.environ["BATVIT_DATA"])
-    weights = str(folder / "deit_tiny_patch16_224.safetensors")
-    model = batvit.patch(create_model("deit_tiny_patch16_224", checkpoint=weights).eval())
-    with tarfile.open(folder / "nips2017.tar") as archive:
-        names = sorted(name for name in archive.getnames() if name.endswith(".jpg"))
-        members = [archive.getmember(name) for name in names[::90]]
-        archive.extractall(tmp_path, members=members, filter="data")
-    found = image_folder(tmp_path / "nips2017", class_map=folder / "class_map.txt")
-    images, _ = next(iter(loader(found, model, batch_size=12)))
+    model, images = model_and_photographs(tmp_path, every=90, batch_size=12)
     session = exported(model, tmp_path / "model.onnx", images[:2])
     torch.testing.assert_close(answer(session, images), model(images), rtol=1e-3, atol=1e-3)

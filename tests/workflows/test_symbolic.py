@@ -1,11 +1,9 @@
 """``torch.jit.script`` and ``torch.fx``, which read a model's code: refused in one clear line."""
 
-import open_clip
 import pytest
-import timm
 import torch
-import torchvision
 import transformers
+from small_models import LAYERS, MODELS, SIZE
 from timm.models import create_feature_extractor as timm_feature_extractor
 from torch import fx, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
@@ -20,18 +18,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
-SIZE = {"image_size": 48, "patch_size": 8, "hidden_size": 48, "num_attention_heads": 4}
-LAYERS = {"num_hidden_layers": 3, "intermediate_size": 96}
-MODELS = {
-    "timm": lambda: timm.create_model("test_vit", img_size=48, patch_size=8, depth=3),
-    "timm eva": lambda: timm.create_model(
-        "vit_small_patch16_dinov3", img_size=48, patch_size=8, depth=3, embed_dim=48, num_heads=3
-    ),
-    "torchvision": lambda: torchvision.models.VisionTransformer(48, 8, 3, 4, 48, 96),
-    "open_clip": lambda: open_clip.transformer.VisionTransformer(
-        48, 8, 48, 3, 4, 2.0, output_dim=7
-    ),
-}
 SCRIPTED = MODELS | {
     "transformers": lambda: transformers.ViTModel(transformers.ViTConfig(**SIZE, **LAYERS)),
 }

@@ -185,11 +185,7 @@ def note_others(data: str, *found: "batvit.data.folder.Pictures") -> None:
 def given(args: argparse.Namespace, *names: str) -> list[str]:
     """Return which of these options, and which fields of BATConfig, were given, as typed."""
     fields = [field.name for field in dataclasses.fields(BATConfig)]
-    return [
-        f"--{name.replace('_', '-')}"
-        for name in (*names, *fields)
-        if getattr(args, name) is not None
-    ]
+    return [f"--{name.replace('_', '-')}" for name in options.given(args, (*names, *fields))]
 
 
 def _load_files(args: argparse.Namespace) -> Models:

@@ -14,8 +14,8 @@ from batvit.cli.console import note
 from batvit.config import BATConfig
 from batvit.config.choice import choose
 from batvit.config.config import CHOICES, PER_SITE, SWITCHES, USUAL_FIELDS
-from batvit.config.field_help import MODE_HELP, field_help, preset_values
-from batvit.config.presets import PRESETS
+from batvit.config.field_help import field_help, preset_values
+from batvit.config.presets import DEFAULT_MODE, PRESETS
 from batvit.storage.files import check_writable, write_atomic
 from batvit.storage.reading import real_path
 
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     import torch
 
 
+# one row a preset, which must fit beside the options in a terminal of 80 columns
+MODE_HELP = f"""preset ({DEFAULT_MODE}):
+paper: to fine-tune, or to reproduce; needs training
+training-free: weights as they are; slower attention
+gradual: the same, more accurate; slow at batch 1"""
 # of these one number is a site of its own
 COUNTED_BY_SITE = ("tokens", "blocks")
 METHODS = (

@@ -160,7 +160,7 @@ def run(
     )
     pictures = pictures.evenly(samples)
     _check_given(dense, pictures)
-    folder = check_ready(folder, resume=resume)
+    folder = check_folder(folder)
     metadata = _metadata(dense, pictures, settings, metadata or {})
     with claimed(folder):
         results = Results.open(folder, metadata, resume=resume)

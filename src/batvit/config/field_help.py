@@ -4,13 +4,7 @@ import ast
 import inspect
 
 from batvit.config.config import BATConfig
-from batvit.config.presets import DEFAULT_MODE, PRESETS
-
-# one row a preset, which must fit beside the options in a terminal of 80 columns
-MODE_HELP = f"""preset ({DEFAULT_MODE}):
-paper: to fine-tune, or to reproduce; needs training
-training-free: weights as they are; slower attention
-gradual: the same, more accurate; slow at batch 1"""
+from batvit.config.presets import PRESETS
 
 
 def field_help(kind: type) -> dict[str, str]:

@@ -8,8 +8,4 @@ import torch
 def rounds_products(device: str) -> bool:
     """Whether torch was told to round the factors of products of float32 on a type of device."""
     library: Any = torch.backends.cuda if device == "cuda" else torch.backends.mkldnn
-    precision = getattr(getattr(library, "matmul", None), "fp32_precision", None)
-    if precision is None:
-        # before torch 2.9
-        return torch.get_float32_matmul_precision() != "highest"
-    return precision not in ("ieee", "none")
+    return library.matmul.fp32_precision not in ("ieee", "none")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -38,43 +38,22 @@ FRONT_BUDGETS = (0.8, 0.9, 1.1, 1.25)
 # where a search in a model of so many blocks begins: as the presets do, and with adjacent sites
 BEGIN_DEPTH = 12
 BEGIN_BUDGET = 0.6
+BEGIN_AS_DEFAULT = Candidate(
+    sites=3,
+    first=3,
+    last=9,
+    decay=0.0,
+    centres=0.5,
+    pairs=0.1,
+    neighbours=2,
+    similarity="tokens",
+    weight="importance",
+    size_aware=True,
+)
 BEGIN = (
-    Candidate(
-        sites=3,
-        first=3,
-        last=9,
-        decay=0.0,
-        centres=0.5,
-        pairs=0.1,
-        neighbours=2,
-        similarity="tokens",
-        weight="importance",
-        size_aware=True,
-    ),
-    Candidate(
-        sites=6,
-        first=3,
-        last=8,
-        decay=0.0,
-        centres=0.6,
-        pairs=0.02,
-        neighbours=2,
-        similarity="tokens",
-        weight="importance",
-        size_aware=True,
-    ),
-    Candidate(
-        sites=3,
-        first=4,
-        last=6,
-        decay=0.5,
-        centres=0.5,
-        pairs=0.1,
-        neighbours=2,
-        similarity="keys",
-        weight="importance",
-        size_aware=True,
-    ),
+    BEGIN_AS_DEFAULT,
+    replace(BEGIN_AS_DEFAULT, sites=6, last=8, centres=0.6, pairs=0.02),
+    replace(BEGIN_AS_DEFAULT, first=4, last=6, decay=0.5, similarity="keys"),
 )
 
 Report = Callable[[int, float], None]
