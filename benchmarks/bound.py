@@ -9,7 +9,6 @@ alone. Weights are random.
 
 import argparse
 import copy
-import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,7 +22,7 @@ from torch import nn
 import batvit
 from batvit.core import Assignment
 from batvit.deploy.formats import FORMATS
-from batvit.measure.clock import in_turns
+from batvit.measure.clock import in_turns, quartiles, speedup
 from batvit.models.create import create_model
 from batvit.reduction.site import Reduce, reductions
 from batvit.reduction.tokens import Tokens
@@ -102,13 +101,14 @@ def main() -> None:
     rows = []
     for engine in args.engines:
         base, bat, bound = measure([dense, reduced, cut(reduced)], engine, args)
+        base_ms = quartiles(base).median
         rows.append(
             {
                 "engine": engine,
                 "precision": args.precision,
-                "dense_ms": base,
-                "bat": base / bat,
-                "bound": base / bound,
+                "dense_ms": base_ms,
+                "bat": speedup(base, bat).median,
+                "bound": speedup(base, bound).median,
             }
         )
     print(
@@ -118,8 +118,10 @@ def main() -> None:
     show("bound", rows, keep=args.record)
 
 
-def measure(models: Sequence[nn.Module], engine: str, args: argparse.Namespace) -> list[float]:
-    """Return the median time of each model in one engine, in milliseconds."""
+def measure(
+    models: Sequence[nn.Module], engine: str, args: argparse.Namespace
+) -> list[list[float]]:
+    """Return the times of each model in one engine, in milliseconds."""
     images = torch.randn(args.batch_size, 3, *models[0].patch_embed.img_size)
     if engine in OF_TORCH:
         dtype = PRECISIONS[args.precision]
@@ -127,8 +129,7 @@ def measure(models: Sequence[nn.Module], engine: str, args: argparse.Namespace) 
         images = images.to(dtype)
     with tempfile.TemporaryDirectory() as folder:
         runs = calls(models, images, Path(folder), engine=engine, precision=args.precision)
-        times = in_turns(runs, images, rounds=args.rounds, warmup=5)
-    return [statistics.median(each) for each in times]
+        return in_turns(runs, images, rounds=args.rounds, warmup=5)
 
 
 if __name__ == "__main__":

@@ -26,13 +26,13 @@ from results import show
 
 def load(run: Path, device: str) -> tuple[nn.Module, dict[str, Any]]:
     """The model as it is after the last epoch, and what its log says of speed."""
-    about = read_json(run / "run.json")
+    metadata = read_json(run / "run.json")
     weights = run / "last.safetensors"
-    size = about.get("img_size")
+    size = metadata.get("img_size")
     model = create_model(
-        about["model"],
+        metadata["model"],
         checkpoint=weights,
-        num_classes=about["classes"],
+        num_classes=metadata["classes"],
         image_size=None if size is None else (size[0], size[-1]),
     )
     config = batvit.BATConfig.beside(weights)
@@ -51,7 +51,7 @@ def load(run: Path, device: str) -> tuple[nn.Module, dict[str, Any]]:
         "hours": hours,
         "samples_per_sec": speed,
         "epochs": len(epochs),
-        "commit": about["git_commit"],
+        "commit": metadata["git_commit"],
     }
     return model.to(device).eval(), metadata
 

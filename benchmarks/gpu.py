@@ -20,7 +20,7 @@ from torch import nn
 
 import batvit
 from batvit.budget import Family, at_macs
-from batvit.measure.clock import compiled_alone, in_turns, quartiles
+from batvit.measure.clock import compiled_alone, in_turns, quartiles, speedup
 from batvit.models.create import create_model
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -53,16 +53,19 @@ def rows(
         for model in (dense, *models.values())
     ]
     times = in_turns([partial(dense, images), *compiled], images, rounds=rounds, warmup=3)
-    eager, base, *found = (quartiles(each)[1] for each in times)
+    # dense as it is faster, eager or compiled
+    fastest = min(times[:2], key=lambda each: quartiles(each).median)
+    eager, base = (quartiles(each).median for each in times[:2])
     lines = []
-    for (name, model), taken in zip(models.items(), found, strict=True):
+    for (name, model), own in zip(models.items(), times[2:], strict=True):
         cost = batvit.info(model)
-        speedup = min(eager, base) / taken
+        taken = quartiles(own).median
+        factor = speedup(fastest, own).median
         what = f"{name} | {images.shape[-1]} | {len(images)} | {cost.macs / 1e9:.2f}"
         # milliseconds a batch to images a second
         speeds = " | ".join(f"{1e3 * len(images) / each:.0f}" for each in (eager, base, taken))
-        share = speedup / cost.mac_ratio
-        lines.append(f"| {what} | {speeds} | {speedup:.2f} | {cost.mac_ratio:.2f} | {share:.2f} |")
+        share = factor / cost.mac_ratio
+        lines.append(f"| {what} | {speeds} | {factor:.2f} | {cost.mac_ratio:.2f} | {share:.2f} |")
     return lines
 
 

@@ -91,6 +91,25 @@ def test_a_method_put_on_the_attention_after_patch_runs_at_every_site(name):
 
 
 @pytest.mark.parametrize("name", ["vit", "eva02", "hf_vit"])
+def test_what_such_a_method_keeps_is_kept_by_the_attention(name):
+    model = reduced(name)
+    attentions = [attention_of(model, block) for block in anatomy_of(model).blocks[SITES[0] :]]
+    own = type(attentions[0]).forward
+
+    def forward(self, x, *args, **arguments):
+        self.seen = x.shape[1]
+        return own(self, x, *args, **arguments)
+
+    for attention in attentions:
+        attention.forward = MethodType(forward, attention)
+    layers(model, pictures(model))
+    counts = [attention.seen for attention in attentions]
+    assert len(counts) == DEPTH - SITES[0]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > counts[-1]
+
+
+@pytest.mark.parametrize("name", ["vit", "eva02", "hf_vit"])
 def test_what_accelerate_puts_on_the_attention_runs_at_every_site(name):
     model = reduced(name)
     x = pictures(model)

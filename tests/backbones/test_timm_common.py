@@ -71,6 +71,19 @@ def test_prefix_tokens_alone_are_not_pooled_as_patches(name, how):
         pool(heard[0], model.num_prefix_tokens)
 
 
+def test_whatever_gives_prefix_tokens_alone_refuses_to_be_pooled():
+    model = batvit.patch(family("deit"), mode="gradual", keep_rate=0.5)
+    x = model._pos_embed(model.patch_embed(pictures(model)))
+    with pytest.raises(ValueError, match="prefix_only=False"):
+        model.blocks(x)[:, 1:].mean(1)
+    heard = []
+    model.norm.register_forward_hook(lambda module, args, output: heard.append(output))
+    logits = model(pictures(model))
+    assert type(logits) is torch.Tensor
+    with pytest.raises(ValueError, match="prefix_only=False"):
+        heard[0][:, 1:].mean(1)
+
+
 def test_pooling_asked_of_the_head_is_refused_too():
     model = batvit.patch(family("deit"), mode="gradual", keep_rate=0.5)
     with pytest.raises(ValueError, match="prefix_only=False"):

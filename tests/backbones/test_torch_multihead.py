@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from families import pictures
 from multihead_models import MODELS, clip, open_clip_vit, run, small, torchvision_vit
 from torch import nn
@@ -243,7 +244,23 @@ def given_something_else(attention):
     attention.register_forward_pre_hook(lambda module, args: tuple(x.flip(1) for x in args))
 
 
-CHANGES = [parametrized, weight_normed, pruned, given_something_else]
+def with_a_forward_of_its_own(attention):
+    own = attention.forward
+    attention.forward = lambda x, *args, **arguments: own(x, *args, **arguments)
+
+
+def lent_weights(attention):
+    """Its weights are there during its own call alone, as accelerate offloads them."""
+    cpu_offload(
+        attention,
+        execution_device=torch.device("cpu"),
+        preload_module_classes=["MultiheadAttention"],
+    )
+
+
+CHANGES = [parametrized, weight_normed, pruned, given_something_else, with_a_forward_of_its_own]
+# patch itself refuses what was replaced before
+AFTER = [with_a_forward_of_its_own]
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -254,10 +271,10 @@ def test_what_the_attention_computes_is_what_is_heard(name, order, change):
     model = small(name)
     block, seen = anatomy_of(model).blocks[1], {}
     attention = multihead(block)
-    if order == "before":
+    if order == "before" and change not in AFTER:
         change(attention)
     batvit.patch(model, keep_rate=0.5, blocks=(1,))
-    if order == "after":
+    if order == "after" or change in AFTER:
         change(attention)
     attention.register_forward_pre_hook(lambda m, args: seen.update(x=args[0]))
     block.reduce.register_forward_pre_hook(lambda m, args: seen.update(site=args))
@@ -269,6 +286,18 @@ def test_what_the_attention_computes_is_what_is_heard(name, order, change):
     tokens, captured, _ = seen["site"]
     importance = block.reduce.importance(tokens, captured())
     torch.testing.assert_close(importance, weights[:, :, 0, 1:].mean(dim=1), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["torchvision", "torchvision_fast", "open_clip_fast"])
+@torch.no_grad()
+def test_weights_that_are_lent_for_a_call_are_heard(name):
+    model = batvit.patch(small(name), keep_rate=0.5, blocks=(1,))
+    x = pictures(model)
+    expected = run(model, x)
+    attention = multihead(anatomy_of(model).blocks[1])
+    lent_weights(attention)
+    assert attention.in_proj_weight.is_meta
+    torch.testing.assert_close(run(model, x), expected)
 
 
 def multihead(block):

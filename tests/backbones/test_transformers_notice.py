@@ -72,34 +72,3 @@ def test_two_towers_are_told_of(tmp_path):
 
 
 # the model card
-
-
-def test_the_card_states_the_reduction_and_the_line_that_loads_it(folder):
-    card = (folder / "README.md").read_text()
-    assert 'batvit.load("reduced")' in card
-    assert '"keep_rate": 0.5' in card
-    assert "trust_remote_code" not in card
-
-
-def test_the_card_follows_what_is_saved_and_keeps_the_words_of_others(tmp_path):
-    (tmp_path / "README.md").write_text("# Mine\n")
-    model = batvit.patch(vit(), keep_rate=0.5, blocks=(1,))
-    model.save_pretrained(tmp_path)
-    batvit.patch(model, keep_rate=0.7, blocks=(1,)).save_pretrained(tmp_path)
-    card = (tmp_path / "README.md").read_text()
-    assert card.startswith("# Mine\n")
-    assert card.count("batvit.load(") == 1
-    assert '"keep_rate": 0.7' in card
-    batvit.unpatch(model).save_pretrained(tmp_path)
-    assert (tmp_path / "README.md").read_text() == "# Mine\n"
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_the_card_of_a_trainer_states_it_too(tmp_path):
-    arguments = transformers.TrainingArguments(tmp_path, report_to=[], use_cpu=True)
-    trainer = transformers.Trainer(batvit.patch(vit(), keep_rate=0.5, blocks=(1,)), arguments)
-    trainer.save_model()
-    trainer.create_model_card(model_name="mine")
-    card = (tmp_path / "README.md").read_text()
-    assert "Training procedure" in card
-    assert card.count("batvit.load(") == 1

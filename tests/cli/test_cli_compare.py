@@ -348,14 +348,14 @@ def test_other_machines_and_settings_are_refused(
     given, again, monkeypatch, capsys, name, begun, now
 ):
     kept = json.loads((again / "progress.json").read_text())
-    kept["about"]["cpu"] = "this one"
+    kept["metadata"]["cpu"] = "this one"
     (again / "progress.json").write_text(json.dumps(kept))
     cpu = "another" if name == "cpu" else "this one"
     monkeypatch.setattr(
         comparison,
         "machine",
         lambda device: (
-            {name: kept["about"][name] for name in ("gpu", "torch", "threads")} | {"cpu": cpu}
+            {name: kept["metadata"][name] for name in ("gpu", "torch", "threads")} | {"cpu": cpu}
         ),
     )
     assert compare(given, again, "--resume", *(() if name == "cpu" else ("--precision", now))) == 2

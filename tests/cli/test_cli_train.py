@@ -287,21 +287,21 @@ def test_a_recipe_brings_what_no_option_says(folder, weights, tmp_path, capsys):
         "cpu",
     ]
     assert main([*arguments, "--keep-rate", "0.6"]) == 0
-    about = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert (about["recipe"], about["model"], about["classes"], about["img_size"]) == (
+    metadata = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (metadata["recipe"], metadata["model"], metadata["classes"], metadata["img_size"]) == (
         "your_data",
         MODEL,
         3,
         [64],
     )
     assert (
-        about["train"]["epochs"],
-        about["train"]["layer_decay"],
-        about["train"]["precision"],
+        metadata["train"]["epochs"],
+        metadata["train"]["layer_decay"],
+        metadata["train"]["precision"],
     ) == (1, 0.75, "bf16")
-    assert batvit.BATConfig.from_dict(about["config"]) == batvit.BATConfig.preset(keep_rate=0.6)
-    assert about["git_commit"]
-    assert about["command"]
+    assert batvit.BATConfig.from_dict(metadata["config"]) == batvit.BATConfig.preset(keep_rate=0.6)
+    assert metadata["git_commit"]
+    assert metadata["command"]
 
 
 def test_a_run_goes_on_with_the_same_command(folder, weights, tmp_path, capsys):

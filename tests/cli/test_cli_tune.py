@@ -89,12 +89,12 @@ def test_tune_writes_a_configuration_that_every_command_takes(given, tmp_path, m
         rows = list(csv.DictReader(file))
     front = [BATConfig.from_dict(json.loads(row["config"])) for row in rows]
     assert len(front) > 1
-    about = json.loads((out / "about.json").read_text())
-    assert about["model"] == NAME
-    assert about["data"] == given[given.index("--data") + 1]
-    assert about["checkpoint"] == given[2]
-    assert about["class_map"] is None
-    assert (about["precision"], about["device"], about["labels"]) == ("fp32", "cpu", False)
+    metadata = json.loads((out / "metadata.json").read_text())
+    assert metadata["model"] == NAME
+    assert metadata["data"] == given[given.index("--data") + 1]
+    assert metadata["checkpoint"] == given[2]
+    assert metadata["class_map"] is None
+    assert (metadata["precision"], metadata["device"], metadata["labels"]) == ("fp32", "cpu", False)
     printed = capsys.readouterr().out
     assert "the front: cost as a share of the dense model's" in printed
     assert "the target is held: asked 0." in printed

@@ -128,6 +128,14 @@ def test_a_table_is_coloured_only_where_there_are_colours(monkeypatch):
     assert "1.50" in shown.getvalue()
 
 
+@pytest.mark.parametrize("name", ["a[/b].png", "[bold", "a\x1b[2J.png"])
+def test_a_name_at_work_is_no_markup(monkeypatch, name):
+    shown, _ = terminal(monkeypatch, colours=True)
+    with console.working(f"looking at {name}"):
+        pass
+    assert f"looking at {console.printable(name)}" in shown.getvalue()
+
+
 def test_a_command_at_work_shows_it_in_a_terminal_alone(monkeypatch):
     shown, _ = terminal(monkeypatch, colours=True)
     with console.working("looking at a.png"):

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from batvit.compare.rows import Group, Row, RowAccuracy, RowTiming
+from batvit.compare.rows import Row, RowAccuracy, RowGroup, RowTiming
 from batvit.config import BATConfig
 
 ACCURACY = RowAccuracy(
@@ -38,4 +38,4 @@ def timing(**fields):
 
 def row(plan="bat", target=0.5, at="macs", **fields):
     config = None if plan == "dense" else BATConfig(keep_rate=0.5)
-    return Row(plan, Group(target, at), config, (3, 6), (98, 49), 0.6, 0.5, **fields)
+    return Row(plan, RowGroup(target, at), config, (3, 6), (98, 49), 0.6, 0.5, **fields)

@@ -8,7 +8,7 @@ import timm
 from PIL import Image
 
 from batvit.compare.group_pictures import draw_groups
-from batvit.compare.rows import Group, Row
+from batvit.compare.rows import Row, RowGroup
 from batvit.config import BATConfig
 from batvit.data.folder import image_folder
 from batvit.inspection import groups
@@ -33,7 +33,7 @@ def pictures(tmp_path_factory):
 
 def row(plan, target=0.5, at="macs", sites=1):
     config = BATConfig(tokens=tuple(range(12, 12 - sites, -1)), blocks=tuple(range(sites)))
-    return Row(plan, Group(target, at), config, (1,), (9,), 0.6, 0.5)
+    return Row(plan, RowGroup(target, at), config, (1,), (9,), 0.6, 0.5)
 
 
 def test_plans_are_drawn_at_equal_macs_at_the_smallest_target(model, pictures):

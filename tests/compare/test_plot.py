@@ -112,15 +112,6 @@ def test_the_front_joins_what_nothing_beats():
     ]
 
 
-def test_without_labels_it_is_the_agreement():
-    rows = [reduced("bat", 1.8, -1.0, top1=None), reduced("tome", 1.5, -3.0, top1=None)]
-    figure = plot_pareto(rows, DENSE | {"top1": None, "agreement": None})
-    assert points_of(figure)[0] == [(1.8, 96.0), (1.5, 94.0)]
-    assert front_of(figure)[0] == [1.0, 100.0]
-    assert not figure.axes[0].collections
-    assert figure.axes[0].get_ylabel() == "same class as dense (%)"
-
-
 def test_what_lacks_a_value_is_left_out():
     rows = [reduced("a", None, -1.0), reduced("b", 1.5, -3.0, top1=None), reduced("c", 2.0, -2.0)]
     figure = plot_pareto(rows, DENSE)

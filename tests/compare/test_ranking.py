@@ -1,6 +1,6 @@
 """Which plan keeps most, in values."""
 
-from batvit.compare.ranking import groups, lead, ranked, ranked_by
+from batvit.compare.ranking import groups, lead, ranked
 
 
 def row(plan, difference, at="macs", spread=0.5, **fields):
@@ -11,7 +11,6 @@ def row(plan, difference, at="macs", spread=0.5, **fields):
         "difference": difference,
         "difference_low": difference - spread,
         "difference_high": difference + spread,
-        "agreement": 95.0 + difference,
     }
     return known | fields
 
@@ -40,13 +39,6 @@ def test_first_who_keeps_most_then_who_is_unknown_then_who_is_off_target():
     assert found == ["first", "second", "unknown", "off"]
 
 
-def test_the_agreement_counts_where_no_difference_is_known():
-    unlabelled = [row("a", -3.0) | UNLABELLED, row("b", -1.0) | UNLABELLED]
-    assert ranked_by(result(*unlabelled)) == "agreement"
-    assert [row["plan"] for row in ranked(result(*unlabelled), 0.5, "macs")] == ["b", "a"]
-    assert ranked_by(result(*unlabelled, row("c", -1.0))) == "difference"
-
-
 def test_the_lead_names_whom_its_interval_does_not_set_apart():
     found = lead(result(row("a", -1.0), row("far", -4.0), row("near", -1.8)), 0.5, "macs")
     assert (found.first["plan"], found.second["plan"]) == ("a", "near")
@@ -61,7 +53,7 @@ def test_the_lead_names_whom_its_interval_does_not_set_apart():
 def test_who_is_off_target_leads_nothing():
     found = lead(result(row("a", -1.0, off_target=True)), 0.5, "macs")
     assert (found.first, found.second, found.some_off_target) == (None, None, True)
-    unknown = row("a", -1.0, agreement=None) | UNLABELLED
+    unknown = row("a", -1.0) | UNLABELLED
     assert lead(result(unknown), 0.5, "macs").first is None
 
 

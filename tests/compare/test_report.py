@@ -221,21 +221,6 @@ def test_who_is_off_target_is_shown_last_and_not_ranked():
     page(result(slow | {"speedup": None}))
 
 
-def test_without_labels_the_dense_models_class_counts():
-    found = without(*LABELLED)
-    said = (
-        "bat gives the dense model's class most often: 94.0 %, KL 1.100, {0}; "
-        "then tome: 92.0 %, KL 3.100, {0}."
-    )
-    assert said.format("1.80 times as fast") in summary(found)
-    assert "interval" not in summary(found)
-    assert page(found).rows[0][:3] == ["plan", "same class %", "KL"]
-    assert {attributes.get("aria-sort") for attributes in page(found).all("th")} == {
-        None,
-        "descending",
-    }
-
-
 @pytest.mark.parametrize("name", [*NUMBERS, "config", "tokens", "blocks", "everything"])
 def test_whatever_is_missing_there_is_a_page(name):
     missing = [*NUMBERS, "config", "tokens", "blocks"] if name == "everything" else [name]

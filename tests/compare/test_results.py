@@ -7,15 +7,15 @@ import pytest
 from example_rows import row, timing
 
 from batvit.compare.results import Results
-from batvit.compare.rows import Group, Key
+from batvit.compare.rows import Key, RowGroup
 
-ABOUT = {"model": "deit", "size": (224, 224)}
+METADATA = {"model": "deit", "size": (224, 224)}
 
 
 @pytest.fixture
 def saved(tmp_path):
     """The folder of a comparison with one plan, at equal MACs and at equal time."""
-    results = Results.open(tmp_path, ABOUT, resume=False)
+    results = Results.open(tmp_path, METADATA, resume=False)
     for at in ("macs", "time"):
         results.rows.append(row(at=at, timing=timing()))
         results.dense_rows.append(row("dense", at=at, timing=timing(speedup=1.0)))
@@ -33,7 +33,7 @@ def changed(folder, change):
 
 
 def test_what_is_saved_reads_back(saved):
-    results = Results.open(saved, ABOUT, resume=True)
+    results = Results.open(saved, METADATA, resume=True)
     assert [row.key.group.at for row in results.rows] == ["macs", "time"]
     assert results.rows[0] == row(timing=timing())
     assert [row.plan for row in results.dense_rows] == ["dense", "dense"]
@@ -45,12 +45,12 @@ def test_a_folder_that_holds_one_is_gone_on_with_on_request_alone(saved):
     with pytest.raises(
         FileExistsError, match=r"already holds a comparison .*; go on with it by resume=True"
     ):
-        Results.open(saved, ABOUT, resume=False)
+        Results.open(saved, METADATA, resume=False)
 
 
 def test_another_comparison_is_not_gone_on_with(saved):
     with pytest.raises(ValueError, match="begun with model = deit, and cannot go on with vit"):
-        Results.open(saved, ABOUT | {"model": "vit"}, resume=True)
+        Results.open(saved, METADATA | {"model": "vit"}, resume=True)
 
 
 def test_what_another_comparison_left_is_removed(tmp_path):
@@ -88,7 +88,7 @@ def test_a_damaged_file_is_named_with_the_remedy(saved, change, said):
         ValueError,
         match=rf"progress\.json: not what a comparison leaves \(.*{said}.*remove it to begin anew",
     ):
-        Results.open(saved, ABOUT, resume=True)
+        Results.open(saved, METADATA, resume=True)
 
 
 def test_without_the_dense_models_times_a_target_is_timed_again(saved):
@@ -97,13 +97,13 @@ def test_without_the_dense_models_times_a_target_is_timed_again(saved):
     kept["dense_rows"].pop()
     kept["failed"] = [{}]
     path.write_text(json.dumps(kept))
-    assert Results.open(saved, ABOUT, resume=True).untimed() == [Group(0.5, "time")]
+    assert Results.open(saved, METADATA, resume=True).untimed() == [RowGroup(0.5, "time")]
 
 
 def test_a_row_that_was_not_timed_has_its_group_timed_as_a_whole(saved):
-    results = Results.open(saved, ABOUT, resume=True)
+    results = Results.open(saved, METADATA, resume=True)
     results.rows += [row("tome"), row("evit"), row("tome", 0.3)]
-    assert results.untimed() == [Group(0.5, "macs"), Group(0.3, "macs")]
+    assert results.untimed() == [RowGroup(0.5, "macs"), RowGroup(0.3, "macs")]
 
 
 def test_the_dense_row_is_the_middle_of_all_its_times(tmp_path):
@@ -122,9 +122,9 @@ def test_the_dense_row_is_the_middle_of_all_its_times(tmp_path):
 def test_what_is_missing_is_in_the_order_of_plans_and_targets(tmp_path):
     results = Results(tmp_path, {}, rows=[row("bat", 0.5, "macs")])
     assert list(results.missing(["bat", "tome"], [0.5])) == [
-        Key("bat", Group(0.5, "time")),
-        Key("tome", Group(0.5, "macs")),
-        Key("tome", Group(0.5, "time")),
+        Key("bat", RowGroup(0.5, "time")),
+        Key("tome", RowGroup(0.5, "macs")),
+        Key("tome", RowGroup(0.5, "time")),
     ]
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from example_rows import ACCURACY, row, timing
 
-from batvit.compare.rows import FIELDS, Group, Key, Row, is_bat
+from batvit.compare.rows import FIELDS, Key, Row, RowGroup, is_bat
 
 
 def through_json(values):
@@ -100,9 +100,9 @@ def test_every_value_is_checked(change, said):
 
 
 def test_keys_and_groups_say_what_they_are():
-    assert str(Group(0.65, "time")) == "0.65 of the measured time"
-    assert str(Key("tome", Group(0.5, "macs"))) == "tome at 0.5 of the MACs"
-    assert row().key == Key("bat", Group(0.5, "macs"))
+    assert str(RowGroup(0.65, "time")) == "0.65 of the measured time"
+    assert str(Key("tome", RowGroup(0.5, "macs"))) == "tome at 0.5 of the MACs"
+    assert row().key == Key("bat", RowGroup(0.5, "macs"))
 
 
 def test_bat_is_told_from_the_others():

@@ -9,10 +9,10 @@ from example_rows import timing
 
 from batvit.compare import steps
 from batvit.compare.results import Results
-from batvit.compare.rows import Group, Key, Row
+from batvit.compare.rows import Key, Row, RowGroup
 from batvit.compare.scores import Scores
 from batvit.compare.steps import fit_plans, score_plans, time_plans
-from batvit.compare.stopwatch import Clock, TimedGroup
+from batvit.compare.stopwatch import Stopwatch, TimedGroup
 from batvit.config import BATConfig
 
 MODEL = {"depth": 2, "embed_dim": 48, "num_classes": 3, "img_size": 32}
@@ -20,10 +20,10 @@ MODEL = {"depth": 2, "embed_dim": 48, "num_classes": 3, "img_size": 32}
 
 def row(plan="bat", target=0.5, at="macs", **fields):
     config = None if plan == "dense" else BATConfig(tokens=(2,), blocks=(1,))
-    return Row(plan, Group(target, at), config, (1,), (2,), 0.6, 0.5, **fields)
+    return Row(plan, RowGroup(target, at), config, (1,), (2,), 0.6, 0.5, **fields)
 
 
-class Told(Clock):
+class Told(Stopwatch):
     """A clock that finds what it is told."""
 
     def time(self, rows):
@@ -44,8 +44,8 @@ def test_what_is_measured_off_target_is_marked_and_kept(tmp_path):
     marked = [known.timing.off_target for known in results.rows]
     assert marked == [False] * 4 + [False, False, True, True]
     assert [known.group for known in results.dense_rows] == [
-        Group(0.5, "macs"),
-        Group(0.5, "time"),
+        RowGroup(0.5, "macs"),
+        RowGroup(0.5, "time"),
     ]
     # all is timed, so nothing is to be done
     time_plans(results, clock, progress=said.append)
@@ -53,7 +53,7 @@ def test_what_is_measured_off_target_is_marked_and_kept(tmp_path):
 
 
 def test_a_plan_that_cannot_be_timed_is_left_out(tmp_path):
-    class Failing(Clock):
+    class Failing(Stopwatch):
         def time(self, rows):
             dense = row("dense", *rows[0].key.group, timing=timing())
             return TimedGroup(dense, (), {known.key: ValueError("no") for known in rows})
@@ -81,9 +81,9 @@ def test_every_plan_is_fitted_by_macs_and_by_time(tmp_path, model, monkeypatch):
     monkeypatch.setattr(steps, "at_time", at_time)
     results = Results(tmp_path, {})
     said = []
-    clock = Clock(model, torch.zeros(1, 3, 32, 32), 1)
+    clock = Stopwatch(model, torch.zeros(1, 3, 32, 32), 1)
     fit_plans(results, clock, plans=["bat", "tome"], targets=[0.5], progress=said.append)
-    macs, by_time = Group(0.5, "macs"), Group(0.5, "time")
+    macs, by_time = RowGroup(0.5, "macs"), RowGroup(0.5, "time")
     assert [known.key for known in results.rows] == [
         Key("bat", macs),
         Key("bat", by_time),
@@ -101,7 +101,7 @@ def test_a_dense_model_that_is_not_finite_is_found_at_once(tmp_path):
         def forward(self, images):
             return torch.full((len(images), 3), torch.nan)
 
-    clock = Clock(Bad(), torch.zeros(1, 3, 32, 32), 1)
+    clock = Stopwatch(Bad(), torch.zeros(1, 3, 32, 32), 1)
     with pytest.raises(ValueError, match="the dense model: logits are not finite"):
         fit_plans(Results(tmp_path, {}), clock, plans=["bat"], targets=[0.5])
     assert list(tmp_path.iterdir()) == []

@@ -5,8 +5,8 @@ import timm
 import torch
 
 from batvit.compare import stopwatch
-from batvit.compare.rows import Group, Key
-from batvit.compare.stopwatch import Clock, Rounds, row_timing
+from batvit.compare.rows import Key, RowGroup
+from batvit.compare.stopwatch import Rounds, Stopwatch, row_timing
 from batvit.config import BATConfig
 
 
@@ -24,7 +24,7 @@ def model():
 
 
 def clock_of(model, rounds=1, batch=2):
-    return Clock(model, torch.zeros(batch, 3, 32, 32), rounds)
+    return Stopwatch(model, torch.zeros(batch, 3, 32, 32), rounds)
 
 
 def test_the_speed_is_the_median_of_the_ratios_of_single_rounds():
@@ -49,7 +49,7 @@ def test_a_share_is_one_of_the_dense_models_time(model, monkeypatch):
 
 def test_a_row_knows_its_counts_before_it_is_timed(model):
     clock = clock_of(model)
-    row = clock.untimed_row(Key("bat", Group(0.5, "macs")), BATConfig(tokens=(2,), blocks=(1,)))
+    row = clock.untimed_row(Key("bat", RowGroup(0.5, "macs")), BATConfig(tokens=(2,), blocks=(1,)))
     assert (row.blocks, row.tokens, row.timing, row.accuracy) == ((1,), (2,), None, None)
     assert 0 < row.mac_share < 1
     assert row.gmacs == row.mac_share * clock.macs / 1e9
@@ -66,7 +66,7 @@ def test_all_rows_and_the_dense_model_are_timed_in_turns(model, monkeypatch):
 
     monkeypatch.setattr(stopwatch, "in_turns", in_turns)
     clock = clock_of(model, rounds=3)
-    group = Group(0.5, "macs")
+    group = RowGroup(0.5, "macs")
     config = BATConfig(tokens=(2,), blocks=(1,))
     rows = [clock.untimed_row(Key(plan, group), config) for plan in ("a", "b")]
     found = clock.time(rows)
@@ -95,7 +95,7 @@ def test_a_plan_is_left_alone_from_its_first_error_on(model, monkeypatch):
     )
     monkeypatch.setattr(stopwatch, "schedule_of", lambda model: [])
     clock = clock_of(model)
-    group = Group(0.5, "macs")
+    group = RowGroup(0.5, "macs")
     good, bad = (
         clock.untimed_row(Key(plan, group), BATConfig(tokens=(2,), blocks=(block,)))
         for plan, block in (("good", 1), ("bad", 2))

@@ -8,7 +8,7 @@ import pytest
 from example_rows import ACCURACY, row, timing
 
 from batvit.compare.results import Failure
-from batvit.compare.rows import FIELDS, Group, Key
+from batvit.compare.rows import FIELDS, Key, RowGroup
 from batvit.compare.summary import Comparison, write_tables
 
 
@@ -21,7 +21,7 @@ def comparison(tmp_path):
             measured = timing(speedup=speedup, off_target=off_target)
             rows.append(row(plan, 0.5, at, timing=measured, accuracy=ACCURACY))
     dense = replace(row("dense", timing=timing(speedup=1.0), accuracy=ACCURACY), group=None)
-    failure = Failure(Key("tome", Group(0.5, "time")), "too slow")
+    failure = Failure(Key("tome", RowGroup(0.5, "time")), "too slow")
     metadata = {"model": "deit", "samples": 12}
     return Comparison(tmp_path, metadata, dense, tuple(rows), (failure,))
 
@@ -30,14 +30,14 @@ def test_printed_it_is_a_table_for_each_group(comparison):
     assert str(comparison).splitlines() == [
         "at 0.5 of the MACs of the dense model",
         "       top-1  difference [95 %]  same     KL  GMACs  speed  ms alone",
-        "dense   80.0                     94.0  0.100  0.600   1.00       1.0",
-        "a       80.0  -1.0 [-1.5, -0.5]  94.0  0.100  0.600   1.90       1.0",
-        "c       80.0  -1.0 [-1.5, -0.5]  94.0  0.100  0.600   2.30       1.0",
+        "dense   80.0                  \u2013  94.0  0.100  0.600   1.00       1.0",
+        "a       80.0  \u22121.0 [\u22121.5, \u22120.5]  94.0  0.100  0.600   1.90       1.0",
+        "c       80.0  \u22121.0 [\u22121.5, \u22120.5]  94.0  0.100  0.600   2.30       1.0",
         "at 0.5 of the measured time of the dense model",
         "       top-1  difference [95 %]  same     KL  GMACs  speed  ms alone",
-        "dense   80.0                     94.0  0.100  0.600   1.00       1.0",
-        "a       80.0  -1.0 [-1.5, -0.5]  94.0  0.100  0.600   1.90       1.0",
-        "c*      80.0  -1.0 [-1.5, -0.5]  94.0  0.100  0.600   2.30       1.0",
+        "dense   80.0                  \u2013  94.0  0.100  0.600   1.00       1.0",
+        "a       80.0  \u22121.0 [\u22121.5, \u22120.5]  94.0  0.100  0.600   1.90       1.0",
+        "c*      80.0  \u22121.0 [\u22121.5, \u22120.5]  94.0  0.100  0.600   2.30       1.0",
         "* off target, not to be ranked: c takes 0.435",
         "tome at 0.5 of the measured time: too slow",
     ]

@@ -210,6 +210,13 @@ def test_the_colours_under_what_is_transparent_are_taken(tmp_path):
     assert open_picture(tmp_path / "x.png").getpixel((0, 0)) == (200, 0, 0)
 
 
+def test_a_palette_with_transparency_is_taken_without_a_word(tmp_path):
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    image.save(tmp_path / "x.png", transparency=bytes([255, 0]))
+    assert open_picture(tmp_path / "x.png").getpixel((0, 0)) == (10, 20, 30)
+
+
 def test_the_orientation_that_a_camera_notes_is_not_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6

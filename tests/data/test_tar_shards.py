@@ -4,8 +4,10 @@ import gc
 import io
 import json
 import os
+import struct
 import tarfile
 import warnings
+import zlib
 
 import pytest
 import torch
@@ -200,26 +202,48 @@ def test_a_pipe_among_the_shards_is_refused(shards, name):
         Shards(shards, "val" if name != "_info.json" else "val-{0..1}.tar|7")
 
 
-@LEAVES_FILES_OPEN
-@pytest.mark.parametrize("kind", ["sixteen bits", "float", "ratio"])
-def test_pictures_in_shards_are_read_as_those_in_folders(shards, kind):
-    grey = Image.new("I;16", (8, 8), 32768)
-    image = {
-        "sixteen bits": grey,
-        "float": Image.new("F", (8, 8)),
-        "ratio": Image.new("L", (51, 1)),
-    }
-    file = io.BytesIO()
-    image[kind].save(file, "TIFF")
+def write_shard(shards, content):
     with tarfile.open(shards / "one.tar", "w") as tar:
-        for name, content in (("a.png", file.getvalue()), ("a.cls", b"1")):
+        for name, part in (("a.png", content), ("a.cls", b"1")):
             entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
+            entry.size = len(part)
+            tar.addfile(entry, io.BytesIO(part))
+
+
+def saved(image, kind):
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
+def bomb():
+    """A PNG whose header says more pixels than it has, and than Pillow only warns of."""
+    content = bytearray(saved(Image.new("L", (8, 8)), "PNG"))
+    content[16:24] = struct.pack(">II", 10_000, 10_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    return bytes(content)
+
+
+@LEAVES_FILES_OPEN
+def test_grey_pictures_in_shards_are_read_as_those_in_folders(shards):
+    write_shard(shards, saved(Image.new("I;16", (8, 8), 32768), "TIFF"))
+    ((picture, label),) = Shards(shards, "one.tar|1", transform=pil_to_tensor).whole()
+    assert (picture.shape, picture.unique().tolist(), label) == ((3, 8, 8), [128], 1)
+
+
+@LEAVES_FILES_OPEN
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (lambda: saved(Image.new("F", (8, 8)), "TIFF"), "its values, fractions"),
+        (lambda: saved(Image.new("L", (51, 1)), "PNG"), "it is 51 x 1 pixels"),
+        (lambda: saved(Image.new("RGB", (8, 8)), "EPS"), "it is none of BMP, GIF"),
+        (bomb, "exceeds limit"),
+        (lambda: b"no picture", "it is none of BMP, GIF"),
+    ],
+)
+def test_a_picture_that_a_folder_refuses_is_refused_in_a_shard(shards, content, why):
+    write_shard(shards, content())
     found = Shards(shards, "one.tar|1", transform=pil_to_tensor)
-    if kind == "sixteen bits":
-        ((picture, label),) = found.whole()
-        assert (picture.shape, picture.unique().tolist(), label) == ((3, 8, 8), [128], 1)
-        return
-    with pytest.raises(UnreadableError, match=r"shards: a picture cannot be read \(it"):
+    with pytest.raises(UnreadableError, match=rf"one.tar: a.png: cannot be read .*{why}"):
         list(found.whole())

@@ -1,5 +1,7 @@
 """Loading exported files, which come from anywhere: one line for everything that is no good."""
 
+import os
+
 import pytest
 
 from batvit.deploy.load import load_engine
@@ -28,6 +30,15 @@ def test_a_missing_file_is_named(refuses, tmp_path, suffix):
     assert refuses(tmp_path / f"x{suffix}", FileNotFoundError).endswith("no such file")
     (tmp_path / f"x{suffix}").mkdir()
     refuses(tmp_path / f"x{suffix}", FileNotFoundError)
+
+
+@pytest.mark.parametrize("name", ["x.onnx", "x.xml", "x.pt2", "x.bin"])
+def test_a_pipe_is_refused_before_it_is_opened(files, tmp_path, refuses, name):
+    named = tmp_path / name.replace(".bin", ".xml")
+    named.write_bytes((files / f"good{named.suffix}").read_bytes())
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    assert f"{name}: is no regular file" in refuses(named, OSError)
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,18 @@ def test_code_in_a_file_is_not_run(files, tmp_path, refuses, rewrite, what):
     assert dict(os.environ) == before
 
 
+def test_a_file_that_would_unpack_to_more_than_it_is_is_refused(files, tmp_path, refuses):
+    path = tmp_path / "x.pt2"
+    with zipfile.ZipFile(files / "good.pt2") as good:
+        parts = {name: good.read(name) for name in good.namelist()}
+    weight = next(name for name in parts if name.endswith("weight_0"))
+    parts[weight] = bytes(2**24)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        for name, content in parts.items():
+            bomb.writestr(name, content)
+    assert "would unpack to" in refuses(path)
+
+
 @pytest.mark.parametrize("what", ["weight", "opaque", "expression", "guards"])
 def test_the_payloads_would_run(files, tmp_path, rewrite, what):
     marker = tmp_path / "marker"

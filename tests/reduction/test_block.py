@@ -63,3 +63,24 @@ def test_a_reduced_block_knows_the_class_that_it_was(name):
     kinds = [type(block) for block in anatomy_of(model).blocks]
     blocks = anatomy_of(batvit.patch(model, keep_rate=0.5, blocks=(0,))).blocks
     assert [block.own_class() for block in blocks] == kinds
+
+
+@pytest.mark.parametrize("kind", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+@pytest.mark.parametrize("name", ["vit", "hf_vit", "torchvision"])
+def test_a_backward_hook_on_a_reduced_block_is_refused_and_inside_it_is_called(name, kind):
+    model = batvit.patch(family(name), keep_rate=0.5, blocks=(1,))
+    block = anatomy_of(model).blocks[1]
+    called = []
+    inside = getattr(block, block.parts.mlp)
+    hook = getattr(inside, kind)(lambda module, *gradients: called.append(module))
+    logits_of(model).sum().backward()
+    assert called == [inside]
+    hook.remove()
+    getattr(block, kind)(lambda module, *gradients: called.append(module))
+    with pytest.raises(ValueError, match="a backward hook on a reduced block would never be"):
+        logits_of(model)
+
+
+def logits_of(model):
+    found = model(pictures(model))
+    return getattr(found, "logits", found)

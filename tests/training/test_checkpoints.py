@@ -224,41 +224,41 @@ def test_a_finished_run_stays_as_it_is(data, tmp_path, whole):
 
 
 def test_a_run_cannot_go_on_as_another(data, tmp_path):
-    about = {"model": "vit", "config": REDUCTION.to_dict(), "class_names": ("a", "b")}
-    fit(vit(), *data, dataclasses.replace(CONFIG, epochs=1), output=tmp_path, about=about)
+    metadata = {"model": "vit", "config": REDUCTION.to_dict(), "class_names": ("a", "b")}
+    fit(vit(), *data, dataclasses.replace(CONFIG, epochs=1), output=tmp_path, metadata=metadata)
     before = (tmp_path / "run.json").read_text()
     cases = [
         (
             dataclasses.replace(CONFIG, epochs=1, lr=1e-3),
-            about,
+            metadata,
             "train.lr = 0.003, and cannot go on with 0.001",
         ),
-        (CONFIG, about, "train.epochs = 1, and cannot go on with 3"),
+        (CONFIG, metadata, "train.epochs = 1, and cannot go on with 3"),
         (
             dataclasses.replace(CONFIG, epochs=1),
-            about | {"model": "deit"},
+            metadata | {"model": "deit"},
             "model = vit, and cannot go on with deit",
         ),
         (
             dataclasses.replace(CONFIG, epochs=1),
-            about | {"config": REDUCTION.with_fields(keep_rate=0.6).to_dict()},
+            metadata | {"config": REDUCTION.with_fields(keep_rate=0.6).to_dict()},
             r"config.keep_rate = .*, and cannot go on with 0.6; give what it was begun with",
         ),
         (
             dataclasses.replace(CONFIG, epochs=1),
-            about | {"class_names": ("b", "a")},
+            metadata | {"class_names": ("b", "a")},
             r"class_names\[0\] = a, and cannot go on with b",
         ),
         # reduced before, dense now
         (
             dataclasses.replace(CONFIG, epochs=1),
-            about | {"config": None},
+            metadata | {"config": None},
             r"config\.\w+ = .*, and cannot go on with None",
         ),
     ]
     for config, told, message in cases:
         with pytest.raises(ValueError, match=message):
-            fit(model := vit(), *data, config, output=tmp_path, resume=True, about=told)
+            fit(model := vit(), *data, config, output=tmp_path, resume=True, metadata=told)
         # the model is as it came
         assert not any(isinstance(module, SplitDropPath) for module in model.modules())
     with pytest.raises(ValueError, match=r"pictures = 96, and cannot go on with 64"):
@@ -269,12 +269,12 @@ def test_a_run_cannot_go_on_as_another(data, tmp_path):
             dataclasses.replace(CONFIG, epochs=1),
             output=tmp_path,
             resume=True,
-            about=about,
+            metadata=metadata,
         )
     # what nobody told about is seen
     other = batvit.patch(vit(), REDUCTION.with_fields(keep_rate=0.6))
     once = dataclasses.replace(CONFIG, epochs=1)
-    named = {name: value for name, value in about.items() if name != "config"}
+    named = {name: value for name, value in metadata.items() if name != "config"}
     with pytest.raises(ValueError, match=r"config.keep_rate = .*, and cannot go on with 0.6"):
         fit(
             other,
@@ -282,7 +282,7 @@ def test_a_run_cannot_go_on_as_another(data, tmp_path):
             once,
             output=tmp_path,
             resume=True,
-            about=named,
+            metadata=named,
         )
     wide = VisionTransformer(
         img_size=16,
@@ -297,16 +297,23 @@ def test_a_run_cannot_go_on_as_another(data, tmp_path):
         ValueError,
         match=r"param_count = \d+, and cannot go on with \d+; give what it was begun with",
     ):
-        fit(batvit.patch(wide, REDUCTION), *data, once, output=tmp_path, resume=True, about=about)
+        fit(
+            batvit.patch(wide, REDUCTION),
+            *data,
+            once,
+            output=tmp_path,
+            resume=True,
+            metadata=metadata,
+        )
     assert (tmp_path / "run.json").read_text() == before
     # what only changes how fast it goes may change
     free = dataclasses.replace(CONFIG, epochs=1, workers=1, grad_accum_steps=2, log_every=7, keep=1)
-    assert len(fit(vit(), *data, free, output=tmp_path, resume=True, about=about)) == 1
+    assert len(fit(vit(), *data, free, output=tmp_path, resume=True, metadata=metadata)) == 1
     # an earlier version may not have known of a field
     told = json.loads(before)
     del told["train"]["distill_tau"], told["config"]["importance_power"], told["param_count"]
     (tmp_path / "run.json").write_text(json.dumps(told))
-    assert len(fit(vit(), *data, free, output=tmp_path, resume=True, about=about)) == 1
+    assert len(fit(vit(), *data, free, output=tmp_path, resume=True, metadata=metadata)) == 1
     with pytest.raises(ValueError, match=r"train.distill_tau = 1.0, and cannot go on with 0.5"):
         fit(
             vit(),
@@ -314,17 +321,17 @@ def test_a_run_cannot_go_on_as_another(data, tmp_path):
             dataclasses.replace(free, distill_tau=0.5),
             output=tmp_path,
             resume=True,
-            about=about,
+            metadata=metadata,
         )
     # what a caller tells under the same name is the caller's
-    mine = about | {"config": {"mine": 1}}
-    fit(vit(), *data, free, output=tmp_path / "mine", about=mine)
-    assert len(fit(vit(), *data, free, output=tmp_path / "mine", resume=True, about=mine)) == 1
+    mine = metadata | {"config": {"mine": 1}}
+    fit(vit(), *data, free, output=tmp_path / "mine", metadata=mine)
+    assert len(fit(vit(), *data, free, output=tmp_path / "mine", resume=True, metadata=mine)) == 1
     other = batvit.patch(vit(), REDUCTION.with_fields(importance_power=0.25))
     with pytest.raises(
         ValueError, match=r"config.importance_power = 0.0, and cannot go on with 0.25"
     ):
-        fit(other, *data, free, output=tmp_path, resume=True, about=named)
+        fit(other, *data, free, output=tmp_path, resume=True, metadata=named)
 
 
 def test_two_runs_cannot_write_into_one_folder(data, tmp_path):

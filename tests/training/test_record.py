@@ -13,13 +13,13 @@ from batvit.training.progress import Epoch, Step
 from batvit.training.record import Record, check_output
 
 CONFIG = TrainConfig(epochs=3)
-ABOUT = {"model": "vit", "config": {"keep_rate": 0.5, "tokens": None}, "class_names": ("a", "b")}
+METADATA = {"model": "vit", "config": {"keep_rate": 0.5, "tokens": None}, "class_names": ("a", "b")}
 DEFAULTS = {"keep_rate": 0.7, "tokens": None}
 
 
-def begun(folder, about=ABOUT, config=CONFIG):
+def begun(folder, metadata=METADATA, config=CONFIG):
     record = Record(folder)
-    record.begin(config, about)
+    record.begin(config, metadata)
     return record
 
 
@@ -57,11 +57,11 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_run_may_go_on_as_it_was_begun(tmp_path):
-    begun(tmp_path).check_same(CONFIG, ABOUT, DEFAULTS)
+    begun(tmp_path).check_same(CONFIG, METADATA, DEFAULTS)
 
 
 @pytest.mark.parametrize(
-    ("config", "about", "message"),
+    ("config", "metadata", "message"),
     [
         (TrainConfig(epochs=3, lr=1e-3), {}, "train.lr = 4e-05, and cannot go on with 0.001"),
         (CONFIG, {"model": "deit"}, "model = vit, and cannot go on with deit; give what it was"),
@@ -74,15 +74,15 @@ def test_a_run_may_go_on_as_it_was_begun(tmp_path):
         (CONFIG, {"config": None}, "config = None|config.keep_rate = 0.5, and cannot go on with"),
     ],
 )
-def test_a_run_cannot_go_on_as_another(tmp_path, config, about, message):
+def test_a_run_cannot_go_on_as_another(tmp_path, config, metadata, message):
     with pytest.raises(ValueError, match=f"{tmp_path}: begun with ({message})"):
-        begun(tmp_path).check_same(config, ABOUT | about, DEFAULTS)
+        begun(tmp_path).check_same(config, METADATA | metadata, DEFAULTS)
 
 
 def test_what_changes_only_how_fast_it_goes_may_change(tmp_path):
     faster = TrainConfig(epochs=3, workers=4, grad_accum_steps=2, compile=True, keep=7, log_every=1)
-    record = begun(tmp_path, ABOUT | {"data": "there", "processes": 1})
-    record.check_same(faster, ABOUT | {"data": "here", "processes": 8}, DEFAULTS)
+    record = begun(tmp_path, METADATA | {"data": "there", "processes": 1})
+    record.check_same(faster, METADATA | {"data": "here", "processes": 8}, DEFAULTS)
 
 
 def test_a_field_that_an_earlier_version_did_not_know_was_as_it_is_by_default(tmp_path):
@@ -90,13 +90,13 @@ def test_a_field_that_an_earlier_version_did_not_know_was_as_it_is_by_default(tm
     content = json.loads((tmp_path / "run.json").read_text())
     del content["train"]["distill_tau"], content["config"]["keep_rate"], content["model"]
     (tmp_path / "run.json").write_text(json.dumps(content))
-    record.check_same(CONFIG, ABOUT | {"config": DEFAULTS}, DEFAULTS)
+    record.check_same(CONFIG, METADATA | {"config": DEFAULTS}, DEFAULTS)
     with pytest.raises(ValueError, match=r"train.distill_tau = 1.0, and cannot go on with 0.5"):
         record.check_same(
-            TrainConfig(epochs=3, distill_tau=0.5), ABOUT | {"config": DEFAULTS}, DEFAULTS
+            TrainConfig(epochs=3, distill_tau=0.5), METADATA | {"config": DEFAULTS}, DEFAULTS
         )
     with pytest.raises(ValueError, match=r"config.keep_rate = 0.7, and cannot go on with 0.5"):
-        record.check_same(CONFIG, ABOUT, DEFAULTS)
+        record.check_same(CONFIG, METADATA, DEFAULTS)
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"train": 3}'])
@@ -104,7 +104,7 @@ def test_what_is_no_record_of_a_run_is_not_gone_on_with(tmp_path, content):
     record = begun(tmp_path)
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(ValueError, match="begun with train"):
-        record.check_same(CONFIG, ABOUT, DEFAULTS)
+        record.check_same(CONFIG, METADATA, DEFAULTS)
 
 
 def test_the_log_is_cut_back_to_what_was_saved(tmp_path):

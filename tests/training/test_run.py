@@ -61,11 +61,11 @@ def test_a_run_leaves_what_its_log_says(data, tmp_path):
     ]
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert log == [dataclasses.asdict(epoch) | {"update": 6 * epoch.epoch} for epoch in found]
-    about = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert TrainConfig(**about["train"]) == SHORT
-    assert (about["pictures"], about["processes"], about["config"]) == (96, 1, None)
-    assert about["param_count"] == sum(parameter.numel() for parameter in model.parameters())
-    assert about["versions"]["torch"] == version("torch")
+    metadata = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert TrainConfig(**metadata["train"]) == SHORT
+    assert (metadata["pictures"], metadata["processes"], metadata["config"]) == (96, 1, None)
+    assert metadata["param_count"] == sum(parameter.numel() for parameter in model.parameters())
+    assert metadata["versions"]["torch"] == version("torch")
     images, _ = next(iter(data[1]))
     again = vit().eval()
     again.load_state_dict(load_file(tmp_path / "run" / "last.safetensors"))

@@ -25,7 +25,7 @@ def test_a_tuning_gives_a_configuration_and_writes_what_it_found(tune, small, tm
     assert json.loads((out / "result.json").read_text()) == json.loads(json.dumps(tuned.to_dict()))
     assert {path.name for path in out.iterdir()} == {
         ".lock",
-        "about.json",
+        "metadata.json",
         "config.json",
         "front.csv",
         "result.json",
@@ -45,14 +45,14 @@ def test_about_says_what_must_be_the_same(tune, slower, alone, tmp_path):
     metadata = {"model": "mine", "weights": "first"}
     tuned = tune(tmp_path / "out", target_speedup=1.3, trials=1, metadata=metadata)
     assert tuned.model == "mine"
-    about = json.loads((tmp_path / "out" / "about.json").read_text())
-    assert about["model"] == "mine"
-    assert about["weights"] == "first"
-    assert about["precision"] == "fp32"
-    assert about["device"] == "cpu"
-    assert about["img_size"] == [96, 96]
-    assert about["samples"] == 6
-    assert {"labels", "batch_size", "seed", "pictures", "commit", "cpu", "threads"} <= set(about)
+    metadata = json.loads((tmp_path / "out" / "metadata.json").read_text())
+    assert metadata["model"] == "mine"
+    assert metadata["weights"] == "first"
+    assert metadata["precision"] == "fp32"
+    assert metadata["device"] == "cpu"
+    assert metadata["img_size"] == [96, 96]
+    assert metadata["samples"] == 6
+    assert {"labels", "batch_size", "seed", "pictures", "commit", "cpu", "threads"} <= set(metadata)
 
 
 def test_a_folder_that_another_writes_into_is_left_alone(tune, tmp_path):
@@ -109,8 +109,8 @@ def test_tune_goes_on_with_the_same_weights_and_pictures_alone(
 def test_a_time_is_not_taken_to_another_machine(tune, tmp_path, slower, alone):
     out = tmp_path / "out"
     tune(out, target_speedup=1.3, trials=1)
-    about = json.loads((out / "about.json").read_text())
-    (out / "about.json").write_text(json.dumps(about | {"cpu": "Another"}))
+    metadata = json.loads((out / "metadata.json").read_text())
+    (out / "metadata.json").write_text(json.dumps(metadata | {"cpu": "Another"}))
     with pytest.raises(ValueError, match="begun with cpu = Another, and cannot go on with "):
         tune(out, target_speedup=1.3, trials=3, resume=True)
 
@@ -122,8 +122,8 @@ def test_pictures_are_drawn_by_the_seed_and_the_callers_are_left_alone(
     digests = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         tune(tmp_path / name, target_macs=0.7, trials=1, seed=seed)
-        about = json.loads((tmp_path / name / "about.json").read_text())
-        digests.append(about["pictures"])
+        metadata = json.loads((tmp_path / name / "metadata.json").read_text())
+        digests.append(metadata["pictures"])
     assert digests[0] == digests[1] != digests[2]
     assert pictures.samples == before
     assert pictures.transform is None

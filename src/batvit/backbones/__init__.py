@@ -8,7 +8,8 @@
 - ``timm_common``, ``timm_vit``, ``timm_eva``: timm.
 - ``transformers_common``, ``transformers_blocks``, ``transformers_vit``: transformers.
 - ``transformers_saved``: models of transformers that were saved while they were patched.
-- ``transformers_notice``: what transformers says of such a model, and in its model card.
+- ``transformers_notice``, ``transformers_card``: what transformers says of such a model, and in its
+  model card.
 - ``torch_multihead``: blocks around ``nn.MultiheadAttention``, as the next two have them.
 - ``torchvision_vit``, ``open_clip_vit``: torchvision and open_clip.
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from types import MethodType
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -16,8 +16,11 @@ class AttentionCapture:
     The module's own ``forward`` runs with this object as ``self``, and so does what another library
     put around it, if it lets itself be bound anew (accelerate does). A subclass overrides what
     ``forward`` hands them to, and sets ``queries`` and ``keys`` there; all else is the module's,
-    its hooks included, which are given the module.
+    its hooks included, which are given the module. What ``forward`` sets on itself is set there.
     """
+
+    own: ClassVar[frozenset[str]] = frozenset({"attention", "queries", "keys"})
+    """the attributes that are this object's own"""
 
     queries: Tensor
     """(B, heads, tokens, width)"""
@@ -26,6 +29,12 @@ class AttentionCapture:
 
     def __init__(self, attention: Any) -> None:
         self.attention = attention
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.own:
+            super().__setattr__(name, value)
+        else:
+            setattr(self.attention, name, value)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.attention, name)

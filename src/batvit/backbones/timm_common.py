@@ -2,7 +2,6 @@
 
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from batvit.backbones.adapter import Adapter, Anatomy, last_output_form
@@ -11,7 +10,6 @@ from batvit.config import BATConfig
 from batvit.reduction.block import refuse_symbols
 from batvit.reduction.grid import WithGrid, become_with_grid, become_without_grid
 from batvit.reduction.site import config_of
-from batvit.reduction.tokens import Tokens
 from batvit.reduction.wrapped import is_reducible
 
 # attributes by which a head says what it reads
@@ -81,36 +79,7 @@ class WithHead(WithGrid):
     def forward(self, x: Any, *args: Any, **arguments: Any) -> Any:
         """Do as the model's own, whose head reads what the last block gives."""
         refuse_symbols(x)
-        own: Any = super().forward
-        # nothing is refused inside a graph, which cannot trace the stand-in either
-        as_it_is = torch.compiler.is_compiling() or "forward_features" in vars(self)
-        if as_it_is or not self._gives_prefix_alone():
-            return own(x, *args, **arguments)
-        return own.__func__(_WithOwnFeatures(self), x, *args, **arguments)
-
-    def forward_features(self, *args: Any, **arguments: Any) -> Any:
-        """Do as the model's own; prefix tokens alone refuse to be read as patches."""
-        features = self.own_features(*args, **arguments)
-        return Tokens.of_prefix(features) if self._gives_prefix_alone() else features
-
-    def own_features(self, *args: Any, **arguments: Any) -> Any:
-        """Return what the model's own ``forward_features`` gives."""
-        return super().forward_features(*args, **arguments)  # type: ignore[misc]
-
-    def _gives_prefix_alone(self) -> bool:
-        blocks: Any = self.blocks
-        return getattr(blocks[-1], "output_form", None) == "prefix"
-
-
-class _WithOwnFeatures:
-    """Stands in for a model during its forward, which calls ``forward_features``."""
-
-    def __init__(self, model: WithHead) -> None:
-        self.forward_features = model.own_features
-        self._model = model
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
+        return super().forward(x, *args, **arguments)
 
 
 class TimmAdapter(Adapter):

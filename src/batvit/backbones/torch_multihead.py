@@ -12,6 +12,9 @@ from batvit.reduction.block import ReducedBlock
 from batvit.reduction.site import QueriesKeys
 from batvit.reduction.wrapped import is_made_from
 
+OWN_FORWARD = "_old_forward"
+"""the name by which accelerate keeps the forward that it puts its own around"""
+
 
 class MultiheadBlock(ReducedBlock):
     """A block whose attention is ``nn.MultiheadAttention`` and whose forward takes no mask."""
@@ -63,7 +66,8 @@ class Projection(NamedTuple):
 class Listener:
     """Hears what the attention inside a wrapper is given, and which weights it has while it runs.
 
-    peft, FSDP2 and parametrizations lend it weights for the time of a call. A context manager.
+    peft, FSDP2, accelerate and parametrizations lend it weights for the time of a call. A context
+    manager.
     """
 
     heard: QueriesKeys | Callable[[], QueriesKeys]
@@ -75,14 +79,20 @@ class Listener:
         self.thread = get_ident()
 
     def __enter__(self) -> "Listener":
-        self.hooks = [
-            part.register_forward_pre_hook(self._hear, with_kwargs=True) for part in self.inside
-        ]
+        self.undo: list[Callable[[], Any]] = []
+        for part in self.inside:
+            own = vars(part).get(OWN_FORWARD)
+            if own is None:
+                hook = part.register_forward_pre_hook(self._hear, with_kwargs=True)
+                self.undo.append(hook.remove)
+            else:
+                setattr(part, OWN_FORWARD, partial(self._hear_inside, part, own))
+                self.undo.append(partial(setattr, part, OWN_FORWARD, own))
         return self
 
     def __exit__(self, *error: object) -> None:
-        for hook in self.hooks:
-            hook.remove()
+        for undo in self.undo:
+            undo()
         if error[0] is None and not hasattr(self, "heard"):
             raise TypeError(
                 "the attention of a reduced block did not call its torch.nn.MultiheadAttention, "
@@ -95,17 +105,24 @@ class Listener:
             return
         x = args[0] if args else arguments["query"]
         self.heard = partial(project_again, Projection.of(module), x, self.queries)
-        # FSDP2 takes the weights away after the call
-        if hasattr(module, "reshard"):
+        # FSDP2 and accelerate take the weights away after the call
+        if hasattr(module, "reshard") or OWN_FORWARD in vars(module):
             self.heard = self.heard()
+
+    def _hear_inside(self, module: Any, own: Callable[..., Any], *args: Any, **given: Any) -> Any:
+        """Do as the forward that accelerate put its own around, once the weights are there."""
+        self._hear(module, args, given)
+        return own(*args, **given)
 
 
 def _is_plain(attention: nn.Module) -> bool:
-    """Whether an attention has weights of its own, and is given what the block gives it."""
+    """Return whether an attention has its own weights, and is given what the block gives it."""
     # a hook for one call cannot be in a graph
     if torch.compiler.is_compiling():
         return isinstance(attention, nn.MultiheadAttention)
-    return type(attention) is nn.MultiheadAttention and not attention._forward_pre_hooks
+    # accelerate brings the weights in a forward of its own, and takes them away again
+    is_own = type(attention) is nn.MultiheadAttention and "forward" not in vars(attention)
+    return is_own and not attention._forward_pre_hooks
 
 
 def _inside(attention: nn.Module) -> list[nn.Module]:

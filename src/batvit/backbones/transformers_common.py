@@ -25,6 +25,7 @@ class InterfaceCapture(AttentionCapture):
     That may be sdpa, eager, or whatever the model was loaded with.
     """
 
+    own = AttentionCapture.own | {"scale", "eager", "config"}
     scale: float
 
     def __init__(self, attention: Any, eager: Callable[..., Any]) -> None:

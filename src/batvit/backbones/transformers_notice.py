@@ -1,12 +1,10 @@
-"""What transformers says of a model that was saved with fewer tokens, and its model card.
+"""What transformers says when it loads or saves a model with fewer tokens.
 
 It has no place where a library may add to ``from_pretrained``, ``save_pretrained`` or the cards of
 ``Trainer`` without a type of model of its own, which nobody could load without that library. So
 these three are wrapped, once they are imported; importing batvit imports neither them nor torch.
 """
 
-import json
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,21 +16,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-FRONT = "---\nlibrary_name: transformers\ntags:\n- batvit\n---\n"
-SECTION = re.compile(r"\n<!-- batvit -->.*<!-- /batvit -->\n", re.DOTALL)
-TEXT = """
-<!-- batvit -->
-## Fewer tokens
+from batvit.backbones.transformers_card import saved_reduction, write_card
 
-This model was saved while it ran with fewer tokens: `{fields}`. transformers alone loads the dense
-model. With `pip install batvit`, this loads it as it was:
-
-```python
-import batvit
-model = batvit.load({name})
-```
-<!-- /batvit -->
-"""
 _QUIET = ContextVar("quiet", default=False)
 
 
@@ -54,22 +39,6 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         _QUIET.reset(before)
-
-
-def write_card(config: Any, folder: Path) -> None:
-    """Say in the ``README.md`` of a folder what the configuration saved there says of a reduction.
-
-    It is made, or gets or loses its section.
-    """
-    card = folder / "README.md"
-    before = card.read_text(encoding="utf-8") if card.is_file() else ""
-    after = SECTION.sub("", before)
-    fields = saved_reduction(config)
-    if fields is not None:
-        name = json.dumps(folder.resolve().name)
-        after = (after or FRONT) + TEXT.format(fields=json.dumps(fields), name=name)
-    if after != before:
-        card.write_text(after, encoding="utf-8")
 
 
 class _Finder(MetaPathFinder):
@@ -118,8 +87,20 @@ def _wrap_models(module: Any) -> None:
             write_card(self.config, Path(save_directory))
         return saved
 
+    upload = kind._upload_modified_files
+
+    @wraps(upload)
+    def _upload_modified_files(
+        self: Any, folder: Any, repo_id: str, *args: Any, **arguments: Any
+    ) -> Any:
+        # a card of transformers' own has taken the place of the one that was saved
+        if (Path(folder) / "config.json").is_file():
+            write_card(self.config, Path(folder), repo_id)
+        return upload(self, folder, repo_id, *args, **arguments)
+
     kind.from_pretrained = classmethod(from_pretrained)
     kind.save_pretrained = save_pretrained
+    kind._upload_modified_files = _upload_modified_files
 
 
 def _wrap_trainer(module: Any) -> None:
@@ -133,22 +114,6 @@ def _wrap_trainer(module: Any) -> None:
             write_card(config, Path(self.args.output_dir))
 
     module.Trainer.create_model_card = create_model_card
-
-
-def saved_reduction(config: Any) -> Any:
-    """Return the entry that batvit made in a configuration or one of its parts; None if none."""
-    import transformers
-
-    parts = [config]
-    for part in vars(config).values():
-        # of a model with two towers each has a configuration
-        if isinstance(part, transformers.PreTrainedConfig):
-            parts.append(part)
-    for part in parts:
-        fields = getattr(part, "batvit", None)
-        if fields is not None:
-            return fields
-    return None
 
 
 WRAPPERS = {

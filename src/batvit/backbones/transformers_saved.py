@@ -6,7 +6,8 @@ from typing import Any
 from torch import nn
 
 from batvit.backbones.patch import patch
-from batvit.backbones.transformers_notice import quiet, saved_reduction
+from batvit.backbones.transformers_card import saved_reduction
+from batvit.backbones.transformers_notice import quiet
 from batvit.config import BATConfig
 
 LOCATION_ARGUMENTS = (

@@ -258,7 +258,7 @@ def _write(
     from batvit.measure.tables import as_csv
     from batvit.storage.files import write_atomic
 
-    about = {
+    metadata = {
         "model": args.model,
         "img_size": data_config(pair.dense)["input_size"][1:],
         "precision": pair.precision,
@@ -269,6 +269,6 @@ def _write(
         "compile_mode": _mode(args),
         "config": pair.config,
     }
-    options.write_json(args.json, about | results)
+    options.write_json(args.json, metadata | results)
     if args.csv is not None:
         write_atomic(args.csv, as_csv(rows))

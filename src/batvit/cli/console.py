@@ -110,7 +110,7 @@ def factor(value: float, mark: str = "") -> Text:
 def working(text: str) -> Iterator[None]:
     """Show in a terminal that a command is at work, and on what."""
     if stderr.is_terminal:
-        with stderr.status(text):
+        with stderr.status(Text(printable(text))):
             yield
     else:
         yield

@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> None:
     images = None
     calibration = None
     if args.data is not None:
-        pictures = unlabelled(args.data, skip_unreadable=args.skip_unreadable)
+        with console.working(f"looking at the pictures of {args.data}"):
+            pictures = unlabelled(args.data, skip_unreadable=args.skip_unreadable)
         load_models.note_others(args.data, pictures)
         images, calibration = choose_pictures(pictures, samples=args.samples, int8=args.int8)
     if args.dense:

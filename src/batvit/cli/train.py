@@ -137,11 +137,11 @@ def run(args: argparse.Namespace) -> None:
     if remark is not None and is_first:
         console.note(remark)
     train, val = prepare(sources, model, config, part)
-    about = _metadata(args, choices, reduction, sources.classes)
-    fit = partial(fit_shown, model, train, val, config, teacher=teacher, about=about)
+    metadata = _metadata(args, choices, reduction, sources.classes)
+    fit = partial(fit_shown, model, train, val, config, teacher=teacher, metadata=metadata)
     epochs = _until_stopped(args, fit, config.epochs)
     if is_first:
-        result = {**about, "device": str(device), "train": dataclasses.asdict(config)}
+        result = {**metadata, "device": str(device), "train": dataclasses.asdict(config)}
         _conclude(args, result, epochs)
 
 
@@ -167,12 +167,13 @@ def _open(args: argparse.Namespace) -> "batvit.data.sources.Sources":
     """Open the pictures, and check them."""
     from batvit.data.sources import find
 
-    return find(
-        args.data,
-        splits=tuple(args.splits) if args.splits else None,
-        class_map=args.class_map,
-        skip_unreadable=args.skip_unreadable,
-    )
+    with console.working(f"looking at the pictures of {args.data}"):
+        return find(
+            args.data,
+            splits=tuple(args.splits) if args.splits else None,
+            class_map=args.class_map,
+            skip_unreadable=args.skip_unreadable,
+        )
 
 
 def _metadata(

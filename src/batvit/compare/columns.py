@@ -59,7 +59,7 @@ def number(row: Fields, name: str) -> float | None:
     return finite(row.get(name))
 
 
-def cell(row: Fields, column: Column) -> str:
+def cell(row: Fields, column: Column, *, spread: bool = True) -> str:
     """Return a number as a table shows it, with its interval or spread; a dash if it is missing."""
     value = number(row, column.name)
     if value is None or (column is DIFFERENCE and row["plan"] == DENSE):
@@ -70,10 +70,10 @@ def cell(row: Fields, column: Column) -> str:
         high = number(row, "difference_high")
         if low is not None and high is not None:
             text += f" [{low:+z.1f}, {high:+z.1f}]"
-    if column.name in SPREADS:
-        spread = number(row, SPREADS[column.name])
-        if spread is not None:
-            text += f" ({spread:.1f})"
+    if spread and column.name in SPREADS:
+        middle_half = number(row, SPREADS[column.name])
+        if middle_half is not None:
+            text += f" ({middle_half:.1f})"
     return text.replace("-", MINUS)
 
 

@@ -14,7 +14,7 @@ from batvit.compare.group_pictures import draw_groups
 from batvit.compare.report import html
 from batvit.compare.results import ROWS_FILE, Results
 from batvit.compare.steps import fit_plans, score_plans, time_plans
-from batvit.compare.stopwatch import Clock
+from batvit.compare.stopwatch import Stopwatch
 from batvit.compare.summary import Comparison, write_tables
 from batvit.data.folder import Pictures
 from batvit.data.loading import data_config, loader
@@ -204,9 +204,9 @@ def _fit_and_time(
     def say(text: str) -> None:
         progress(Stage(text))
 
-    clock = Clock(dense, noise(dense, settings.batch_size), settings.rounds)
-    fit_plans(results, clock, plans=settings.plans, targets=settings.targets, progress=say)
-    time_plans(results, clock, progress=say)
+    stopwatch = Stopwatch(dense, noise(dense, settings.batch_size), settings.rounds)
+    fit_plans(results, stopwatch, plans=settings.plans, targets=settings.targets, progress=say)
+    time_plans(results, stopwatch, progress=say)
     results.check_any()
 
 

@@ -15,7 +15,7 @@ from batvit.storage.figures import CURVE_COLOURS, CURVE_MARKERS, name_entries
 
 # the star is the dense model's; eight markers, seven colours: 56 plans are all different
 PLAN_MARKERS = CURVE_MARKERS.replace("*", "<")
-# points of accuracy: up to here the axis is all but linear
+# points of top-1: up to here the axis is all but linear
 LINEAR = 2.0
 # points lost at which the axis has ticks
 TICKS = (20, 10, 5, 2, 1, 0, -1, -2, -5, -10, -20, -50)
@@ -30,7 +30,7 @@ class Point(NamedTuple):
 
 
 def plot_pareto(rows: Sequence[Mapping[str, Any]], dense: Mapping[str, Any]) -> Figure:
-    """Draw top-1 over speed; agreement with the dense model where top-1 is not known.
+    """Draw top-1 over speed.
 
     A colour and marker is a plan, filled at equal MACs, hollow at equal time; upright bars are the
     95 % intervals of the difference to the dense model, level ones the middle half of the rounds'
@@ -46,39 +46,35 @@ def plot_pareto(rows: Sequence[Mapping[str, Any]], dense: Mapping[str, Any]) -> 
     Raises:
         ValueError: if there is no row with both values.
     """
-    labelled = dense.get("top1") is not None and any(row.get("top1") is not None for row in rows)
-    field = "top1" if labelled else "agreement"
-    # if it is not said, the dense model agrees with itself
-    dense_accuracy = 100.0 if dense.get(field) is None else float(dense[field])
-    points = _points(rows, dense, field)
+    points = _points(rows, dense)
     if not points:
         raise ValueError("rows is empty; give what a comparison found for each plan")
+    dense_accuracy = float(dense["top1"])
     plans = list(dict.fromkeys(str(point.row["plan"]) for point in points))
     figure = Figure(figsize=(9.6, 5.6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     for i, plan in enumerate(plans):
         of_plan = [point for point in points if str(point.row["plan"]) == plan]
-        _draw_plan(axes, i, plan, of_plan, dense_accuracy if labelled else None)
+        _draw_plan(axes, i, plan, of_plan, dense_accuracy)
     steady = [point for point in points if not point.row.get("unsteady")]
     _draw_front(axes, [Point(1.0, dense_accuracy, dense), *steady])
     axes.axhline(dense_accuracy, color="black", linewidth=0.8, linestyle=":", zorder=1)
     star = {"color": "black", "marker": "*", "markersize": 15, "linestyle": "none"}
     axes.plot(1.0, dense_accuracy, **star, zorder=5)  # type: ignore[arg-type]
     _set_scale(axes, dense_accuracy)
-    title = "top-1 (%)" if labelled else "same class as dense (%)"
-    axes.set(xlabel="times as fast as dense, in batches", ylabel=title)
+    axes.set(xlabel="times as fast as dense, in batches", ylabel="top-1 (%)")
     axes.grid(alpha=0.3)
     _draw_legend(figure, plans)
     return figure
 
 
-def _points(rows: Sequence[Mapping[str, Any]], dense: Mapping[str, Any], field: str) -> list[Point]:
+def _points(rows: Sequence[Mapping[str, Any]], dense: Mapping[str, Any]) -> list[Point]:
     """Return the places of the rows that have one."""
     points = []
     for row in rows:
         speedup = _speedup(row, dense)
-        if speedup is not None and row.get(field) is not None:
-            points.append(Point(speedup, float(row[field]), row))
+        if speedup is not None and row.get("top1") is not None:
+            points.append(Point(speedup, float(row["top1"]), row))
     return points
 
 
@@ -94,9 +90,9 @@ def _speedup(row: Mapping[str, Any], dense: Mapping[str, Any]) -> float | None:
 
 
 def _draw_plan(
-    axes: Axes, i: int, plan: str, points: Sequence[Point], dense_accuracy: float | None
+    axes: Axes, i: int, plan: str, points: Sequence[Point], dense_accuracy: float
 ) -> None:
-    """Draw the points of a plan on a faint line, with bars where the dense top-1 is known."""
+    """Draw the points of a plan on a faint line, with bars."""
     style = _marker_style(i, plan)
     height = 4 if is_bat(plan) else 2
     line = sorted((point.speedup, point.accuracy) for point in points)
@@ -111,7 +107,7 @@ def _draw_plan(
     for x, y, row in points:
         low = row.get("difference_low")
         high = row.get("difference_high")
-        if dense_accuracy is not None and low is not None and high is not None:
+        if low is not None and high is not None:
             axes.vlines(
                 x,
                 dense_accuracy + low,

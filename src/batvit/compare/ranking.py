@@ -28,12 +28,6 @@ class Lead:
     """whether there are rows that are not ranked, as their times spread too much"""
 
 
-def ranked_by(result: Mapping[str, Any]) -> str:
-    """Return the field that rows are ranked by: the difference of top-1, or else the agreement."""
-    labelled = any(number(row, "difference") is not None for row in result["rows"])
-    return "difference" if labelled else "agreement"
-
-
 def groups(result: Mapping[str, Any]) -> list[tuple[Any, Any]]:
     """Return the targets, each with the cost that it is a share of."""
     return list(dict.fromkeys((row["target"], row["at"]) for row in result["rows"]))
@@ -44,10 +38,9 @@ def ranked(result: Mapping[str, Any], target: Any, at: Any) -> list[Fields]:
 
     Then those of which that is not known, and last those that are not to be ranked.
     """
-    name = ranked_by(result)
 
     def place(row: Fields) -> tuple[bool, float]:
-        value = number(row, name)
+        value = number(row, "difference")
         return is_unranked(row), math.inf if value is None else -value
 
     rows = [row for row in result["rows"] if (row["target"], row["at"]) == (target, at)]
@@ -74,9 +67,11 @@ def is_unranked(row: Fields) -> bool:
 
 def lead(result: Mapping[str, Any], target: Any, at: Any) -> Lead:
     """Return which plan of a group keeps most."""
-    name = ranked_by(result)
     in_group = ranked(result, target, at)
-    rows = [row for row in in_group if number(row, name) is not None and not is_unranked(row)]
+    rows = []
+    for row in in_group:
+        if number(row, "difference") is not None and not is_unranked(row):
+            rows.append(row)
     some_off_target = any(is_off(row) for row in in_group)
     some_unsteady = at == "time" and any(is_unsteady(row) for row in in_group)
     if not rows:

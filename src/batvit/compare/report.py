@@ -25,7 +25,6 @@ from batvit.compare.columns import (
 from batvit.compare.rows import COSTS, DENSE, is_bat
 
 METADATA = ("model", "data", "samples", "precision", "device", "batch_size", "rounds", "command")
-VERBS = {"difference": "loses least", "agreement": "gives the dense model's class most often"}
 # so many plans are named in a sentence
 NAMED = 4
 PLOT = (
@@ -54,8 +53,7 @@ def html(
 
     Every text in the result is escaped, no script but the page's own runs, and no address leads out
     of the file. Numbers may be missing anywhere; a column that nobody has is left out. Plans are
-    ordered by what they keep: of top-1, or of the dense model's class where no difference of top-1
-    is known.
+    ordered by what they keep of top-1.
 
     Args:
         result: what :meth:`batvit.compare.Comparison.to_dict` gives.
@@ -83,12 +81,10 @@ def html(
 
 def _summary(result: Mapping[str, Any]) -> str:
     """A sentence or two for each group, and how many goals were not reached."""
-    text = "All plans reduce the same model and saw the same pictures."
-    if ranking.ranked_by(result) == "difference":
-        text += (
-            " Differences are to the dense model's top-1, in points, with their 95 % intervals in "
-            "brackets."
-        )
+    text = (
+        "All plans reduce the same model and saw the same pictures. Differences are to the dense "
+        "model's top-1, in points, with their 95 % intervals in brackets."
+    )
     unsteady = sum(ranking.is_unsteady(row) for row in result["rows"])
     if unsteady:
         text += (
@@ -115,10 +111,9 @@ def _lead(result: Mapping[str, Any], target: Any, at: Any) -> str:
         if lead.some_unsteady:
             missing = "times spread too much to rank the plans"
         return f"{where}, {missing}."
-    ranked_by = ranking.ranked_by(result)
-    text = f"{where}, {_plan(lead.first)} {VERBS[ranked_by]}: {_kept(lead.first, ranked_by)}"
+    text = f"{where}, {_plan(lead.first)} loses least: {_kept(lead.first)}"
     if lead.second is not None:
-        text += f"; then {_plan(lead.second)}: {_kept(lead.second, ranked_by)}"
+        text += f"; then {_plan(lead.second)}: {_kept(lead.second)}"
     text += "."
     if lead.no_certain_loss:
         text += " Its interval holds 0: these pictures show no certain loss."
@@ -137,15 +132,9 @@ def _plan(row: Fields) -> str:
     return f"<strong>{escape(str(row['plan']))}</strong>"
 
 
-def _kept(row: Fields, ranked_by: str) -> str:
+def _kept(row: Fields) -> str:
     """What a plan keeps, and at what speed."""
-    if ranked_by == "difference":
-        text = cell(row, DIFFERENCE)
-    else:
-        text = f"{row['agreement']:.1f} %"
-        kl = number(row, "kl")
-        if kl is not None:
-            text += f", KL {kl:.3f}"
+    text = cell(row, DIFFERENCE)
     speedup = number(row, "speedup")
     return text if speedup is None else f"{text}, {speedup:.2f} times as fast"
 
@@ -162,13 +151,12 @@ def _target(result: Mapping[str, Any], target: Any, i: int) -> str:
 
 def _table(result: Mapping[str, Any], target: Any, at: Any, name: str) -> str:
     rows = ranking.ranked(result, target, at)
-    ranked_by = ranking.ranked_by(result)
     columns = _known_columns([result["dense"], *result["rows"]])
     best = {}
     for column in columns:
         eligible = [row for row in rows if _can_be_best(row, column)]
         best[column.name] = _best(eligible, column)
-    head = [_head(column, sorted_by=column.name == ranked_by) for column in columns]
+    head = [_head(column, sorted_by=column is DIFFERENCE) for column in columns]
     lines = [_line(row, columns, best) for row in rows]
     return TABLE.format(
         name=name,

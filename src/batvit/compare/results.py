@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batvit.compare.failures import reason
-from batvit.compare.rows import COSTS, Group, Key, Row
+from batvit.compare.rows import COSTS, Key, Row, RowGroup
 from batvit.compare.scores import SCORES_FILE
 from batvit.storage.files import read_json, write_atomic
 from batvit.storage.run_folder import check_new, check_same
@@ -73,7 +73,7 @@ class Results:
                 f"{path}: not what a comparison leaves ({error}); remove it to begin anew, or name "
                 "another folder"
             ) from error
-        check_same(folder, saved.get("about"), plain)
+        check_same(folder, saved.get("metadata"), plain)
         return cls(folder, plain, rows, [row for row in dense_rows if row.timing is not None])
 
     @property
@@ -91,7 +91,7 @@ class Results:
     def save(self) -> None:
         """Write what is known so far, whole or not at all."""
         content = {
-            "about": self.metadata,
+            "metadata": self.metadata,
             "rows": [row.to_dict() for row in self.rows],
             "dense_rows": [row.to_dict() for row in self.dense_rows],
         }
@@ -101,11 +101,11 @@ class Results:
         """Yield what is still to be fitted, in order."""
         done = {row.key for row in self.rows}
         for plan, target, at in product(plans, targets, COSTS):
-            key = Key(plan, Group(target, at))
+            key = Key(plan, RowGroup(target, at))
             if key not in done:
                 yield key
 
-    def untimed(self) -> list[Group]:
+    def untimed(self) -> list[RowGroup]:
         """Return the groups that are still to be timed, whole: only times of one run compare."""
         timed = {row.group for row in self.dense_rows if row.timing is not None}
         groups = []

@@ -12,7 +12,7 @@ DENSE = "dense"
 COSTS = {"macs": "MACs", "time": "measured time"}
 
 
-class Group(NamedTuple):
+class RowGroup(NamedTuple):
     """A target and its cost: the rows of a group are timed together, and ranked."""
 
     target: float
@@ -28,7 +28,7 @@ class Key(NamedTuple):
     """The plan and the group of a row, by which rows are told apart."""
 
     plan: str
-    group: Group
+    group: RowGroup
 
     def __str__(self) -> str:
         return f"{self.plan} at {self.group}"
@@ -101,7 +101,7 @@ class Row:
     """One plan at one target, or the dense model."""
 
     plan: str
-    group: Group | None
+    group: RowGroup | None
     """None for the dense model beside all groups"""
     config: BATConfig | None
     """None for the dense model"""
@@ -162,7 +162,7 @@ class Row:
             _check(_is_number(values.get(name)), name, values.get(name))
         return cls(
             plan=plan,
-            group=Group(target, at),
+            group=RowGroup(target, at),
             config=None if config is None else BATConfig.from_dict(config),
             blocks=tuple(values["blocks"]),
             tokens=tuple(values["tokens"]),

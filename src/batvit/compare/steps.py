@@ -12,7 +12,7 @@ from batvit.compare.failures import collect_errors
 from batvit.compare.results import Results
 from batvit.compare.rows import DENSE, Key, Row, RowAccuracy
 from batvit.compare.scores import SCORES_FILE, ImageScores, Scores
-from batvit.compare.stopwatch import Clock, reduced_model
+from batvit.compare.stopwatch import Stopwatch, reduced_model
 from batvit.config import BATConfig
 from batvit.measure.accuracy import paired_interval
 from batvit.measure.logits import finite_logits
@@ -23,7 +23,7 @@ SAVE_SECONDS = 60
 
 def fit_plans(
     results: Results,
-    clock: Clock,
+    stopwatch: Stopwatch,
     *,
     plans: Sequence[str],
     targets: Sequence[float],
@@ -33,7 +33,7 @@ def fit_plans(
 
     Args:
         results: gets a row for each, or the reason why there is none, and is saved after each.
-        clock: times the models.
+        stopwatch: times the models.
         plans: names of :func:`batvit.budget.contenders`.
         targets: shares of the dense model's MACs and time, in (0, 1).
         progress: called with what is done next.
@@ -41,19 +41,19 @@ def fit_plans(
     Raises:
         ValueError: if the dense model's logits are not finite.
     """
-    finite_logits(clock.dense, clock.images, name="the dense model")
+    finite_logits(stopwatch.dense, stopwatch.images, name="the dense model")
     errors: dict[Key, Exception] = {}
     for key in results.missing(plans, targets):
         progress(str(key))
         with collect_errors(errors, key):
-            results.rows.append(clock.untimed_row(key, _fitted(clock, key)))
+            results.rows.append(stopwatch.untimed_row(key, _fitted(stopwatch, key)))
         if key in errors:
             results.fail(key, errors[key])
         results.save()
 
 
 def time_plans(
-    results: Results, clock: Clock, *, progress: Callable[[str], None] = lambda text: None
+    results: Results, stopwatch: Stopwatch, *, progress: Callable[[str], None] = lambda text: None
 ) -> None:
     """Time all plans of a group and the dense model in one run, for each group that needs it.
 
@@ -62,12 +62,12 @@ def time_plans(
 
     Args:
         results: its rows get their timing, and it is saved after each group.
-        clock: times the models.
+        stopwatch: times the models.
         progress: called with what is done next.
     """
     for group in results.untimed():
         progress(f"timing all at {group}")
-        found = clock.time([row for row in results.rows if row.group == group])
+        found = stopwatch.time([row for row in results.rows if row.group == group])
         results.update(_marked(row) for row in found.rows)
         for key, error in found.errors.items():
             results.fail(key, error)
@@ -127,12 +127,12 @@ def score_plans(
     results.save()
 
 
-def _fitted(clock: Clock, key: Key) -> BATConfig:
+def _fitted(stopwatch: Stopwatch, key: Key) -> BATConfig:
     """Return the configuration of a plan at a target."""
-    family = Family.of(key.plan, clock.dense)
+    family = Family.of(key.plan, stopwatch.dense)
     if key.group.at == "macs":
-        return at_macs(clock.dense, family, key.group.target)
-    config, _ = at_time(clock.dense, family, key.group.target, clock.share)
+        return at_macs(stopwatch.dense, family, key.group.target)
+    config, _ = at_time(stopwatch.dense, family, key.group.target, stopwatch.share)
     return config
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from batvit.backbones.patch import reduced_copy, schedule_of
 from batvit.budget import macs_of
 from batvit.compare.failures import collect_errors
-from batvit.compare.rows import DENSE, Group, Key, Row, RowTiming
+from batvit.compare.rows import DENSE, Key, Row, RowGroup, RowTiming
 from batvit.config import BATConfig
 from batvit.measure.clock import (
     all_steady,
@@ -73,7 +73,7 @@ class Attempts:
 
 
 @dataclass(frozen=True)
-class Clock:
+class Stopwatch:
     """Times configurations and the dense model in turns, in batches and for one picture alone."""
 
     dense: nn.Module
@@ -142,7 +142,7 @@ class Clock:
         dense = self._dense_row(rows[0].key.group, dense_timing)
         return TimedGroup(dense, tuple(timed), attempts.errors)
 
-    def _dense_row(self, group: Group, timing: RowTiming) -> Row:
+    def _dense_row(self, group: RowGroup, timing: RowTiming) -> Row:
         return Row(
             plan=DENSE,
             group=group,

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from batvit.compare.columns import COLUMNS, cell
 from batvit.compare.plot import plot_pareto
 from batvit.compare.results import Failure
-from batvit.compare.rows import DENSE, Group, Row
+from batvit.compare.rows import DENSE, Row, RowGroup
 from batvit.measure.tables import as_csv, as_text
 from batvit.storage.figures import save
 from batvit.storage.files import write_atomic
@@ -17,7 +18,16 @@ REPORT = "report.html"
 TABLE = "table.csv"
 RESULT = "result.json"
 PLOT = "pareto.png"
-HEAD = ("", "top-1", "difference [95 %]", "same", "KL", "GMACs", "speed", "ms alone")
+# the columns of the report that a terminal has room for, by short names
+SHORT = {
+    "top1": "top-1",
+    "difference": "difference [95 %]",
+    "agreement": "same",
+    "kl": "KL",
+    "gmacs": "GMACs",
+    "speedup": "speed",
+    "latency_ms": "ms alone",
+}
 
 
 @dataclass(frozen=True)
@@ -79,12 +89,12 @@ class Comparison:
         parts += [str(failure) for failure in self.failures]
         return "\n".join(parts)
 
-    def _group_text(self, group: Group) -> str:
+    def _group_text(self, group: RowGroup) -> str:
         """The table of a group, narrow enough for a terminal."""
         rows = [row for row in self.rows if row.key.group == group]
         lines = [
             f"at {group} of the dense model",
-            as_text(HEAD, [_cells(row) for row in (self.dense, *rows)]),
+            as_text(("", *SHORT.values()), [_cells(row) for row in (self.dense, *rows)]),
         ]
         off_target = []
         for row in rows:
@@ -116,24 +126,13 @@ def write_tables(comparison: Comparison) -> None:
     write_atomic(comparison.result, json.dumps(result, indent=2) + "\n")
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    """Write a row of a table; all rows of a comparison were timed, and saw the pictures."""
-    assert row.timing is not None
-    assert row.accuracy is not None
-    accuracy = row.accuracy
-    interval = ""
-    if row.plan != DENSE:
-        interval = (
-            f"{accuracy.difference:+.1f} "
-            f"[{accuracy.difference_low:+.1f}, {accuracy.difference_high:+.1f}]"
-        )
-    return (
-        f"{row.plan}*" if row.timing.off_target else row.plan,
-        f"{accuracy.top1:.1f}",
-        interval,
-        f"{accuracy.agreement:.1f}",
-        f"{accuracy.kl:.3f}",
-        f"{row.gmacs:.3f}",
-        f"{row.timing.speedup:.2f}{'?' if row.timing.unsteady else ''}",
-        f"{row.timing.latency_ms:.1f}",
-    )
+def _cells(row: Row) -> list[str]:
+    """Write a row of a table, with marks where its time is not to be ranked."""
+    values = row.to_dict()
+    cells = [f"{row.plan}*" if values["off_target"] else row.plan]
+    for column in COLUMNS:
+        if column.name in SHORT:
+            text = cell(values, column, spread=False)
+            marked = column.name == "speedup" and values["unsteady"]
+            cells.append(f"{text}?" if marked else text)
+    return cells

@@ -211,12 +211,30 @@ class BATConfig:
         return self.from_dict(values | fields)
 
     def save(self, path: str | Path) -> Path:
-        """Write as JSON, whole or not at all."""
+        """Write as JSON, whole or not at all.
+
+        Raises:
+            OSError: if it cannot be written.
+
+        Examples:
+            >>> batvit.BATConfig(keep_rate=0.5).save("reduction.json")
+            PosixPath('reduction.json')
+        """
         return write_atomic(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> "BATConfig":
-        """Read what :meth:`save` wrote."""
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            OSError: if there is no such file, or it is no regular one.
+            ValueError: naming the file and what is wrong in it.
+
+        Examples:
+            >>> path = batvit.BATConfig(keep_rate=0.5).save("reduction.json")
+            >>> batvit.BATConfig.load(path).keep_rate
+            0.5
+        """
         fields = read_json(path)
         try:
             return cls.from_dict(fields)

@@ -108,6 +108,14 @@ def image_folder(
 
     Raises:
         FileNotFoundError, ValueError, UnreadableError: naming what is wrong and what to do.
+
+    Examples:
+        A folder with two classes of four pictures each:
+
+        >>> from batvit.data.folder import image_folder
+        >>> pictures = image_folder("pictures")
+        >>> len(pictures), pictures.classes
+        (8, ('cat', 'dog'))
     """
     root = Path(root)
     found = _find(root)
@@ -125,6 +133,14 @@ def unlabelled(root: str | Path, *, skip_unreadable: bool = False) -> Pictures:
     """List the pictures of a folder where no labels are wanted: all have label 0.
 
     They may lie in any sub-folder, or in none. Otherwise as :func:`image_folder`.
+
+    Raises:
+        FileNotFoundError, ValueError, UnreadableError: naming what is wrong and what to do.
+
+    Examples:
+        >>> from batvit.data.folder import unlabelled
+        >>> len(unlabelled("pictures"))
+        8
     """
     root = Path(root)
     found = _find(root)

@@ -128,20 +128,23 @@ def as_rgb(image: Image.Image) -> Image.Image:
     """Return a picture that :func:`check_kind` takes as RGB with 8 bits a colour."""
     if image.mode == "I" or image.mode.startswith("I;16"):
         image = _with_eight_bits(image)
+    if image.mode == "P" and "transparency" in image.info:
+        # straight to RGB, Pillow warns of a palette with transparency
+        image = image.convert("RGBA")
     return image.convert("RGB")
 
 
 def _with_eight_bits(image: Image.Image) -> Image.Image:
     """Rescale grey with up to 16 bits; Pillow would cut all values off at 255."""
     tags: Any = getattr(image, "tag_v2", {})
-    bits = tags.get(BITS_PER_SAMPLE, (16,))[0]
+    bits = min(tags.get(BITS_PER_SAMPLE, (16,))[0], 16)
     largest = 2**bits - 1
-    values = np.asarray(image).astype(np.int64).clip(0, largest)
-    grey = (values * 255 + largest // 2) // largest
+    # a table, as numbers of more bytes would fill the memory
+    grey = ((np.arange(largest + 1) * 255 + largest // 2) // largest).astype(np.uint8)
     # which Pillow heeds with 8 bits alone
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         grey = 255 - grey
-    return Image.fromarray(grey.astype(np.uint8))
+    return Image.fromarray(grey[np.asarray(image).clip(0, largest)])
 
 
 def _reason(error: Exception) -> str:

@@ -4,21 +4,26 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from timm.data import create_dataset
+from timm.data.readers.reader_wds import ReaderWds
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from batvit.checks import installed
-from batvit.data.pictures import Transform, UnreadableError, as_rgb, check_kind
+from batvit.data.pictures import Transform, as_rgb, opened
 from batvit.storage.files import check_there, first_line
 from batvit.storage.reading import LARGEST_TEXT, check_file
 
 INFO = ("_info.json", "info.json")
 """the files in which timm looks for the splits"""
+
+# the pictures of a sample, as timm looks for them
+INPUTS = ("jpg", "png", "webp")
 
 MOST_SHARDS = 100_000
 LETTERS = 52
@@ -44,7 +49,8 @@ class Stream:
 class Shards:
     """One split of a folder of tar shards.
 
-    timm passes over a picture that cannot be decoded, with a warning.
+    A picture that a folder would refuse by its header ends the run, by its name. timm passes over
+    one that is cut short, with a warning.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -118,20 +124,38 @@ class Shards:
             raise ValueError(
                 f"wds/{self.root}: split {self.split!r} could not be opened ({first_line(error)})"
             ) from error
-        dataset.transform = partial(_prepared, f"wds/{self.root}", self.transform)
+        dataset.transform = partial(_prepared, self.transform)
+        dataset.reader.__class__ = StrictReader
         return dataset
 
 
-def _prepared(name: str, transform: Transform | None, image: Image.Image) -> Any:
-    """Make a decoded picture RGB, and prepare it.
+class StrictReader(ReaderWds):
+    """timm's reader, which is given no picture that would be refused in a folder."""
+
+    def _lazy_init(self) -> None:
+        super()._lazy_init()
+        from webdataset import map as for_each
+
+        # before the two last stages, which decode and rename
+        self.ds.pipeline.insert(-2, for_each(_checked))
+
+
+def _checked(sample: dict[str, Any]) -> dict[str, Any]:
+    """Refuse a picture by its header, before timm decodes it.
 
     Raises:
-        UnreadableError: if no model can be given it.
+        UnreadableError: as :func:`batvit.data.pictures.open_picture`.
     """
-    try:
-        check_kind(image)
-    except ValueError as error:
-        raise UnreadableError(f"{name}: a picture cannot be read ({error})") from error
+    for suffix in INPUTS:
+        if suffix in sample:
+            name = f"{sample['__url__']}: {sample['__key__']}.{suffix}"
+            with opened(BytesIO(sample[suffix]), name):
+                return sample
+    return sample
+
+
+def _prepared(transform: Transform | None, image: Image.Image) -> Any:
+    """Make a decoded picture RGB, and prepare it."""
     rgb = as_rgb(image)
     return rgb if transform is None else transform(rgb)
 

@@ -20,6 +20,7 @@ from batvit.deploy.metadata import PREPROCESSING, ExportMetadata
 from batvit.deploy.pictures import prepared
 from batvit.inspection.summary import info
 from batvit.measure.accuracy import best_classes
+from batvit.measure.logits import finite_logits
 from batvit.module_copy import quiet_copy
 from batvit.storage.drafts import draft_folder, publish, sweep
 from batvit.storage.files import check_room, check_writable, no_room_named
@@ -275,7 +276,7 @@ def _compared(plain: nn.Module, engine: Engine, images: Tensor, path: Path) -> E
             engine is int8.
     """
     batches = images.split(BATCH)
-    expected = torch.cat([plain(batch) for batch in batches])
+    expected = torch.cat([finite_logits(plain, batch, name="the model") for batch in batches])
     logits = torch.cat([engine(batch) for batch in batches])
     difference = (logits - expected).abs().amax(dim=1)
     median = float(difference.median())

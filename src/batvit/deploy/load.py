@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from batvit.deploy.format import Engine
-from batvit.deploy.formats import SUFFIXES, format_of, is_exported
+from batvit.deploy.formats import SUFFIXES, files_of, format_of, is_exported
+from batvit.storage.reading import check_file
 
 
 def load_engine(path: str | Path, *, precision: str = "fp32", threads: int | None = None) -> Engine:
@@ -21,7 +22,7 @@ def load_engine(path: str | Path, *, precision: str = "fp32", threads: int | Non
     Raises:
         ValueError: if the suffix, the precision or the content of the file is none of these; if the
             engine is not installed.
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError, OSError: if there is no such file, or it is no regular one.
 
     Examples:
         The file is that of the example of :func:`export`:
@@ -33,8 +34,10 @@ def load_engine(path: str | Path, *, precision: str = "fp32", threads: int | Non
     path = Path(path)
     if not is_exported(path):
         raise ValueError(f"{path}: an exported model is a file ending in {', '.join(SUFFIXES)}")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+    check_file(path)
+    for file in files_of(path):
+        if file.exists():
+            check_file(file)
     form = format_of(path)
     if precision not in form.precisions:
         raise ValueError(

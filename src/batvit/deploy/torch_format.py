@@ -15,6 +15,7 @@ from torch import Tensor
 
 from batvit.deploy.format import Engine, Format
 from batvit.deploy.metadata import METADATA_KEY, ExportMetadata
+from batvit.storage.weights import check_archive
 
 METADATA_FILE = f"{METADATA_KEY}.json"
 
@@ -71,6 +72,7 @@ class TorchEngine(Engine):
     """A graph of torch.export, run by torch."""
 
     def __init__(self, path: Path) -> None:
+        check_archive(path)
         extra = {METADATA_FILE: ""}
         with _weights_only():
             _check_program(path)

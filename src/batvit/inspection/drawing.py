@@ -87,6 +87,11 @@ def from_tensor(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> I
 
     Raises:
         ValueError: if a shape, the type or a value is not as described.
+
+    Examples:
+        >>> from batvit.inspection.drawing import from_tensor
+        >>> from_tensor(torch.zeros(3, 8, 8), mean=(0.5, 0.5, 0.5), std=(1, 1, 1)).getpixel((0, 0))
+        (128, 128, 128)
     """
     if image.dim() != 3 or image.shape[0] != 3:
         raise ValueError(

@@ -148,9 +148,12 @@ class ReducedBlock(nn.Module):
             tokens = self._run_opened(tokens, arguments, rope, output_form)
         if output_form == "grid":
             return tokens.grid()
+        if output_form == "prefix":
+            return Tokens.of_prefix(tokens.x)
+        if output_form == "tokens":
+            refuse_backward_hooks(self)
         if has_listeners(self):
-            alone = output_form == "prefix"
-            return Tokens.of_prefix(tokens.x) if alone else ReducedFeatures.given(tokens)
+            return ReducedFeatures.given(tokens)
         return tokens if output_form == "tokens" else tokens.x
 
     def _run_whole(self, tokens: Tokens, arguments: dict[str, Any]) -> Tokens:
@@ -188,6 +191,20 @@ class ReducedBlock(nn.Module):
         for name in names:
             x = getattr(self, name)(x)
         return x
+
+
+def refuse_backward_hooks(block: nn.Module) -> None:
+    """Refuse a backward hook on a block: torch calls it for what gives a tensor.
+
+    Raises:
+        ValueError: naming the remedies.
+    """
+    if block._backward_hooks or block._backward_pre_hooks:
+        raise ValueError(
+            "a backward hook on a reduced block would never be called: it hands on more than a "
+            "tensor; register it on a module inside (norm, attention, mlp), or hook the features "
+            "that a forward hook gets (output.register_hook)"
+        )
 
 
 def refuse_mask(mask: Tensor | None, is_causal: bool = False) -> None:

@@ -46,7 +46,8 @@ class Tokens(AnswersAsTensor):
     @staticmethod
     def of_prefix(x: Float[Tensor, "batch prefix channels"]) -> Tensor:
         """Return prefix tokens that refuse to be read as if patches stood behind them."""
-        if torch.compiler.is_compiling():
+        # a graph has constants for what is read
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
             return x
         batch = x.shape[0]
         none = Assignment.identity(batch, 0, x.device)

@@ -65,7 +65,7 @@ def read_weights(checkpoint: str | Path) -> dict[str, Tensor]:
             tensors, whose loading could run code.
     """
     path = check_file(checkpoint)
-    _check_archive(path)
+    check_archive(path)
     try:
         with warnings.catch_warnings():
             # torch warns of an odd file before it refuses it
@@ -146,8 +146,12 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _check_archive(path: Path) -> None:
-    """Refuse an archive that would unpack to more than it is: torch packs weights as they are."""
+def check_archive(path: Path) -> None:
+    """Refuse an archive that would unpack to more than it is: torch packs weights as they are.
+
+    Raises:
+        ValueError: naming both sizes.
+    """
     if path.suffix == ".safetensors":
         return
     try:

@@ -32,7 +32,7 @@ def fit(
     resume: bool = False,
     teacher: nn.Module | None = None,
     reduce: Reduction | None = None,
-    about: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     log_with: Sequence[str] = (),
     on_epoch: Callable[[Epoch], None] | None = None,
     progress: Callable[[Step], None] | None = None,
@@ -61,7 +61,7 @@ def fit(
             it comes, without its reduction. It is left alone.
         reduce: the reduction of ``model``, by default that which :func:`batvit.patch` put into it.
             ``model`` comes with the whole of it, and accuracy is always that of the whole.
-        about: metadata for ``run.json`` beside reduction and number of parameters, plain values; a
+        metadata: for ``run.json`` beside reduction and number of parameters, plain values; a
             run is resumed only where they are the same.
         log_with: trackers of accelerate, such as ``tensorboard`` and ``wandb``.
         on_epoch: called after each epoch, when its weights are written, in the first process.
@@ -101,7 +101,7 @@ def fit(
     seed_all(config.seed)
     own_teacher = _teacher(teacher, model, reduction) if config.learns_from_teacher else None
     learner = Learner(model, config, batching, accelerator, teacher=own_teacher)
-    metadata = _metadata(model, reduction, batching, about or {})
+    metadata = _metadata(model, reduction, batching, metadata or {})
     try:
         with stoppable() as stop, claimed(folder if accelerator.is_main_process else None):
             run = Run(
@@ -128,13 +128,13 @@ def _check_warmup(config: TrainConfig, reduction: Reduction | None) -> None:
 
 
 def _metadata(
-    model: nn.Module, reduction: Reduction | None, batching: Batching, about: Mapping[str, Any]
+    model: nn.Module, reduction: Reduction | None, batching: Batching, metadata: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return what tells a run from another, in plain values, beside its configuration."""
     return {
         "config": None if reduction is None else reduction.describe(),
         "param_count": sum(parameter.numel() for parameter in model.parameters()),
-        **about,
+        **metadata,
         "pictures": batching.size,
         "processes": batching.part.processes,
     }

@@ -97,8 +97,8 @@ def is_sharded(accelerator: Accelerator) -> bool:
     return bool(accelerator.distributed_type == DistributedType.FSDP)
 
 
-class Stop:
-    """Return whether SIGTERM came."""
+class StopRequest:
+    """Knows whether SIGTERM came."""
 
     asked = False
 
@@ -108,12 +108,12 @@ class Stop:
 
 
 @contextmanager
-def stoppable() -> Iterator[Stop]:
+def stoppable() -> Iterator[StopRequest]:
     """While the block runs, let SIGTERM ask instead of end the process.
 
     Only the main thread can do that; in another one SIGTERM stays as it is.
     """
-    stop = Stop()
+    stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

@@ -56,11 +56,11 @@ class Record:
         """Return whether the folder holds a run already."""
         return (self.folder / RUN).exists()
 
-    def begin(self, config: TrainConfig, about: Mapping[str, Any]) -> None:
+    def begin(self, config: TrainConfig, metadata: Mapping[str, Any]) -> None:
         """Write the whole configuration, the metadata of the run, versions and commit."""
         self.folder.mkdir(exist_ok=True)
         content = {
-            **about,
+            **metadata,
             "train": asdict(config),
             "versions": versions(),
             "git_commit": git_commit(),
@@ -69,13 +69,13 @@ class Record:
         write_atomic(self.folder / RUN, json.dumps(content, indent=2) + "\n")
 
     def check_same(
-        self, config: TrainConfig, about: Mapping[str, Any], reduction: Mapping[str, Any]
+        self, config: TrainConfig, metadata: Mapping[str, Any], reduction: Mapping[str, Any]
     ) -> None:
         """Refuse to go on with anything that would lead elsewhere.
 
         Args:
             config: with which the run is to go on.
-            about: its metadata; what the run did not record is not compared.
+            metadata: of the run; what the run did not record is not compared.
             reduction: every value of a reduction as it is by default.
 
         Raises:
@@ -83,7 +83,7 @@ class Record:
         """
         earlier = read_json(self.folder / RUN)
         recorded = earlier if isinstance(earlier, dict) else {}
-        now = {name: value for name, value in about.items() if name in recorded}
+        now = {name: value for name, value in metadata.items() if name in recorded}
         now["train"] = asdict(config)
         # a field that an earlier version did not know was as it is by default
         defaults = {"train": asdict(TrainConfig()), "config": reduction}

@@ -12,7 +12,7 @@ from batvit.training import checkpoints
 from batvit.training.keep_rate_warmup import KeepRateWarmup, share_of, shares
 from batvit.training.learner import DivergedError, Learner
 from batvit.training.logs import LOG
-from batvit.training.processes import Stop, StoppedError
+from batvit.training.processes import StoppedError, StopRequest
 from batvit.training.progress import Epoch, Progress, Step
 from batvit.training.record import BEST, LAST, Record
 
@@ -30,7 +30,7 @@ class Run:
     """how much of its reduction the model has by now"""
     record: Record | None
     """the files of the run; None where nothing is to be written"""
-    stop: Stop
+    stop: StopRequest
     """whether the process was asked to stop"""
     on_epoch: Callable[[Epoch], None] | None = None
     """called after each epoch, in the first process"""
@@ -44,7 +44,7 @@ class Run:
     def whole(
         self,
         val: Iterable[tuple[Tensor, Tensor]],
-        about: Mapping[str, object],
+        metadata: Mapping[str, object],
         *,
         resume: bool,
         log_with: Sequence[str],
@@ -54,17 +54,19 @@ class Run:
         The arguments and errors are those of :meth:`begin` and :meth:`train`.
         """
         try:
-            self.begin(about, resume=resume, log_with=log_with)
+            self.begin(metadata, resume=resume, log_with=log_with)
             self.train(val)
         finally:
             self.warmup.set_share(1.0)
             self.learner.accelerator.end_training()
 
-    def begin(self, about: Mapping[str, object], *, resume: bool, log_with: Sequence[str]) -> None:
+    def begin(
+        self, metadata: Mapping[str, object], *, resume: bool, log_with: Sequence[str]
+    ) -> None:
         """Go on from the last checkpoint, or write how the run is made.
 
         Args:
-            about: the metadata of the run.
+            metadata: what tells the run from another.
             resume: whether to go on, if there is a checkpoint.
             log_with: trackers of accelerate.
 
@@ -73,7 +75,7 @@ class Run:
                 the reduction does not fit the model.
         """
         if self.record is not None:
-            self._begin_record(self.record, about, resume=resume)
+            self._begin_record(self.record, metadata, resume=resume)
         # set every share once, so that one that does not fit is refused before the first update
         config = self.learner.config
         for share in shares(config):
@@ -102,14 +104,16 @@ class Run:
                 raise DivergedError(f"epoch {number}: {error}{kept}") from error
             self._end_epoch(number, val)
 
-    def _begin_record(self, record: Record, about: Mapping[str, object], *, resume: bool) -> None:
+    def _begin_record(
+        self, record: Record, metadata: Mapping[str, object], *, resume: bool
+    ) -> None:
         accelerator = self.learner.accelerator
         checkpoint = None
         if resume:
             if record.begun:
                 reduction = self.warmup.reduction
                 defaults = {} if reduction is None else reduction.defaults()
-                record.check_same(self.learner.config, about, defaults)
+                record.check_same(self.learner.config, metadata, defaults)
             checkpoint = checkpoints.latest(record.folder)
         # the first process writes only when all have looked
         accelerator.wait_for_everyone()
@@ -117,7 +121,7 @@ class Run:
             self.at = checkpoints.load(accelerator, checkpoint, ema=self.learner.average)
             self.saved = self.at.update
         elif accelerator.is_main_process:
-            record.begin(self.learner.config, about)
+            record.begin(self.learner.config, metadata)
         if accelerator.is_main_process:
             record.truncate(self.at.update, len(self.at.history))
 

@@ -27,7 +27,7 @@ from batvit.tune.settings import Job, Progress, Settings
 from batvit.tune.trials import JOURNAL, Trial, complete, mend_journal
 from batvit.tune.verification import verify
 
-ABOUT = "about.json"
+METADATA = "metadata.json"
 # what must be the same when a search is resumed
 SAME = ("labels", "samples", "batch_size", "seed", "target_speedup", "target_macs", "max_drop")
 
@@ -146,11 +146,11 @@ def _run(
         raise ValueError("the model has a reduction; call batvit.unpatch(model) first")
     goal = settings.goal(dense)
     searched, held_out = _split(pictures, settings)
-    about = _about(dense, searched, settings, metadata)
+    metadata = _metadata(dense, searched, settings, metadata)
     with claimed(folder), no_room_named(folder / JOURNAL):
         mend_journal(folder)
-        if (folder / ABOUT).exists():
-            check_same(folder, read_json(folder / ABOUT), about)
+        if (folder / METADATA).exists():
+            check_same(folder, read_json(folder / METADATA), metadata)
         progress("reading the pictures", 0)
         job = Job(
             dense=dense,
@@ -163,12 +163,12 @@ def _run(
             progress=progress,
         )
         # not before all pictures were read: those that cannot be are left out the next time
-        write_atomic(folder / ABOUT, json.dumps(about, indent=2) + "\n")
+        write_atomic(folder / METADATA, json.dumps(metadata, indent=2) + "\n")
         search = search_in_parts(job)
         front = _front(search)
         if front:
             save_front(folder, front)
-        tuned = verify(job, search, front, model=about["model"])
+        tuned = verify(job, search, front, model=metadata["model"])
         tuned.save()
     return tuned
 
@@ -197,22 +197,22 @@ def _tuning_set(dense: nn.Module, pictures: Pictures, settings: Settings) -> Tun
     return TuningSet.of(dense, list(batches), labelled=settings.labels)
 
 
-def _about(
-    dense: nn.Module, searched: Pictures, settings: Settings, metadata: Mapping[str, Any]
+def _metadata(
+    dense: nn.Module, searched: Pictures, settings: Settings, given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return what must be the same when a search is resumed."""
     weight = next(dense.parameters())
-    about = model_metadata(dense, metadata)
-    if "weights" not in about:
-        about["weights"] = weights_digest(dense)
+    metadata = model_metadata(dense, given)
+    if "weights" not in metadata:
+        metadata["weights"] = weights_digest(dense)
     for name in SAME:
-        about[name] = getattr(settings, name)
-    about["img_size"] = list(data_config(dense)["input_size"][1:])
-    about["pictures"] = digest(stamped(searched.samples))
-    about["commit"] = git_commit()
+        metadata[name] = getattr(settings, name)
+    metadata["img_size"] = list(data_config(dense)["input_size"][1:])
+    metadata["pictures"] = digest(stamped(searched.samples))
+    metadata["commit"] = git_commit()
     if settings.timed:
-        about |= machine(str(weight.device))
-    return about
+        metadata |= machine(str(weight.device))
+    return metadata
 
 
 def _front(search: Search) -> tuple[Trial, ...]:
