@@ -51,20 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the file, then say how it compares."""
     from batvit.cli import load_models
-    from batvit.data.folder import unlabelled
     from batvit.deploy.export import export
     from batvit.deploy.pair import cost_of
-    from batvit.deploy.pictures import choose_pictures
 
     output = Path(args.output)
     _check(args, output)
-    images = None
-    calibration = None
-    if args.data is not None:
-        with console.working(f"looking at the pictures of {args.data}"):
-            pictures = unlabelled(args.data, skip_unreadable=args.skip_unreadable)
-        load_models.note_others(args.data, pictures)
-        images, calibration = choose_pictures(pictures, samples=args.samples, int8=args.int8)
+    images, calibration = _pictures(args)
     if args.dense:
         model = load_models.load_dense(args, pretrained=True)
     else:
@@ -90,6 +82,20 @@ def run(args: argparse.Namespace) -> None:
             **cost_of(exported.metadata),
         },
     )
+
+
+def _pictures(args: argparse.Namespace) -> tuple[Any, Any]:
+    """Return the pictures to compare on, and those to calibrate on; None where none are."""
+    from batvit.cli import load_models
+    from batvit.data.folder import unlabelled
+    from batvit.deploy.pictures import choose_pictures
+
+    if args.data is None:
+        return None, None
+    with console.working(f"looking at the pictures of {args.data}"):
+        pictures = unlabelled(args.data, skip_unreadable=args.skip_unreadable)
+    load_models.note_others(args.data, pictures)
+    return choose_pictures(pictures, samples=args.samples, int8=args.int8)
 
 
 def _check(args: argparse.Namespace, output: Path) -> None:

@@ -211,30 +211,12 @@ class BATConfig:
         return self.from_dict(values | fields)
 
     def save(self, path: str | Path) -> Path:
-        """Write as JSON, whole or not at all.
-
-        Raises:
-            OSError: if it cannot be written.
-
-        Examples:
-            >>> batvit.BATConfig(keep_rate=0.5).save("reduction.json")
-            PosixPath('reduction.json')
-        """
+        """Write as JSON, whole or not at all; OSError if that cannot be."""
         return write_atomic(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> "BATConfig":
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            OSError: if there is no such file, or it is no regular one.
-            ValueError: naming the file and what is wrong in it.
-
-        Examples:
-            >>> path = batvit.BATConfig(keep_rate=0.5).save("reduction.json")
-            >>> batvit.BATConfig.load(path).keep_rate
-            0.5
-        """
+        """Read what :meth:`save` wrote; OSError or ValueError says what is wrong with the file."""
         fields = read_json(path)
         try:
             return cls.from_dict(fields)

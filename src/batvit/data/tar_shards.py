@@ -133,11 +133,10 @@ class StrictReader(ReaderWds):
     """timm's reader, which is given no picture that would be refused in a folder."""
 
     def _lazy_init(self) -> None:
-        super()._lazy_init()
-        from webdataset import map as for_each
-
+        super()._lazy_init()  # type: ignore[no-untyped-call]
+        pipeline: Any = self.ds
         # before the two last stages, which decode and rename
-        self.ds.pipeline.insert(-2, for_each(_checked))
+        pipeline.pipeline.insert(-2, installed("webdataset").map(_checked))
 
 
 def _checked(sample: dict[str, Any]) -> dict[str, Any]:
