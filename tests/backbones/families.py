@@ -61,7 +61,7 @@ def in_order(module, args, arguments):
     return args, arguments | {"noise": noise}
 
 
-def masked_autoencoder(depth, **settings):
+def masked_autoencoder(depth=4, **settings):
     model = of_transformers("ViTMAEModel", "ViTMAEConfig", depth, **settings)
     model.embeddings.register_forward_pre_hook(in_order, with_kwargs=True)
     return model

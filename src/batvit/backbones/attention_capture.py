@@ -24,14 +24,14 @@ class AttentionCapture:
     keys: Tensor
     """(B, heads, tokens, width)"""
 
-    def __init__(self, attention: Any) -> None:
-        self.attention = attention
+    def __init__(self, module: Any) -> None:
+        self.module = module
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self.attention, name)
+        found = getattr(self.module, name)
         if name in HOOKS:
-            return {key: partial(_with, self.attention, hook) for key, hook in found.items()}
-        if isinstance(found, MethodType) and found.__self__ is self.attention:
+            return {key: partial(_with, self.module, hook) for key, hook in found.items()}
+        if isinstance(found, MethodType) and found.__self__ is self.module:
             return MethodType(found.__func__, self)
         return found
 
@@ -41,17 +41,17 @@ class AttentionCapture:
         Raises:
             ValueError: if that cannot run with this object as ``self``: then nothing is captured.
         """
-        attention = self.attention
-        given = vars(attention).get("forward")
+        module = self.module
+        given = vars(module).get("forward")
         if given is None:
-            return type(attention).forward(self, *args, **arguments)
-        if isinstance(given, MethodType) and given.__self__ is attention:
+            return type(module).forward(self, *args, **arguments)
+        if isinstance(given, MethodType) and given.__self__ is module:
             return given.__func__(self, *args, **arguments)
-        if isinstance(given, partial) and given.args[:1] == (attention,):
+        if isinstance(given, partial) and given.args[:1] == (module,):
             bound = partial(given.func, self, *given.args[1:], **given.keywords)
             return bound(*args, **arguments)
         raise ValueError(
-            f"the forward of a {type(attention).__name__} was replaced by one in which batvit "
+            f"the forward of a {type(module).__name__} was replaced by one in which batvit "
             "cannot hear queries and keys; replace it by a method of the module "
             "(types.MethodType), listen by forward hooks, or batvit.unpatch the model"
         )

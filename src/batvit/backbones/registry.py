@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from batvit.backbones.adapter import Adapter, Anatomy
+from batvit.backbones.held_model import Held, is_wrapper
 
 LIBRARIES = {
     "timm": ("timm_vit", "timm_eva"),
@@ -59,7 +60,7 @@ def adapter_of(model: nn.Module) -> Adapter:
     """Return the adapter that knows a model.
 
     Raises:
-        TypeError: if there is none, naming the class of the model and what is supported.
+        TypeError: if there is none, naming the class of the model and why.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a torch.nn.Module, got {type(model).__name__}")
@@ -71,17 +72,30 @@ def adapter_of(model: nn.Module) -> Adapter:
         if adapter.matches(model):
             return adapter
     for name, module in model.named_modules():
-        if name and any(adapter.matches(module) for adapter in _adapters()):
-            raise TypeError(
-                f"{type(model).__qualname__} holds a model that can be reduced: "
-                f"patch its {name} instead"
-            )
+        for adapter in _adapters():
+            if name and adapter.matches(module):
+                if is_wrapper(model):
+                    return Held(adapter, name)
+                raise TypeError(
+                    f"{type(model).__qualname__} holds a model that can be reduced: "
+                    f"patch its {name} instead"
+                )
     kind = type(model)
-    supported = [f"of {library}: {', '.join(names)}" for library, names in families().items()]
     raise TypeError(
-        f"cannot reduce the tokens of {kind.__module__}.{kind.__qualname__}: no adapter knows this "
-        f"class; supported are, {'; '.join(supported)} (batvit.supported() has all libraries and "
-        f"examples, batvit.register adds one){_unknown_versions()}"
+        f"cannot reduce the tokens of {kind.__module__}.{kind.__qualname__}: "
+        f"{_reason(model)}{_unknown_versions()}"
+    )
+
+
+def _reason(model: nn.Module) -> str:
+    """Return why no adapter matches a model."""
+    for adapter in _adapters():
+        reason = adapter.refusal(model)
+        if reason is not None:
+            return reason
+    return (
+        "no adapter knows this class; batvit.supported() lists what can be reduced, "
+        "batvit.register adds a class"
     )
 
 
