@@ -9,7 +9,6 @@ from importlib import import_module
 import transformers
 from families import SMALL, TEXT, masked_autoencoder
 
-
 LANGUAGE = {
     "model_type": "llama",
     "hidden_size": 48,
@@ -201,6 +200,8 @@ REDUCED = {
     "LlavaForConditionalGeneration": in_language(
         "LlavaForConditionalGeneration", vision={"model_type": "clip_vision_model"}
     ),
-    "PaliGemmaForConditionalGeneration": in_language("PaliGemmaForConditionalGeneration"),
+    "PaliGemmaForConditionalGeneration": in_language(
+        "PaliGemmaForConditionalGeneration", text={"model_type": "gemma"}
+    ),
     "Idefics3ForConditionalGeneration": in_language("Idefics3ForConditionalGeneration"),
 }

@@ -44,6 +44,15 @@ class RotaryOfTokensLayer(RotaryLayer):
 
     prefix_rows = 1
 
+    def forward(
+        self,
+        hidden_states: Any,
+        position_embeddings: Any = None,
+        attention_mask: Tensor | None = None,
+        **arguments: Any,
+    ) -> Any:
+        return super().forward(hidden_states, attention_mask, position_embeddings, **arguments)
+
     def rope(self, arguments: dict[str, Any]) -> tuple[Tensor, ...]:
         return tuple(table[self.prefix :] for table in arguments["position_embeddings"])
 

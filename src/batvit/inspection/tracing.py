@@ -112,9 +112,11 @@ class Trace:
         groups = [f"after block {site.counts.block}: {site.origin!r}" for site in self.sites]
         return "\n".join([head, *groups])
 
-    def _start(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        """Forget the pass before: a hook before the stem."""
-        height, width = args[0].shape[-2:]
+    def _start(
+        self, module: nn.Module, args: tuple[Tensor, ...], arguments: dict[str, Tensor]
+    ) -> None:
+        """Forget the pass before: a hook before the stem, which is given images first."""
+        height, width = next(iter((*args, *arguments.values()))).shape[-2:]
         self.image_size = (int(height), int(width))
         self.sites = []
 
@@ -161,7 +163,7 @@ def trace(model: nn.Module) -> Iterator[Trace]:
     with ExitStack() as hooks:
         of_this_context = hooks.enter_context(_listening())
         start = of_this_context(record._start)
-        hooks.callback(stem.register_forward_pre_hook(start).remove)
+        hooks.callback(stem.register_forward_pre_hook(start, with_kwargs=True).remove)
         for site in sites.values():
             hooks.callback(site.register_forward_hook(of_this_context(record._record)).remove)
         yield record
