@@ -13,7 +13,7 @@ WINDOWS = f"its attention stays within windows of the grid, and merged tokens ha
 POSITIONS = (
     "its relative position bias is a table over pairs of patches, where merged tokens have no place"
 )
-PACKED = f"it packs the patches of all images into one sequence (cu_seqlens); {LIST}"
+PACKED = f"it packs the patches of all images into one sequence; {LIST}"
 FLATTENED = f"it takes flattened patches with their positions beside them, no images; {LIST}"
 TILES = f"one layer attends to all tiles of an image, padded, in one sequence; {LIST}"
 QUERIES = f"it puts queries among its tokens between its layers; {LIST}"
@@ -22,7 +22,7 @@ VIDEO = f"a video's patches have a third dimension, which batvit does not know h
 
 BY_FOLDER = {
     HIERARCHY: "convnext convnextv2 cvt dinat focalnet glpn hiera levit mobilevit mobilevitv2 pvt "
-    "pvt_v2 sam2 segformer swiftformer efficientformer mgp poolformer florence2",
+    "pvt_v2 sam2 segformer swiftformer poolformer florence2",
     WINDOWS: "donut lw_detr maskformer_swin rf_detr swin swin2sr swinv2 clap",
     f"its attention adds relative positions of the grid, and stays within windows; {LIST}": (
         "deepseek_ocr2 got_ocr2 pp_formulanet sam sam_hq slanext unlimited_ocr vitdet"
@@ -39,7 +39,11 @@ BY_FOLDER = {
     TILES: "mllama",
     QUERIES: "eomt eomt_dinov3 videomt",
     MIXED: "bridgetower fuyu layoutlmv2 layoutlmv3 udop vilt visual_bert tvp",
-    VIDEO: "timesformer videomae videoprism vivit vjepa2 audio_spectrogram_transformer",
+    VIDEO: "timesformer videomae videoprism vivit vjepa2",
+    f"its patches are those of a spectrogram, which batvit does not know; {LIST}": (
+        "audio_spectrogram_transformer"
+    ),
+    f"it cuts an image into pieces of several sizes, and encodes each; {LIST}": "depth_pro",
     f"its layers carry messages between the frames of a video; {LIST}": "x_clip",
     f"it groups its own tokens on the way; {LIST}": "groupvit",
     f"its layers average what several prompts give, place by place; {LIST}": "seggpt",
@@ -60,22 +64,27 @@ BY_FIELD = {
 """fields of a configuration that a layer which is known goes with, if they are true"""
 
 
-def reason_by_config(config: Any) -> str | None:
-    """Return why layers that are known cannot be reduced with this configuration."""
+def reason(model: nn.Module, config: Any = None) -> str | None:
+    """Return why a model of transformers cannot be reduced; None if no reason is known.
+
+    Args:
+        model: any.
+        config: of its tower, if that has layers that are known.
+    """
+    if config is None:
+        reasons = (_of_class(type(part)) for part in model.modules())
+        return next((reason for reason in reasons if reason is not None), None)
     for field, reason in BY_FIELD.items():
         if getattr(config, field, False):
             return reason
     if getattr(config, "num_experts", 1) > 1:
         return f"its layers choose an expert by the data set of an image; {LIST}"
-    return None
+    return _of_class(type(model))
 
 
-def reason_by_folder(model: nn.Module) -> str | None:
-    """Return why a model of transformers without a known layer cannot be reduced."""
-    for part in model.modules():
-        package, _, folder = type(part).__module__.partition(".models.")
-        folder = folder.partition(".")[0]
-        for reason, folders in BY_FOLDER.items():
-            if package == "transformers" and folder in folders.split():
-                return reason
+def _of_class(kind: type) -> str | None:
+    package, _, file = kind.__module__.partition(".models.")
+    for reason, folders in BY_FOLDER.items():
+        if package == "transformers" and file.partition(".")[0] in folders.split():
+            return reason
     return None

@@ -12,7 +12,7 @@ from batvit.backbones.adapter import Adapter, Anatomy
 from batvit.backbones.transformers_blocks import reduced_classes
 from batvit.backbones.transformers_families import FAMILIES
 from batvit.backbones.transformers_interface import refuse_kernel
-from batvit.backbones.transformers_refusals import reason_by_config, reason_by_folder
+from batvit.backbones.transformers_refusals import reason
 from batvit.backbones.transformers_tower import Tower, takes_images_alone, tower_of
 from batvit.config import BATConfig
 from batvit.reduction.block import ReducedBlock
@@ -38,13 +38,11 @@ class Transformers(Adapter):
         if not isinstance(model, PreTrainedModel):
             return False
         tower = tower_of(model)
-        return tower is not None and reason_by_config(tower.owner.config) is None
+        return tower is not None and reason(model, tower.owner.config) is None
 
     def refusal(self, model: nn.Module) -> str | None:
         tower = tower_of(model)
-        if tower is None:
-            return reason_by_folder(model)
-        return reason_by_config(tower.owner.config)
+        return reason(model, None if tower is None else tower.owner.config)
 
     def anatomy(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Anatomy:
         tower = _tower(model)

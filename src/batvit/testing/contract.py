@@ -279,7 +279,11 @@ def _start_checkpointing(model: nn.Module) -> bool:
         "gradient_checkpointing_enable",
     ):
         if hasattr(model, name):
-            getattr(model, name)()
+            try:
+                getattr(model, name)()
+            except ValueError:
+                # transformers has the method for models that cannot, too
+                return False
             return True
     return False
 
