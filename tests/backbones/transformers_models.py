@@ -107,7 +107,23 @@ def wrapped_timm(model, depth=4):
     return getattr(transformers, model)(config)
 
 
+CODES = {
+    "base_channels": 32,
+    "channel_multiplier": [1, 1],
+    "num_res_blocks": 1,
+    "latent_channels": 8,
+    "embed_dim": 8,
+    "num_embeddings": 16,
+}
 SIDES = {"image_size": (96, 96)}
+
+
+def queried(model):
+    """A maker of a language model that asks an image by a few queries."""
+    queries = TEXT | {"encoder_hidden_size": 48}
+    return in_language(model, qformer_config=queries, num_query_tokens=4)
+
+
 CLASSES = ("ViT", "DeiT", "Dinov2", "Dinov2WithRegisters", "IJepa", "ViTMSN")
 REDUCED = {
     **{f"{name}Model": of(f"{name}Model") for name in (*CLASSES, "ViTMAE", "Pixio")},
@@ -201,7 +217,79 @@ REDUCED = {
         "LlavaForConditionalGeneration", vision={"model_type": "clip_vision_model"}
     ),
     "PaliGemmaForConditionalGeneration": in_language(
-        "PaliGemmaForConditionalGeneration", text={"model_type": "gemma"}
+        "PaliGemmaForConditionalGeneration", text={"model_type": "gemma"}, projection_dim=48
     ),
     "Idefics3ForConditionalGeneration": in_language("Idefics3ForConditionalGeneration"),
+    "SmolVLMForConditionalGeneration": in_language("SmolVLMForConditionalGeneration"),
+    "InternVLForConditionalGeneration": in_language("InternVLForConditionalGeneration"),
+    "JanusForConditionalGeneration": in_language("JanusForConditionalGeneration", vq_config=CODES),
+    "GitForCausalLM": of("GitForCausalLM", vision_config=SMALL | {"num_hidden_layers": 4}),
+    "BlipForConditionalGeneration": beside_texts("BlipForConditionalGeneration"),
+    "Blip2ForConditionalGeneration": queried("Blip2ForConditionalGeneration"),
+    "InstructBlipForConditionalGeneration": queried("InstructBlipForConditionalGeneration"),
+    "BeitForSemanticSegmentation": of(
+        "BeitForSemanticSegmentation", out_indices=[2, 3, 4, 5], **NO_BIAS
+    ),
+    "Data2VecVisionForSemanticSegmentation": of(
+        "Data2VecVisionForSemanticSegmentation", out_indices=[2, 3, 4, 5], **NO_BIAS
+    ),
+    "ViTMAEForPreTraining": of("ViTMAEForPreTraining", decoder_num_hidden_layers=1, mask_ratio=0.0),
+    "FlavaModel": of(
+        "FlavaModel",
+        image_config=SMALL | {"num_hidden_layers": 4},
+        text_config=TEXT,
+        multimodal_config=TEXT,
+    ),
 }
+"""class to what makes a model of it, of so many layers"""
+
+WINDOWS = "attention stays within windows"
+HALVED = "halves its grid on the way"
+PACKED = "packs the patches of all images into one sequence"
+FLATTENED = "takes flattened patches with their positions beside them"
+QUERIES = "puts queries among its tokens"
+MIXED = "texts and patches go through the same layers"
+BIAS = "relative position bias is a table over pairs of patches"
+REFUSED = {
+    "SwinModel": WINDOWS,
+    "LwDetrViTBackbone": WINDOWS,
+    "RfDetrDinov2Backbone": WINDOWS,
+    "SamVisionModel": "adds relative positions of the grid, and stays within windows",
+    "VitDetModel": "adds relative positions of the grid, and stays within windows",
+    "got_ocr2.GotOcr2VisionEncoder": "adds relative positions of the grid",
+    "Sam3ViTModel": "rotary positions are those of a grid",
+    "HieraModel": HALVED,
+    "PvtModel": HALVED,
+    "SegformerModel": HALVED,
+    "Sam2VisionModel": HALVED,
+    "PixtralVisionModel": PACKED,
+    "qwen2_vl.Qwen2VisionTransformerPretrainedModel": PACKED,
+    "qwen2_5_vl.Qwen2_5_VisionTransformerPretrainedModel": PACKED,
+    "Siglip2VisionModel": FLATTENED,
+    "Siglip2Model": FLATTENED,
+    "Pix2StructVisionModel": FLATTENED,
+    "kosmos2_5.Kosmos2_5VisionModel": FLATTENED,
+    "MllamaVisionModel": "attends to all tiles of an image",
+    "Llama4VisionModel": "class token stands last",
+    "EomtForUniversalSegmentation": QUERIES,
+    "ViltModel": MIXED,
+    "LayoutLMv3Model": MIXED,
+    "BridgeTowerModel": MIXED,
+    "XCLIPVisionModel": "carry messages between the frames of a video",
+    "GroupViTVisionModel": "groups its own tokens",
+    "SegGptModel": "average what several prompts give",
+    "ImageGPTModel": "codes of a picture one after the other",
+    "PerceiverForImageClassificationLearned": "few latent tokens",
+    "DepthProModel": "cuts an image into pieces",
+    "ZoeDepthForDepthEstimation": BIAS,
+    "YolosModel": "use_mid_position_embeddings=False can be reduced",
+}
+"""class to words of the sentence that refuses it, as its configuration is by default"""
+
+
+def is_there(name):
+    """Whether this version of transformers has a class."""
+    try:
+        return named(name) is not None
+    except (AttributeError, ImportError):
+        return False

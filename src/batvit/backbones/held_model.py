@@ -1,5 +1,7 @@
 """The adapter of a model that holds another, which a library wrapped around it as a whole."""
 
+from dataclasses import replace
+
 from torch import nn
 
 from batvit.backbones.adapter import Adapter, Anatomy
@@ -28,7 +30,10 @@ class Held(Adapter):
         return self.adapter.matches(self._inside(model))
 
     def anatomy(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Anatomy:
-        return self.adapter.anatomy(self._inside(model), image_size)
+        anatomy = self.adapter.anatomy(self._inside(model), image_size)
+        # transformers gives the features of all patches
+        whole = any(_is_of(part, "transformers") for part in self._around(model))
+        return replace(anatomy, reads_patches=True, reads_prefix_only=False) if whole else anatomy
 
     def check(self, model: nn.Module, config: BATConfig) -> None:
         self.adapter.check(self._inside(model), config)
@@ -49,7 +54,15 @@ class Held(Adapter):
     def _inside(self, model: nn.Module) -> nn.Module:
         return model.get_submodule(self.name)
 
+    def _around(self, model: nn.Module) -> list[nn.Module]:
+        names = self.name.split(".")
+        return [model.get_submodule(".".join(names[:i])) for i in range(len(names))]
+
 
 def is_wrapper(model: nn.Module) -> bool:
     """Return whether a model is of a library whose models may hold one of another library."""
-    return any(kind.__module__.partition(".")[0] in WRAPPERS for kind in type(model).__mro__)
+    return any(_is_of(model, library) for library in WRAPPERS)
+
+
+def _is_of(model: nn.Module, library: str) -> bool:
+    return any(kind.__module__.partition(".")[0] == library for kind in type(model).__mro__)

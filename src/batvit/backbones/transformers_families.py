@@ -116,7 +116,6 @@ FAMILIES = (
     Family("FLAVA", "flava", "FlavaLayer", NESTED, "FlavaImageModel", ProjectionOutputLayer),
     Family("BLIP", "blip", "BlipEncoderLayer", CLIP, "BlipModel", SharedProjectionLayer),
     # in language models
-    Family("IDEFICS", "idefics", "IdeficsVisionEncoderLayer", CLIP, "IdeficsModel", file="vision"),
     Family("BLIP-2", "blip_2", "Blip2EncoderLayer", CLIP, "Blip2Model"),
     Family("InstructBLIP", "instructblip", "InstructBlipEncoderLayer", CLIP, "InstructBlipModel"),
     Family(

@@ -45,6 +45,7 @@ BY_FOLDER = {
     ),
     f"it cuts an image into pieces of several sizes, and encodes each; {LIST}": "depth_pro",
     f"its layers carry messages between the frames of a video; {LIST}": "x_clip",
+    f"its tower has no configuration of its own; {LIST}": "idefics",
     f"it groups its own tokens on the way; {LIST}": "groupvit",
     f"its layers average what several prompts give, place by place; {LIST}": "seggpt",
     f"its class token stands last, with rotary positions of complex numbers; {LIST}": "llama4",

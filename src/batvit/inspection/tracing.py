@@ -112,9 +112,7 @@ class Trace:
         groups = [f"after block {site.counts.block}: {site.origin!r}" for site in self.sites]
         return "\n".join([head, *groups])
 
-    def _start(
-        self, module: nn.Module, args: tuple[Tensor, ...], arguments: dict[str, Tensor]
-    ) -> None:
+    def _start(self, module: nn.Module, args: tuple[Any, ...], arguments: dict[str, Any]) -> None:
         """Forget the pass before: a hook before the stem, which is given images first."""
         height, width = next(iter((*args, *arguments.values()))).shape[-2:]
         self.image_size = (int(height), int(width))
