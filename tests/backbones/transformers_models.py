@@ -203,8 +203,8 @@ REDUCED = {
         f"{name}ForImageClassification": beside_texts(f"{name}ForImageClassification")
         for name in ("CLIP", "Siglip", "MetaClip2")
     },
-    "OwlViTForObjectDetection": beside_texts("OwlViTForObjectDetection"),
-    "Owlv2ForObjectDetection": beside_texts("Owlv2ForObjectDetection"),
+    "OwlViTForObjectDetection": beside_texts("OwlViTForObjectDetection", projection_dim=48),
+    "Owlv2ForObjectDetection": beside_texts("Owlv2ForObjectDetection", projection_dim=48),
     "CLIPSegForImageSegmentation": beside_texts("CLIPSegForImageSegmentation", extract_layers=[1]),
     "BlipModel": beside_texts("BlipModel"),
     "Tipsv2Model": beside_texts("Tipsv2Model"),

@@ -30,7 +30,7 @@ def count_macs(model: nn.Module, input_size: tuple[int, ...], **arguments: Any) 
         (p.dtype for p in shadow.parameters() if p.is_floating_point()), torch.get_default_dtype()
     )
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter, _NothingIsPadding():
+    with torch.no_grad(), counter, _NothingIsPadding():  # type: ignore[no-untyped-call]
         shadow(torch.empty(1, *input_size, dtype=dtype, device="meta"), **arguments)
     # the counter names each module after the class of the whole model
     root = type(model).__name__
