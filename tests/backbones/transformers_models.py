@@ -177,13 +177,13 @@ REDUCED = {
     "InternVLVisionModel": of("InternVLVisionModel"),
     "QianfanOCRVisionModel": of("QianfanOCRVisionModel"),
     "JanusVisionModel": of("JanusVisionModel"),
-    "Ovis2VisionModel": of("ovis2.Ovis2VisionModel"),
+    "ovis2.Ovis2VisionModel": of("ovis2.Ovis2VisionModel"),
     "Phi4MultimodalVisionModel": of("Phi4MultimodalVisionModel"),
-    "Kosmos2VisionModel": of("kosmos2.Kosmos2VisionModel"),
+    "kosmos2.Kosmos2VisionModel": of("kosmos2.Kosmos2VisionModel"),
     "GitVisionModel": of("GitVisionModel"),
     "Idefics3VisionTransformer": of("Idefics3VisionTransformer"),
     "SmolVLMVisionTransformer": of("SmolVLMVisionTransformer"),
-    "Idefics2VisionTransformer": of("idefics2.Idefics2VisionTransformer"),
+    "idefics2.Idefics2VisionTransformer": of("idefics2.Idefics2VisionTransformer"),
     **{
         f"{name}VisionModel": of(f"{name}VisionModel")
         for name in (
@@ -225,6 +225,7 @@ REDUCED = {
     "JanusForConditionalGeneration": in_language("JanusForConditionalGeneration", vq_config=CODES),
     "GitForCausalLM": of("GitForCausalLM", vision_config=SMALL | {"num_hidden_layers": 4}),
     "BlipForConditionalGeneration": beside_texts("BlipForConditionalGeneration"),
+    "Blip2ForImageTextRetrieval": queried("Blip2ForImageTextRetrieval"),
     "Blip2ForConditionalGeneration": queried("Blip2ForConditionalGeneration"),
     "InstructBlipForConditionalGeneration": queried("InstructBlipForConditionalGeneration"),
     "BeitForSemanticSegmentation": of(

@@ -1,6 +1,7 @@
 """The adapter of a model that holds another, which a library wrapped around it as a whole."""
 
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
@@ -40,7 +41,7 @@ class Held(Adapter):
 
     def patched(self, model: nn.Module, config: BATConfig) -> None:
         self.adapter.patched(self._inside(model), config)
-        own = getattr(model, "config", None)
+        own: Any = getattr(model, "config", None)
         if hasattr(own, "save_pretrained"):
             # batvit.load finds it there
             own.batvit = config.to_dict()

@@ -60,8 +60,8 @@ class ReducedLayer(ReducedBlock):
     @property
     def kernel(self) -> str:
         """The name of the attention's interface."""
-        kernel: str = self.own_attention(self.attention_module).config._attn_implementation
-        return kernel
+        attention: Any = self.own_attention(self.attention_module)
+        return str(attention.config._attn_implementation)
 
     @property
     def attention_module(self) -> Any:

@@ -44,7 +44,7 @@ class RotaryOfTokensLayer(RotaryLayer):
 
     prefix_rows = 1
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         hidden_states: Any,
         position_embeddings: Any = None,

@@ -116,5 +116,7 @@ class BiasLayer(ProjectionLayer):
 
     mask = "relative_position_bias"
 
-    def forward(self, hidden_states: Any, output_attentions: bool = False, **arguments: Any) -> Any:
+    def forward(  # type: ignore[override]
+        self, hidden_states: Any, output_attentions: bool = False, **arguments: Any
+    ) -> Any:
         return super().forward(hidden_states, None, output_attentions, **arguments)
