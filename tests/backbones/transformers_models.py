@@ -229,7 +229,7 @@ REDUCED = {
     "Blip2ForConditionalGeneration": queried("Blip2ForConditionalGeneration"),
     "InstructBlipForConditionalGeneration": queried("InstructBlipForConditionalGeneration"),
     "BeitForSemanticSegmentation": of(
-        "BeitForSemanticSegmentation", out_indices=[2, 3, 4, 5], **NO_BIAS
+        "BeitForSemanticSegmentation", out_indices=[1, 2, 3, 4], **NO_BIAS
     ),
     "Data2VecVisionForSemanticSegmentation": of(
         "Data2VecVisionForSemanticSegmentation", out_indices=[2, 3, 4, 5], **NO_BIAS
