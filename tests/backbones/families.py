@@ -61,7 +61,7 @@ def in_order(module, args, arguments):
     return args, arguments | {"noise": noise}
 
 
-def masked_autoencoder(depth, **settings):
+def masked_autoencoder(depth=4, **settings):
     model = of_transformers("ViTMAEModel", "ViTMAEConfig", depth, **settings)
     model.embeddings.register_forward_pre_hook(in_order, with_kwargs=True)
     return model
@@ -131,6 +131,7 @@ TIMM = {
     "lvvit": ("lvvit_small_patch16_224", {"img_size": 96}),
 }
 # without the random scales that it draws for every image in training
+YOLOS = {"use_mid_position_embeddings": False, "num_detection_tokens": 5, "image_size": (96, 96)}
 STILL = {"pos_embed_rescale": None, "num_register_tokens": 2}
 OTHERS = {
     "hf_vit": partial(of_transformers, "ViTForImageClassification", "ViTConfig"),
@@ -169,6 +170,19 @@ OTHERS = {
     "hf_clip_classifier": partial(of_two_towers, "CLIPForImageClassification", "CLIP"),
     "hf_siglip_vision": partial(of_transformers, "SiglipVisionModel", "SiglipVisionConfig"),
     "hf_siglip": partial(of_two_towers, "SiglipModel", "Siglip"),
+    # a family for each kind of layer of transformers that differs
+    "hf_pixio": partial(of_transformers, "PixioModel", "PixioConfig"),
+    "hf_internvl": partial(of_transformers, "InternVLVisionModel", "InternVLVisionConfig"),
+    "hf_mlcd": partial(of_transformers, "MLCDVisionModel", "MLCDVisionConfig"),
+    "hf_blip": partial(of_transformers, "BlipVisionModel", "BlipVisionConfig"),
+    "hf_blip_2": partial(of_transformers, "Blip2VisionModel", "Blip2VisionConfig"),
+    "hf_idefics3": partial(of_transformers, "Idefics3VisionTransformer", "Idefics3VisionConfig"),
+    "hf_flava": partial(of_transformers, "FlavaImageModel", "FlavaImageConfig"),
+    "hf_data2vec": partial(of_transformers, "Data2VecVisionModel", "Data2VecVisionConfig"),
+    "hf_beit": partial(of_transformers, "BeitModel", "BeitConfig"),
+    "hf_vitpose": partial(of_transformers, "VitPoseBackbone", "VitPoseBackboneConfig"),
+    "hf_yolos": partial(of_transformers, "YolosForObjectDetection", "YolosConfig", **YOLOS),
+    "hf_mgp": partial(of_transformers, "MgpstrModel", "MgpstrConfig", image_size=(96, 96)),
     "torchvision": of_torchvision,
     "open_clip_tower": of_open_clip,
     "open_clip_pooled": partial(of_open_clip, pool_type="avg", ls_init_value=0.1),

@@ -115,31 +115,6 @@ def test_texts_go_through_untouched():
         assert model(input_ids=words, pixel_values=x).logits_per_image.shape == (2, 2)
 
 
-def test_beit_is_refused_with_the_reason():
-    model = transformers.BeitModel(transformers.BeitConfig(**(SMALL | {"num_hidden_layers": 2})))
-    with pytest.raises(TypeError, match=r"BeitModel: its relative position bias"):
-        batvit.patch(model)
-
-
-@pytest.mark.parametrize(
-    ("model", "config"),
-    [
-        ("Siglip2VisionModel", "Siglip2VisionConfig"),
-        ("SwinModel", "SwinConfig"),
-        ("BertModel", "BertConfig"),
-    ],
-)
-def test_others_are_refused_by_name(model, config):
-    settings = (
-        {"image_size": 96}
-        if model == "SwinModel"
-        else {"hidden_size": 48, "num_attention_heads": 3, "num_hidden_layers": 2}
-    )
-    made = getattr(transformers, model)(getattr(transformers, config)(**settings))
-    with pytest.raises(TypeError, match=rf"{model}.*of transformers: ViT, DeiT, DINOv2"):
-        batvit.patch(made)
-
-
 def test_models_that_share_a_configuration_do_not_forget():
     first = vit()
     second = transformers.ViTForImageClassification(first.config).eval()

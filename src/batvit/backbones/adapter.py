@@ -37,7 +37,7 @@ class Anatomy:
     width: int
     """channels of a token"""
     prefix: int
-    """tokens before the patches: class, distillation, registers"""
+    """tokens that are no patches: class, distillation, registers, detection"""
     class_token: bool
     """whether the first token is a class token; without one, importance is the attention each token
     receives"""
@@ -52,6 +52,8 @@ class Anatomy:
     through the last MLP"""
     left_out: int = 0
     """patches that do not reach the first block: those that a masked autoencoder hides"""
+    suffix: int = 0
+    """how many of the prefix tokens stand behind the patches"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", tuple(map(unwrapped, self.blocks)))
@@ -114,6 +116,17 @@ class Adapter(ABC):
     """what is supported, each with an example: the name of a model or of its class"""
     blocks: ClassVar[tuple[type[ReducedBlock], ...]]
     """a reduced class for every class of block, which derives from the library's own"""
+
+    def reduced_classes(self) -> tuple[type[ReducedBlock], ...]:
+        """Return :attr:`blocks`, or those of them that a model at hand may need."""
+        return self.blocks
+
+    def refusal(self, model: nn.Module) -> str | None:
+        """Return why a model of this library that does not match cannot be reduced, if known.
+
+        Half a sentence that begins with what the model has, and a remedy.
+        """
+        return None
 
     @abstractmethod
     def matches(self, model: nn.Module) -> bool:

@@ -19,7 +19,7 @@ class AttentionCapture:
     its hooks included, which are given the module. What ``forward`` sets on itself is set there.
     """
 
-    own: ClassVar[frozenset[str]] = frozenset({"attention", "queries", "keys"})
+    own: ClassVar[frozenset[str]] = frozenset({"module", "queries", "keys"})
     """the attributes that are this object's own"""
 
     queries: Tensor
@@ -27,20 +27,20 @@ class AttentionCapture:
     keys: Tensor
     """(B, heads, tokens, width)"""
 
-    def __init__(self, attention: Any) -> None:
-        self.attention = attention
+    def __init__(self, module: Any) -> None:
+        self.module = module
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.own:
             super().__setattr__(name, value)
         else:
-            setattr(self.attention, name, value)
+            setattr(self.module, name, value)
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self.attention, name)
+        found = getattr(self.module, name)
         if name in HOOKS:
-            return {key: partial(_with, self.attention, hook) for key, hook in found.items()}
-        if isinstance(found, MethodType) and found.__self__ is self.attention:
+            return {key: partial(_with, self.module, hook) for key, hook in found.items()}
+        if isinstance(found, MethodType) and found.__self__ is self.module:
             return MethodType(found.__func__, self)
         return found
 
@@ -50,17 +50,17 @@ class AttentionCapture:
         Raises:
             ValueError: if that cannot run with this object as ``self``: then nothing is captured.
         """
-        attention = self.attention
-        given = vars(attention).get("forward")
+        module = self.module
+        given = vars(module).get("forward")
         if given is None:
-            return type(attention).forward(self, *args, **arguments)
-        if isinstance(given, MethodType) and given.__self__ is attention:
+            return type(module).forward(self, *args, **arguments)
+        if isinstance(given, MethodType) and given.__self__ is module:
             return given.__func__(self, *args, **arguments)
-        if isinstance(given, partial) and given.args[:1] == (attention,):
+        if isinstance(given, partial) and given.args[:1] == (module,):
             bound = partial(given.func, self, *given.args[1:], **given.keywords)
             return bound(*args, **arguments)
         raise ValueError(
-            f"the forward of a {type(attention).__name__} was replaced by one in which batvit "
+            f"the forward of a {type(module).__name__} was replaced by one in which batvit "
             "cannot hear queries and keys; replace it by a method of the module "
             "(types.MethodType), listen by forward hooks, or batvit.unpatch the model"
         )

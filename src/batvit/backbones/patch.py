@@ -164,9 +164,9 @@ def _reduced_class(adapter: Adapter, anatomy: Anatomy, i: int) -> type[ReducedBl
     if isinstance(block, ReducedBlock):
         reduced = block.reduced_class()
     else:
-        fitting = [known for known in adapter.blocks if is_reducible(type(block), known)]
+        fitting = [known for known in adapter.reduced_classes() if is_reducible(type(block), known)]
         if not fitting:
-            known = tuple(reduced.own_class() for reduced in adapter.blocks)
+            known = tuple(reduced.own_class() for reduced in adapter.reduced_classes())
             _refuse_part(anatomy, i, "block", block, known)
         reduced = fitting[0]
     attention = getattr(block, reduced.parts.attention)
@@ -238,6 +238,7 @@ def _reduce_blocks(anatomy: Anatomy, classes: list[type[ReducedBlock]], config: 
             anatomy.blocks[i],
             classes[i],
             prefix=anatomy.prefix,
+            suffix=anatomy.suffix,
             output_form=output_form,
             reduce=reduce,
             first=i == sites[0],

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from batvit.backbones.adapter import Adapter, Anatomy
+from batvit.backbones.held_model import Held, is_wrapper
 
 LIBRARIES = {
     "timm": ("timm_vit", "timm_eva"),
@@ -16,6 +17,10 @@ LIBRARIES = {
 }
 """library to the files of this folder that know it, imported once the library is"""
 REGISTERED: list[Adapter] = []
+UNKNOWN = (
+    "no adapter knows this class; batvit.supported() lists what can be reduced, "
+    "batvit.register adds a class"
+)
 
 
 def register(adapter: Adapter) -> None:
@@ -59,7 +64,7 @@ def adapter_of(model: nn.Module) -> Adapter:
     """Return the adapter that knows a model.
 
     Raises:
-        TypeError: if there is none, naming the class of the model and what is supported.
+        TypeError: if there is none, naming the class of the model and why.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a torch.nn.Module, got {type(model).__name__}")
@@ -70,19 +75,38 @@ def adapter_of(model: nn.Module) -> Adapter:
     for adapter in _adapters():
         if adapter.matches(model):
             return adapter
-    for name, module in model.named_modules():
-        if name and any(adapter.matches(module) for adapter in _adapters()):
-            raise TypeError(
-                f"{type(model).__qualname__} holds a model that can be reduced: "
-                f"patch its {name} instead"
-            )
+    reason = _reason(model)
+    held = _held(model) if reason is None else None
+    if held is not None and is_wrapper(model):
+        return held
+    if held is not None:
+        raise TypeError(
+            f"{type(model).__qualname__} holds a model that can be reduced: "
+            f"patch its {held.name} instead"
+        )
     kind = type(model)
-    supported = [f"of {library}: {', '.join(names)}" for library, names in families().items()]
     raise TypeError(
-        f"cannot reduce the tokens of {kind.__module__}.{kind.__qualname__}: no adapter knows this "
-        f"class; supported are, {'; '.join(supported)} (batvit.supported() has all libraries and "
-        f"examples, batvit.register adds one){_unknown_versions()}"
+        f"cannot reduce the tokens of {kind.__module__}.{kind.__qualname__}: "
+        f"{reason or UNKNOWN}{_unknown_versions()}"
     )
+
+
+def _reason(model: nn.Module) -> str | None:
+    """Return why a model that no adapter matches cannot be reduced, if an adapter knows."""
+    for adapter in _adapters():
+        reason = adapter.refusal(model)
+        if reason is not None:
+            return reason
+    return None
+
+
+def _held(model: nn.Module) -> Held | None:
+    """Return an adapter by the first module inside a model that another one matches."""
+    for name, module in model.named_modules():
+        for adapter in _adapters():
+            if name and adapter.matches(module):
+                return Held(adapter, name)
+    return None
 
 
 def families() -> dict[str, dict[str, str]]:

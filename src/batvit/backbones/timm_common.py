@@ -20,11 +20,11 @@ class NormCapture(AttentionCapture):
     """Captures what the two norms give that every attention of timm has, if only as identities."""
 
     def q_norm(self, queries: Tensor) -> Tensor:
-        self.queries = self.attention.q_norm(queries)
+        self.queries = self.module.q_norm(queries)
         return self.queries
 
     def k_norm(self, keys: Tensor) -> Tensor:
-        self.keys = self.attention.k_norm(keys)
+        self.keys = self.module.k_norm(keys)
         return self.keys
 
 

@@ -62,10 +62,11 @@ class ReducedEvaBlock(ReducedBlock, EvaBlock):
         keys = keys.repeat_interleave(heads_per_key, dim=1)
         return attended, QueriesKeys(queries, keys, self.attn.scale)
 
-    def trial(self, x: Tensor) -> dict[str, Any]:
-        patches = x.shape[1] - self.attn.num_prefix_tokens
+    @classmethod
+    def trial(cls, block: Any, x: Tensor) -> dict[str, Any]:
+        patches = x.shape[1] - block.attn.num_prefix_tokens
         # not every version says how wide a head is
-        head_width = round(self.attn.scale**-2)
+        head_width = round(block.attn.scale**-2)
         angles = torch.arange(patches * head_width, device=x.device).view(patches, -1).to(x.dtype)
         return {"rope": torch.cat([angles.sin(), angles.cos()], dim=-1)}
 

@@ -1,119 +1,69 @@
-"""The layers of transformers' Vision Transformers, each in its reduced class."""
+"""The reduced classes of transformers' layers, made from the table of families when asked for."""
 
+import sys
+from importlib import import_module
+from inspect import signature
 from typing import Any
 
-from torch import Tensor
-from transformers.models.clip import modeling_clip as clip
-from transformers.models.deit import modeling_deit as deit
-from transformers.models.dinov2 import modeling_dinov2 as dinov2
-from transformers.models.dinov2_with_registers import (
-    modeling_dinov2_with_registers as dinov2_registers,
-)
-from transformers.models.dinov3_vit import modeling_dinov3_vit as dinov3
-from transformers.models.siglip import modeling_siglip as siglip
-from transformers.models.vit import modeling_vit as vit
-from transformers.models.vit_mae import modeling_vit_mae as mae
+from batvit.backbones.transformers_common import MASK, ReducedLayer
+from batvit.backbones.transformers_families import FAMILIES, Family
 
-from batvit.backbones.transformers_common import ReducedLayer
-from batvit.reduction.block import Parts
-
-VIT = Parts("layernorm_before", "attention", ("dropout",), "layernorm_after", "mlp", ("dropout",))
-DINO = Parts(
-    "norm1",
-    "attention",
-    ("layer_scale1", "drop_path"),
-    "norm2",
-    "mlp",
-    ("layer_scale2", "drop_path"),
-)
-CLIP = Parts("layer_norm1", "self_attn", (), "layer_norm2", "mlp", ())
+ATTENTIONS = ("Attention", "VisionAttention", "SelfAttention", "SdpaSelfAttention")
+"""what follows in the names of attentions where ``Layer`` or ``EncoderLayer`` does in a layer's"""
 
 
-class ReducedViTLayer(ReducedLayer, vit.ViTLayer):
-    """ViT's layer, reduced."""
-
-    parts = VIT
-    attentions = (vit.ViTAttention,)
-
-
-class ReducedDeiTLayer(ReducedLayer, deit.DeiTLayer):
-    """DeiT's layer, reduced."""
-
-    parts = VIT
-    attentions = (deit.DeiTAttention,)
+def family_of(layer: type) -> Family | None:
+    """Return the family whose layer a class is, or was made from."""
+    names = {(kind.__module__, kind.__name__) for kind in layer.__mro__}
+    for family in FAMILIES:
+        if (family.module, family.layer) in names:
+            return family
+    return None
 
 
-class ReducedViTMAELayer(ReducedLayer, mae.ViTMAELayer):
-    """ViT-MAE's layer, reduced."""
-
-    parts = VIT
-    attentions = (mae.ViTMAEAttention,)
-
-
-class ReducedDinov2Layer(ReducedLayer, dinov2.Dinov2Layer):
-    """DINOv2's layer, reduced."""
-
-    parts = DINO
-    attentions = (dinov2.Dinov2Attention,)
+def reduced_classes() -> tuple[type[ReducedLayer], ...]:
+    """Return the reduced classes of the families whose file is imported."""
+    classes = []
+    for family in FAMILIES:
+        if hasattr(sys.modules.get(family.module), family.layer):
+            classes.append(reduced_class(family))
+    return tuple(classes)
 
 
-class ReducedDinov2WithRegistersLayer(ReducedLayer, dinov2_registers.Dinov2WithRegistersLayer):
-    """The layer of DINOv2 with registers, reduced."""
-
-    parts = DINO
-    attentions = (dinov2_registers.Dinov2WithRegistersAttention,)
-
-
-class ReducedDINOv3ViTLayer(ReducedLayer, dinov3.DINOv3ViTLayer):
-    """DINOv3's layer, reduced; every layer is given the cosines and sines of all patches."""
-
-    parts = DINO
-    attentions = (dinov3.DINOv3ViTAttention,)
-
-    def forward(
-        self,
-        hidden_states: Any,
-        attention_mask: Tensor | None = None,
-        position_embeddings: Any = None,
-        **arguments: Any,
-    ) -> Any:
-        return super().forward(
-            hidden_states, attention_mask, position_embeddings=position_embeddings, **arguments
-        )
-
-    def rope(self, arguments: dict[str, Any]) -> tuple[Tensor, ...]:
-        return tuple(arguments["position_embeddings"])
-
-    def with_rope(self, arguments: dict[str, Any], rope: tuple[Tensor, ...]) -> dict[str, Any]:
-        return arguments | {"position_embeddings": rope}
-
-    def trial(self, x: Tensor) -> dict[str, Any]:
-        # cosine and sine of one angle for all
-        ones = x.new_ones(x.shape[1] - 1, self.attention.head_dim)
-        return {"attention_mask": None, "position_embeddings": (0.6 * ones, 0.8 * ones)}
+def reduced_class(family: Family) -> type[ReducedLayer]:
+    """Return the reduced class of a family, always the same."""
+    name = f"Reduced{family.layer}"
+    made: type[ReducedLayer] | None = globals().get(name)
+    if made is None:
+        # another thread may make one, too: the first one stays
+        made = globals().setdefault(name, _made(family, name))
+    return made
 
 
-class ReducedCLIPLayer(ReducedLayer, clip.CLIPEncoderLayer):
-    """CLIP's layer, reduced."""
+def _made(family: Family, name: str) -> type[ReducedLayer]:
+    file = import_module(family.module)
+    own = getattr(file, family.layer)
+    stem = family.layer.removesuffix("Layer").removesuffix("Encoder")
+    attentions = (*(f"{stem}{ending}" for ending in ATTENTIONS), family.attention)
+    body: dict[str, Any] = {
+        "__module__": __name__,
+        "__doc__": f"The layer of {family.name}, reduced.",
+        "parts": family.parts,
+        "attentions": tuple(getattr(file, kind) for kind in attentions if hasattr(file, kind)),
+        "eager": staticmethod(getattr(file, family.eager, _no_eager)),
+    }
+    if not hasattr(family.kind, "mask"):
+        body["mask"] = MASK if MASK in signature(own.forward).parameters else None
+    return type(name, (family.kind, own), body)
 
-    parts = CLIP
-    attentions = (clip.CLIPAttention,)
+
+def _no_eager(*args: Any, **arguments: Any) -> Any:
+    raise AssertionError("this attention asks no interface")
 
 
-class ReducedSiglipLayer(ReducedLayer, siglip.SiglipEncoderLayer):
-    """SigLIP's layer, reduced."""
-
-    parts = CLIP
-    attentions = (siglip.SiglipAttention,)
-
-
-LAYERS = (
-    ReducedViTLayer,
-    ReducedDeiTLayer,
-    ReducedViTMAELayer,
-    ReducedDinov2Layer,
-    ReducedDinov2WithRegistersLayer,
-    ReducedDINOv3ViTLayer,
-    ReducedCLIPLayer,
-    ReducedSiglipLayer,
-)
+def __getattr__(name: str) -> Any:
+    """Make a reduced class, as a pickled layer names it."""
+    for family in FAMILIES:
+        if name == f"Reduced{family.layer}":
+            return reduced_class(family)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

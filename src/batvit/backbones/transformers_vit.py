@@ -1,22 +1,25 @@
-"""Where the layers are in a model of transformers, and how its hidden states become whole again."""
+"""transformers' Vision Transformers: whatever holds a tower that is known."""
 
 from inspect import signature
+from pathlib import Path
 from typing import Any, ClassVar
 
+import transformers
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.models.beit.modeling_beit import BeitPreTrainedModel
 
 from batvit.backbones.adapter import Adapter, Anatomy
-from batvit.backbones.transformers_blocks import LAYERS
-from batvit.backbones.transformers_common import refuse_kernel
+from batvit.backbones.transformers_blocks import reduced_classes
+from batvit.backbones.transformers_families import FAMILIES
+from batvit.backbones.transformers_interface import refuse_kernel
+from batvit.backbones.transformers_refusals import reason
+from batvit.backbones.transformers_tower import Tower, takes_images_alone, tower_of
 from batvit.config import BATConfig
+from batvit.reduction.block import ReducedBlock
 from batvit.reduction.grid import give_grids
-from batvit.reduction.wrapped import unwrapped
 
-OWN_CLASSES = tuple(reduced.own_class() for reduced in LAYERS)
 INTERPOLATE = "interpolate_pos_encoding"
-SPECIAL_TOKENS = ("cls_token", "class_embedding", "distillation_token")
+MODELS = Path(transformers.__file__).parent / "models"
 
 
 class Transformers(Adapter):
@@ -24,53 +27,47 @@ class Transformers(Adapter):
 
     library = "transformers"
     families: ClassVar[dict[str, str]] = {
-        "ViT": "ViTForImageClassification",
-        "DeiT": "DeiTForImageClassificationWithTeacher",
-        "DINOv2": "Dinov2Model",
-        "DINOv2 with registers": "Dinov2WithRegistersModel",
-        "DINOv3": "DINOv3ViTModel",
-        "CLIP": "CLIPModel",
-        "SigLIP, SigLIP 2 of fixed resolution": "SiglipModel",
-        "ViT-MAE encoder": "ViTMAEModel",
+        family.name: family.example for family in FAMILIES if (MODELS / family.folder).is_dir()
     }
-    blocks = LAYERS
+    blocks = ()
+
+    def reduced_classes(self) -> tuple[type[ReducedBlock], ...]:
+        return reduced_classes()
 
     def matches(self, model: nn.Module) -> bool:
         if not isinstance(model, PreTrainedModel):
             return False
-        # BEiT is refused with a reason of its own
-        return isinstance(model, BeitPreTrainedModel) or _layers(model) is not None
+        tower = tower_of(model)
+        return tower is not None and reason(model, tower.owner.config) is None
+
+    def refusal(self, model: nn.Module) -> str | None:
+        tower = tower_of(model)
+        return reason(model, None if tower is None else tower.owner.config)
 
     def anatomy(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Anatomy:
-        layers = _layers(model)
-        if layers is None:
-            raise TypeError(
-                f"cannot reduce the tokens of transformers' {type(model).__name__}: its relative "
-                "position bias is a table over pairs of patches, where merged tokens have no "
-                "place; batvit.supported() lists what can be reduced"
-            )
-        owner, blocks = layers
-        config = owner.config
+        tower = _tower(model)
+        config = tower.owner.config
         own_size = _pair(config.image_size)
         size = image_size or own_size
         patch = _pair(config.patch_size)
         grid = (size[0] // patch[0], size[1] // patch[1])
-        tower = model if _takes_images(model) and not hasattr(model, "decoder") else owner
+        whole = model if takes_images_alone(model) else tower.owner
         arguments = {}
-        if size != own_size and INTERPOLATE in signature(tower.forward).parameters:
+        if size != own_size and INTERPOLATE in signature(whole.forward).parameters:
             arguments[INTERPOLATE] = True
-        special = [name for name in SPECIAL_TOKENS if _has(owner.embeddings, name)]
+        suffix = getattr(config, "num_detection_tokens", 0)
         patches = grid[0] * grid[1]
         visible = int(patches * (1 - getattr(config, "mask_ratio", 0.0)))
         return Anatomy(
-            tower=tower,
-            stem=owner.embeddings,
-            blocks=blocks,
+            tower=whole,
+            stem=tower.stem,
+            blocks=tower.layers,
             image_size=size,
             grid=grid,
             width=config.hidden_size,
-            prefix=len(special) + getattr(config, "num_register_tokens", 0),
-            class_token=len(special) > 0,
+            prefix=tower.class_tokens + tower.other_tokens + suffix,
+            suffix=suffix,
+            class_token=tower.class_tokens > 0,
             reads_patches=True,
             arguments=arguments,
             left_out=patches - visible,
@@ -78,63 +75,29 @@ class Transformers(Adapter):
 
     def check(self, model: nn.Module, config: BATConfig) -> None:
         if config.size_aware:
-            refuse_kernel(_owner(model).config._attn_implementation, "size_aware")
+            refuse_kernel(_tower(model).owner.config._attn_implementation, "size_aware")
 
     def patched(self, model: nn.Module, config: BATConfig) -> None:
-        _recorder(model).register_forward_hook(give_grids)
+        tower = _tower(model)
+        tower.recorder.register_forward_hook(give_grids)
         # save_pretrained saves it with all the rest, and batvit.load finds it again
-        _owner(model).config.batvit = config.to_dict()
+        tower.owner.config.batvit = config.to_dict()
 
     def unpatched(self, model: nn.Module) -> None:
-        hooks = _recorder(model)._forward_hooks
+        tower = _tower(model)
+        hooks = tower.recorder._forward_hooks
         for key, hook in list(hooks.items()):
             if hook is give_grids:
                 del hooks[key]
                 # a model that is not patched may share the configuration of one that is
-                vars(_owner(model).config).pop("batvit", None)
+                vars(tower.owner.config).pop("batvit", None)
 
 
-def _layers(model: nn.Module) -> tuple[Any, tuple[nn.Module, ...]] | None:
-    """Return the part of a model that takes images, and its layers; None if there is none.
-
-    Texts may go through layers of the same class.
-    """
-    for owner in model.modules():
-        if not (_takes_images(owner) and hasattr(owner, "embeddings")):
-            continue
-        for part in owner.modules():
-            if isinstance(part, nn.ModuleList) and len(part) and _is_layer(part[0]):
-                return owner, tuple(part)
-    return None
-
-
-def _is_layer(part: nn.Module) -> bool:
-    return isinstance(unwrapped(part), OWN_CLASSES)
-
-
-def _owner(model: nn.Module) -> Any:
-    """Return the part of a model that takes images."""
-    layers = _layers(model)
-    return model if layers is None else layers[0]
-
-
-def _recorder(model: nn.Module) -> nn.Module:
-    """Return the innermost model around the layers: it collects the hidden states."""
-    layers = _layers(model)
-    owner, blocks = (model, ()) if layers is None else layers
-    innermost = owner
-    for part in owner.modules():
-        if isinstance(part, PreTrainedModel) and set(blocks) <= set(part.modules()):
-            innermost = part
-    return innermost
-
-
-def _takes_images(model: nn.Module) -> bool:
-    return isinstance(model, PreTrainedModel) and model.main_input_name == "pixel_values"
-
-
-def _has(module: nn.Module, name: str) -> bool:
-    return getattr(module, name, None) is not None
+def _tower(model: nn.Module) -> Tower:
+    """Return the tower of a model that matches."""
+    tower = tower_of(model)
+    assert tower is not None
+    return tower
 
 
 def _pair(size: Any) -> tuple[int, int]:

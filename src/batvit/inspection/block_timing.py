@@ -144,4 +144,6 @@ def _block_macs(model: nn.Module, block: nn.Module, x: Tensor) -> int:
 
 def _kind(model: nn.Module, block: nn.Module) -> Any:
     """Return the patched class of a dense block, which knows its arguments."""
-    return next(kind for kind in adapter_of(model).blocks if kind.own_class() is type(block))
+    return next(
+        kind for kind in adapter_of(model).reduced_classes() if kind.own_class() is type(block)
+    )

@@ -16,6 +16,7 @@ from batvit.core import Assignment, diversity, unmerge
 from batvit.inspection.summary import info
 from batvit.plans import PLANS
 from batvit.plans.plan import Counts
+from batvit.reduction.block import features_of
 from batvit.reduction.site import Reduce, reductions
 from batvit.reduction.tokens import Tokens
 
@@ -111,9 +112,9 @@ class Trace:
         groups = [f"after block {site.counts.block}: {site.origin!r}" for site in self.sites]
         return "\n".join([head, *groups])
 
-    def _start(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        """Forget the pass before: a hook before the stem."""
-        height, width = args[0].shape[-2:]
+    def _start(self, module: nn.Module, args: tuple[Any, ...], arguments: dict[str, Any]) -> None:
+        """Forget the pass before: a hook before the stem, which is given images first."""
+        height, width = next(iter((*args, *arguments.values()))).shape[-2:]
         self.image_size = (int(height), int(width))
         self.sites = []
 
@@ -160,7 +161,7 @@ def trace(model: nn.Module) -> Iterator[Trace]:
     with ExitStack() as hooks:
         of_this_context = hooks.enter_context(_listening())
         start = of_this_context(record._start)
-        hooks.callback(stem.register_forward_pre_hook(start).remove)
+        hooks.callback(stem.register_forward_pre_hook(start, with_kwargs=True).remove)
         for site in sites.values():
             hooks.callback(site.register_forward_hook(of_this_context(record._record)).remove)
         yield record
@@ -214,7 +215,7 @@ def diversity_by_block(
     """
     height, width = images.shape[-2:]
     anatomy = anatomy_of(model, (height, width))
-    listener = _DiversityListener(anatomy.prefix)
+    listener = _DiversityListener(anatomy.prefix, anatomy.suffix)
     with ExitStack() as hooks:
         of_this_context = hooks.enter_context(_listening())
         after_site = of_this_context(listener.after_site)
@@ -235,8 +236,9 @@ def diversity_by_block(
 class _DiversityListener:
     """The diversity after each block of one forward pass."""
 
-    def __init__(self, prefix: int) -> None:
+    def __init__(self, prefix: int, suffix: int) -> None:
         self.prefix = prefix
+        self.suffix = suffix
         self.values: list[float] = []
         self.size: Tensor | None = None
 
@@ -246,8 +248,10 @@ class _DiversityListener:
 
     def after_block(self, module: nn.Module, args: Any, output: Any) -> None:
         """Measure the image tokens that a block gives."""
-        tokens = Tokens.of(output)
-        x = tokens.x if isinstance(tokens, Tokens) else tokens
+        tokens = Tokens.of(features_of(output))
+        if not isinstance(tokens, Tokens):
+            tokens = Tokens.start(tokens, self.prefix, suffix=self.suffix)
+        x = tokens.x
         image = x[:, self.prefix :]
         size = self.size
         if size is not None and size.shape[1] != image.shape[1]:

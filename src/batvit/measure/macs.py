@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from batvit.module_copy import on_meta
@@ -29,7 +30,7 @@ def count_macs(model: nn.Module, input_size: tuple[int, ...], **arguments: Any) 
         (p.dtype for p in shadow.parameters() if p.is_floating_point()), torch.get_default_dtype()
     )
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
+    with torch.no_grad(), counter, _NothingIsPadding():  # type: ignore[no-untyped-call]
         shadow(torch.empty(1, *input_size, dtype=dtype, device="meta"), **arguments)
     # the counter names each module after the class of the whole model
     root = type(model).__name__
@@ -39,6 +40,16 @@ def count_macs(model: nn.Module, input_size: tuple[int, ...], **arguments: Any) 
             name_in_model = name.removeprefix(root).removeprefix(".")
             macs[name_in_model] = sum(operations.values()) // 2
     return macs
+
+
+class _NothingIsPadding(TorchDispatchMode):
+    """Says yes where a model asks whether all of a mask is true, which on meta has no values."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        asked = func is torch.ops.aten._local_scalar_dense.default
+        if asked and args[0].is_meta and args[0].dtype == torch.bool:
+            return True
+        return func(*args, **(kwargs or {}))
 
 
 def count_parameters(model: nn.Module) -> int:

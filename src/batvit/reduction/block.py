@@ -20,7 +20,8 @@ from batvit.reduction.wrapped import (
 class Parts(NamedTuple):
     """The names of a block's modules in the order in which it runs them.
 
-    x + after_attention(attention(attention_norm(x))), then the same with the MLP.
+    x + after_attention(attention(attention_norm(x))), then the same with the MLP. What comes after
+    may be weights too, or numbers, by which channels are multiplied; None is passed over.
     """
 
     attention_norm: str
@@ -47,7 +48,9 @@ class ReducedBlock(nn.Module):
     no such argument"""
 
     prefix: int
-    """tokens before the patches"""
+    """tokens before the patches, those that Tokens.start puts there from behind included"""
+    suffix: int
+    """how many tokens the model has behind the patches"""
     output_form: str
     """how it leaves its tokens; see :meth:`run`"""
     reduce: Reduce | None
@@ -98,8 +101,14 @@ class ReducedBlock(nn.Module):
         """
         return arguments
 
-    def trial(self, x: Tensor) -> dict[str, Any]:
-        """Return arguments with which the block runs on its own, for the self-check."""
+    @classmethod
+    def trial(cls, block: Any, x: Tensor) -> dict[str, Any]:
+        """Return arguments with which a block runs on its own, for the self-check.
+
+        Args:
+            block: it need not be reduced.
+            x: (B, tokens, C), the first of them a prefix.
+        """
         return {}
 
     def __prepare_scriptable__(self) -> NoReturn:
@@ -140,7 +149,7 @@ class ReducedBlock(nn.Module):
         else:
             if not self.first:
                 refuse_tensor(x)
-            tokens = Tokens.start(x, self.prefix, real)
+            tokens = Tokens.start(x, self.prefix, real, suffix=self.suffix)
         takes_bias = tokens.bias is None or self.mask is not None
         if self.reduce is None and output_form != "prefix" and takes_bias:
             tokens = self._run_whole(tokens, arguments)
@@ -150,6 +159,8 @@ class ReducedBlock(nn.Module):
             return tokens.grid()
         if output_form == "prefix":
             return Tokens.of_prefix(tokens.x)
+        if output_form == "tensor" and tokens.suffix:
+            return tokens.in_order()
         if output_form == "tokens":
             refuse_backward_hooks(self)
         if has_listeners(self):
@@ -160,7 +171,7 @@ class ReducedBlock(nn.Module):
         """Run the block's own forward."""
         if tokens.bias is not None and self.mask is not None:
             arguments = arguments | {self.mask: tokens.bias}
-        return replace(tokens, x=super().forward(tokens.x, **arguments))
+        return replace(tokens, x=features_of(super().forward(tokens.x, **arguments)))
 
     def _run_opened(
         self, tokens: Tokens, arguments: dict[str, Any], rope: tuple[Tensor, ...], output_form: str
@@ -183,14 +194,27 @@ class ReducedBlock(nn.Module):
         elif self.reduce is not None and captured is not None:
             tokens = Tokens.of(self.reduce(tokens, captured, rope))
 
-        x = self._through((parts.mlp_norm, parts.mlp, *parts.after_mlp), tokens.x)
-        return replace(tokens, x=tokens.x + x)
+        return replace(tokens, x=self.second_line(tokens.x))
+
+    def second_line(self, x: Tensor) -> Tensor:
+        """Run the line of the MLP, its residual included."""
+        parts = self.parts
+        return x + self._through((parts.mlp_norm, parts.mlp, *parts.after_mlp), x)
 
     def _through(self, names: tuple[str, ...], x: Tensor) -> Tensor:
-        """Run modules of the block one after the other."""
+        """Run parts of the block one after the other."""
         for name in names:
-            x = getattr(self, name)(x)
+            part = getattr(self, name)
+            if isinstance(part, nn.Module):
+                x = part(x)
+            elif part is not None:
+                x = part * x
         return x
+
+
+def features_of(output: Any) -> Any:
+    """Return the features in what a block gives: some give a tuple, which they come first in."""
+    return output[0] if isinstance(output, tuple) else output
 
 
 def refuse_backward_hooks(block: nn.Module) -> None:
@@ -258,10 +282,12 @@ def become_reduced(
     output_form: str,
     reduce: Reduce | None,
     first: bool = True,
+    suffix: int = 0,
 ) -> None:
     """Turn a block into its reduced class, in place; what a wrapper made of its class, it stays."""
     changed: Any = block
     changed.prefix = prefix
+    changed.suffix = suffix
     changed.output_form = output_form
     changed.first = first
     if reduce is None:
@@ -279,5 +305,5 @@ def become_dense(block: nn.Module) -> None:
     changed.__class__ = remade(type(changed), changed.reduced_class(), changed.own_class())
     # a copy: another thread may be going through the modules of the model
     changed._modules = {name: part for name, part in changed._modules.items() if name != "reduce"}
-    for name in ("prefix", "output_form", "reduce", "first"):
+    for name in ("prefix", "suffix", "output_form", "reduce", "first"):
         vars(changed).pop(name, None)

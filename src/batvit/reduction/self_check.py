@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from batvit.config import BATConfig
 from batvit.module_copy import copy_with
-from batvit.reduction.block import ReducedBlock, become_dense, become_reduced
+from batvit.reduction.block import ReducedBlock, become_dense, become_reduced, features_of
 from batvit.reduction.site import Reduce
 from batvit.reduction.wrapped import is_sharded
 
@@ -48,9 +48,9 @@ def prove(block: nn.Module, reduced: type[ReducedBlock], i: int, width: int) -> 
     problem = _problem(reduced.own_class())
     with torch.no_grad():
         try:
-            dense = twin(x, **arguments) - x
+            dense = features_of(twin(x, **arguments)) - x
             become_reduced(twin, reduced, prefix=1, output_form="tensor", reduce=keep_all)
-            opened = twin(x, **arguments) - x
+            opened = features_of(twin(x, **arguments)) - x
         except torch.OutOfMemoryError:
             raise
         except (AttributeError, RuntimeError, TypeError) as error:

@@ -34,6 +34,8 @@ class Tokens(AnswersAsTensor):
     """the rotary tables, a row a patch, that :attr:`merged_rope` was made of"""
     merged_rope: tuple[Tensor, ...] = ()
     """the same tables, a row a group; see :meth:`with_rotary`"""
+    suffix: int = 0
+    """how many of the prefix tokens, the last of them, the model has behind the patches"""
     made_in: Any = None
     """the autograd function in whose ``forward`` they were made without gradients, if any; they
     hide from it, so they may not leave it"""
@@ -63,14 +65,19 @@ class Tokens(AnswersAsTensor):
         x: Float[Tensor, "batch tokens channels"],
         prefix: int,
         real: Bool[Tensor, "batch patches"] | None = None,
+        suffix: int = 0,
     ) -> "Tokens":
         """Return tokens of which every patch is a group of its own.
 
         Args:
-            x: (B, prefix + N, C).
-            prefix: tokens before the patches.
+            x: (B, prefix + N, C), in the order of the model.
+            prefix: tokens that are no patches.
             real: False where a patch is padding; all are real when None.
+            suffix: how many of those the model has behind the patches; they are put before them.
         """
+        if suffix:
+            before = prefix - suffix
+            x = torch.cat([x[:, :before], x[:, -suffix:], x[:, before:-suffix]], dim=1)
         batch = x.shape[0]
         patches = x.shape[1] - prefix
         if real is None:
@@ -78,7 +85,9 @@ class Tokens(AnswersAsTensor):
         else:
             sizes = real.long()
         origin = Assignment.identity(batch, patches, x.device)
-        tokens = cls(x, sizes, origin, padded=real is not None, made_in=running_function())
+        tokens = cls(
+            x, sizes, origin, padded=real is not None, suffix=suffix, made_in=running_function()
+        )
         # all sizes are one
         return tokens.with_size_bias(size_aware=False)
 
@@ -175,8 +184,21 @@ class Tokens(AnswersAsTensor):
         """
         self.refuse_lost_gradients()
         prefix = self.x.shape[1] - self.sizes.shape[1]
-        patches = unmerge(self.x[:, prefix:], self.origin)
-        return torch.cat([self.x[:, :prefix], patches], dim=1)
+        return self.in_order(unmerge(self.x[:, prefix:], self.origin))
+
+    def in_order(self, image: Tensor | None = None) -> Float[Tensor, "batch tokens channels"]:
+        """Return all tokens where the model has them, those behind the patches at the end.
+
+        Args:
+            image: what stands for the groups; their features by default.
+        """
+        groups = self.sizes.shape[1]
+        prefix = self.x.shape[1] - groups
+        before = prefix - self.suffix
+        parts = [self.x[:, :before], self.x[:, prefix:] if image is None else image]
+        if self.suffix:
+            parts.append(self.x[:, before:prefix])
+        return torch.cat(parts, dim=1)
 
 
 def _same_objects(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:

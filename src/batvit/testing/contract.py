@@ -16,7 +16,7 @@ from batvit.config.config import BATConfig
 from batvit.config.presets import PRESETS
 from batvit.inspection.summary import info
 from batvit.inspection.tracing import trace
-from batvit.reduction.block import ReducedBlock
+from batvit.reduction.block import ReducedBlock, features_of
 from batvit.reduction.site import config_of
 
 TOLERANCE = 1e-5
@@ -69,8 +69,8 @@ def counts(model: nn.Module, images: Tensor) -> None:
     patch(model, tokens=(half, quarter), blocks=(1, 2))
     seen: list[int] = []
 
-    def count(module: nn.Module, args: Any, output: Tensor) -> None:
-        seen.append(output.shape[1] - anatomy.prefix)
+    def count(module: nn.Module, args: Any, output: Any) -> None:
+        seen.append(features_of(output).shape[1] - anatomy.prefix)
 
     hooks = [block.register_forward_hook(count) for block in anatomy.blocks[:-1]]
     with trace(model) as record:
@@ -279,7 +279,11 @@ def _start_checkpointing(model: nn.Module) -> bool:
         "gradient_checkpointing_enable",
     ):
         if hasattr(model, name):
-            getattr(model, name)()
+            try:
+                getattr(model, name)()
+            except ValueError:
+                # transformers has the method for models that cannot, too
+                return False
             return True
     return False
 
