@@ -205,7 +205,7 @@ class ReducedBlock(nn.Module):
         """Run parts of the block one after the other."""
         for name in names:
             part = getattr(self, name)
-            if isinstance(part, nn.Module):
+            if callable(part):
                 x = part(x)
             elif part is not None:
                 x = part * x
