@@ -79,7 +79,9 @@ def test_a_block_of_every_library_is_timed(imported):
         anatomy, biases = anatomy_of(model), {}
         block = anatomy.blocks[1]
         mask = next(
-            kind.mask for kind in adapter_of(model).blocks if kind.__bases__[-1] is type(block)
+            kind.mask
+            for kind in adapter_of(model).reduced_classes()
+            if kind.__bases__[-1] is type(block)
         )
         heard = block.register_forward_pre_hook(partial(hear, biases, mask), with_kwargs=True)
         rows = time_middle_block(model, reduced, batch_size=2, rounds=1, warmup=0)
