@@ -47,13 +47,13 @@ def load(run: Path, device: str) -> tuple[nn.Module, dict[str, Any]]:
     # that of the epoch which other work on the machine held up least
     speed = max(epoch["samples_per_sec"] for epoch in epochs)
     hours = pictures / speed / 3600
-    metadata = {
+    speeds = {
         "hours": hours,
         "samples_per_sec": speed,
         "epochs": len(epochs),
         "commit": metadata["git_commit"],
     }
-    return model.to(device).eval(), metadata
+    return model.to(device).eval(), speeds
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ import batvit
 from batvit.cli import main
 from batvit.storage.weights import save_weights
 from batvit.training.batches import Part
-from batvit.training.processes import accelerator_on, counted_by
+from batvit.training.processes import accelerator_on, validation_part
 
 COMMON = shlex.split(
     "train --model test_vit --device cpu --img-size 32 --data digits --mode paper --keep-rate 0.5 "
@@ -111,9 +111,9 @@ def test_accumulated_parts_reproduce_a_whole_batch(folder):
 
 
 def test_where_all_processes_take_every_step_together_each_counts_all(monkeypatch):
-    assert counted_by(Part(1, 2)) == Part(1, 2)
+    assert validation_part(Part(1, 2)) == Part(1, 2)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    assert counted_by(Part(1, 2)) == Part(0, 1)
+    assert validation_part(Part(1, 2)) == Part(0, 1)
 
 
 def test_accelerate_forgets_the_run_before():

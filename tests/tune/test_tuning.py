@@ -41,7 +41,7 @@ def test_a_tuning_gives_a_configuration_and_writes_what_it_found(tune, small, tm
     assert batvit.config_of(small) is None
 
 
-def test_about_says_what_must_be_the_same(tune, slower, alone, tmp_path):
+def test_the_metadata_say_what_must_be_the_same(tune, slower, alone, tmp_path):
     metadata = {"model": "mine", "weights": "first"}
     tuned = tune(tmp_path / "out", target_speedup=1.3, trials=1, metadata=metadata)
     assert tuned.model == "mine"

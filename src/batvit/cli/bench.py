@@ -85,10 +85,12 @@ def run(args: argparse.Namespace) -> None:
     _check(args)
     console.silence_profiler()
     pair = load_models.load(args, pretrained=False)
-    kind: tuple[Callable[..., Any], Callable[..., None]] = (_compare, _report_models)
+    measure: Callable[..., Any]
+    report: Callable[..., None]
     if args.per_block:
-        kind = (_time_block, _report_blocks)
-    measure, report = kind
+        measure, report = _time_block, _report_blocks
+    else:
+        measure, report = _compare, _report_models
 
     def measure_shown(batch: int) -> Any:
         with console.working(f"batch {batch}: {args.rounds} rounds"):

@@ -110,7 +110,7 @@ def _check(args: argparse.Namespace, output: Path) -> None:
         )
     if args.int8 and args.data is None:
         raise ValueError("--int8 needs pictures to calibrate on: give --data DIR")
-    given = load_models.given(args, "mode", "config")
+    given = load_models.typed(args, "mode", "config")
     if args.dense and given:
         raise ValueError(
             f"{given[0]} is about a reduction, and --dense leaves it out; give one of them"

@@ -182,7 +182,7 @@ def note_others(data: str, *found: "batvit.data.folder.Pictures") -> None:
         )
 
 
-def given(args: argparse.Namespace, *names: str) -> list[str]:
+def typed(args: argparse.Namespace, *names: str) -> list[str]:
     """Return which of these options, and which fields of BATConfig, were given, as typed."""
     fields = [field.name for field in dataclasses.fields(BATConfig)]
     return [f"--{name.replace('_', '-')}" for name in options.given(args, (*names, *fields))]
@@ -192,7 +192,7 @@ def _load_files(args: argparse.Namespace) -> Models:
     """Return two exported files, each in its engine."""
     from batvit.deploy.pair import load_pair, precision_of_pair, runtime_of_pair
 
-    too_late = given(args, "checkpoint", "num_classes", "img_size", "config", "mode")
+    too_late = typed(args, "checkpoint", "num_classes", "img_size", "config", "mode")
     if too_late:
         raise ValueError(
             f"{too_late[0]} comes too late: {args.model} is exported already; leave it out"

@@ -131,12 +131,12 @@ def evaluate(
             training.append((module, module.training))
     try:
         for images, labels in batches:
-            reference: Tensor | None = None
+            reference_classes: Tensor | None = None
             for name, model in models.items():
                 logits = finite_logits(model, images, name=name)
-                if reference is None:
-                    reference = best_classes(logits)[:, 0]
-                totals[name] += _batch_totals(name, logits, reference, labels.cpu())
+                if reference_classes is None:
+                    reference_classes = best_classes(logits)[:, 0]
+                totals[name] += _batch_totals(name, logits, reference_classes, labels.cpu())
     finally:
         for module, mode in training:
             module.training = mode
@@ -164,17 +164,18 @@ def best_classes(logits: Tensor) -> Tensor:
     return logits.sort(dim=1, descending=True, stable=True).indices[:, :5]
 
 
-def hits(logits: Tensor, reference: Tensor, labels: Tensor) -> Hits:
+def hits(logits: Tensor, reference_classes: Tensor, labels: Tensor) -> Hits:
     """Return what a model gets right.
 
     Args:
         logits: of the model (B, classes), on the CPU.
-        reference: most likely classes of the model that it is compared with (B,), on the CPU.
+        reference_classes: most likely classes of the model that it is compared with (B,), on the
+            CPU.
         labels: (B,), on the CPU.
     """
     best = best_classes(logits)
     right = best == labels.unsqueeze(1)
-    return Hits(right[:, 0], right.any(dim=1), best[:, 0] == reference)
+    return Hits(right[:, 0], right.any(dim=1), best[:, 0] == reference_classes)
 
 
 def check_labels(name: str, labels: Tensor, classes: int) -> None:
@@ -220,9 +221,9 @@ def paired_interval(differences: Tensor, *, repeats: int = 10_000) -> tuple[floa
     return float(low), float(high)
 
 
-def _batch_totals(name: str, logits: Tensor, reference: Tensor, labels: Tensor) -> Totals:
+def _batch_totals(name: str, logits: Tensor, reference_classes: Tensor, labels: Tensor) -> Totals:
     check_labels(name, labels, logits.shape[1])
-    right = hits(logits, reference, labels)
+    right = hits(logits, reference_classes, labels)
     losses = functional.cross_entropy(logits, labels, reduction="none")
     return Totals(
         samples=float(len(labels)),

@@ -69,19 +69,23 @@ def speedup(dense: Sequence[float], reduced: Sequence[float]) -> Quartiles:
 def is_steady(dense: Sequence[float], reduced: Sequence[float]) -> bool:
     """Return whether a speed-up is known well enough to be ranked by: within 5 %.
 
-    Its 95 % interval is that of a median, by the order of the values, whatever their distribution;
-    fewer than six rounds have none. Beside another process that takes the cores it is wide.
-
     Args:
         dense: time of the dense model in each round.
-        reduced: time of the reduced model in the same rounds; the dense times again where there is
-            none: then these are judged on their own.
+        reduced: time of the reduced model in the same rounds.
     """
-    values = list(dense) if reduced is dense else _ratios(dense, reduced)
-    median = statistics.median(values)
+    return median_is_known(_ratios(dense, reduced))
+
+
+def median_is_known(values: Sequence[float]) -> bool:
+    """Return whether the 95 % interval of the median of some values lies within 5 % of it.
+
+    It is that of the sign test, by the order of the values, whatever their distribution; fewer than
+    six values have none. Beside another process that takes the cores it is wide.
+    """
     place = _place_of_limit(len(values))
     if place < 0:
         return False
+    median = statistics.median(values)
     ordered = sorted(values)
     low = ordered[place]
     high = ordered[-1 - place]
@@ -104,8 +108,11 @@ def _place_of_limit(number: int) -> int:
 
 
 def all_steady(times: Sequence[Sequence[float]], baseline: int = 0) -> bool:
-    """Return whether all speed-ups over one of several runs are steady, and its own times."""
-    return all(is_steady(times[baseline], measured) for measured in times)
+    """Return whether one of several runs is steady, and the speed-ups of all others over it."""
+    others = [measured for i, measured in enumerate(times) if i != baseline]
+    if not median_is_known(times[baseline]):
+        return False
+    return all(is_steady(times[baseline], measured) for measured in others)
 
 
 def in_turns(

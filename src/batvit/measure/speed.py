@@ -284,8 +284,9 @@ def _checked(macs: tuple[int, int]) -> tuple[int, int]:
 
 
 def _all_steady(times: Sequence[Sequence[float]]) -> bool:
-    """Whether the speed-ups are, eager and, behind these two, compiled."""
-    return all(all_steady(times[i : i + 2]) for i in range(0, len(times), 2))
+    """Return whether the first two runs are steady, and the two behind them, which are compiled."""
+    pairs = [times[i : i + 2] for i in range(0, len(times), 2)]
+    return all(all_steady(pair) for pair in pairs)
 
 
 def _macs(dense: nn.Module, reduced: nn.Module, images: Tensor) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from batvit.data.sources import Sources
 from batvit.data.tar_shards import Shards, Stream
 from batvit.training.batches import ALONE, Part, ignore_sigterm
 from batvit.training.config import TrainConfig
-from batvit.training.processes import counted_by
+from batvit.training.processes import validation_part
 
 Inputs = tuple[Dataset[Any] | Stream, Iterable[tuple[Tensor, Tensor]]]
 """pictures to train on, and batches of this process to validate on"""
@@ -37,7 +37,7 @@ def prepare(sources: Sources, model: nn.Module, config: TrainConfig, part: Part)
     train = sources.train
     val = sources.val
     if isinstance(train, Digits) and isinstance(val, Digits):
-        own_part = counted_by(part).of(_sized(val, model))
+        own_part = validation_part(part).of(_sized(val, model))
         return _sized(train, model), DataLoader(own_part, config.batch_size)
     assert not isinstance(train, Digits)
     assert not isinstance(val, Digits)
@@ -48,12 +48,12 @@ def prepare(sources: Sources, model: nn.Module, config: TrainConfig, part: Part)
     batch = -(-config.batch_size // parts)
     if isinstance(train, Shards) and isinstance(val, Shards):
         # a process without a picture could not count
-        counted = counted_by(part) if val.size >= part.processes else ALONE
+        counted = validation_part(part) if val.size >= part.processes else ALONE
         whole = _loader(val.whole(), batch, config.workers)
         return train.stream(batch), PartOfBatches(whole, counted)
     assert not isinstance(train, Shards)
     assert not isinstance(val, Shards)
-    return train, _loader(counted_by(part).of(val), batch, config.workers)
+    return train, _loader(validation_part(part).of(val), batch, config.workers)
 
 
 @dataclass(frozen=True)

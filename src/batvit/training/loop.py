@@ -115,7 +115,7 @@ def fit(
             run.whole(val, metadata, resume=resume, log_with=log_with)
     finally:
         learner.finish()
-    return run.at.history
+    return run.position.history
 
 
 def _check_warmup(config: TrainConfig, reduction: Reduction | None) -> None:

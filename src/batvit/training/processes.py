@@ -84,8 +84,8 @@ def part_of(device: str) -> tuple[Part, str]:
     return part, own_device
 
 
-def counted_by(part: Part) -> Part:
-    """Return whose validation pictures a process counts: its own, or those of all.
+def validation_part(part: Part) -> Part:
+    """Return of whom a process evaluates the validation pictures: its own, or those of all.
 
     With FSDP it counts those of all, as all processes must take every step together.
     """

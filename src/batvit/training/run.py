@@ -36,7 +36,7 @@ class Run:
     """called after each epoch, in the first process"""
     on_step: Callable[[Step], None] | None = None
     """called after each update, in the first process"""
-    at: Progress = field(default_factory=Progress)
+    position: Progress = field(default_factory=Progress)
     """where the run stands"""
     saved: int = 0
     """the update of the last checkpoint"""
@@ -92,7 +92,7 @@ class Run:
             StoppedError: if the process was asked to stop, when the checkpoint is written.
             CheckpointError: if something cannot be written.
         """
-        done = len(self.at.history)
+        done = len(self.position.history)
         for number in range(done + 1, self.learner.config.epochs + 1):
             try:
                 self._train_epoch(number)
@@ -118,27 +118,27 @@ class Run:
         # the first process writes only when all have looked
         accelerator.wait_for_everyone()
         if checkpoint is not None:
-            self.at = checkpoints.load(accelerator, checkpoint, ema=self.learner.average)
-            self.saved = self.at.update
+            self.position = checkpoints.load(accelerator, checkpoint, ema=self.learner.average)
+            self.saved = self.position.update
         elif accelerator.is_main_process:
             record.begin(self.learner.config, metadata)
         if accelerator.is_main_process:
-            record.truncate(self.at.update, len(self.at.history))
+            record.truncate(self.position.update, len(self.position.history))
 
     def _train_epoch(self, number: int) -> None:
         """Train for one epoch, or what is left of it.
 
         It is saved before it is evaluated, as that may fail, or take longer than there is time.
         """
-        at = self.at
+        position = self.position
         config = self.learner.config
         updates = self.learner.batching.updates
         end = number * updates
-        done = at.update - (number - 1) * updates
+        done = position.update - (number - 1) * updates
         batches = self.learner.batching.epoch(number, done=done)
         self.learner.model.train()
         start = time.perf_counter()
-        for update in range(at.update + 1, end + 1):
+        for update in range(position.update + 1, end + 1):
             self.warmup.set_share(share_of(config, (update - 1) / updates))
             parts = [
                 (images, labels) for images, labels in islice(batches, config.grad_accum_steps)
@@ -149,10 +149,10 @@ class Run:
                     "at least as many tar shards as all processes have workers"
                 )
             loss, asked_to_stop = self.learner.update(update, parts, stop=self.stop.asked)
-            at.update = update
-            at.lr = self.learner.lr
-            at.losses.append(loss)
-            at.seconds += time.perf_counter() - start
+            position.update = update
+            position.lr = self.learner.lr
+            position.losses.append(loss)
+            position.seconds += time.perf_counter() - start
             self._report(number)
             is_due = config.save_every > 0 and update % config.save_every == 0
             if is_due or asked_to_stop or update == end:
@@ -166,20 +166,20 @@ class Run:
         """Evaluate, and write what there is after an epoch."""
         self.warmup.set_share(1.0)
         evaluation = self.learner.evaluate(val)
-        at = self.at
+        position = self.position
         epoch = Epoch(
             epoch=number,
-            train_loss=sum(at.losses) / len(at.losses),
+            train_loss=sum(position.losses) / len(position.losses),
             eval_loss=evaluation.loss,
             top1=evaluation.top1,
             top5=evaluation.top5,
-            lr=at.lr,
-            seconds=at.seconds,
+            lr=position.lr,
+            seconds=position.seconds,
             samples_per_sec=self._speed(),
         )
-        at.history.append(epoch)
-        at.losses = []
-        at.seconds = 0.0
+        position.history.append(epoch)
+        position.losses = []
+        position.seconds = 0.0
         # all processes take part, where each holds a part of the weights
         weights = self.learner.state_dict()
         accelerator = self.learner.accelerator
@@ -189,13 +189,13 @@ class Run:
             if self.on_epoch is not None:
                 self.on_epoch(epoch)
         accuracy = {"eval_loss": epoch.eval_loss, "top1": epoch.top1, "top5": epoch.top5}
-        accelerator.log(accuracy, step=at.update)
+        accelerator.log(accuracy, step=position.update)
         self._save()
 
     def _write_epoch(self, record: Record, weights: Mapping[str, Tensor]) -> None:
         """Write the weights after an epoch, the reduction beside them, and the log."""
         names = [LAST]
-        if self.at.best is self.at.history[-1]:
+        if self.position.best is self.position.history[-1]:
             names.append(BEST)
         with checkpoints.written(record.folder / LAST):
             for name in names:
@@ -203,23 +203,23 @@ class Run:
                 if self.warmup.reduction is not None:
                     self.warmup.reduction.save_beside(path)
                 save_state(weights, path)
-            record.add_epoch(self.at.history, self.at.update)
+            record.add_epoch(self.position.history, self.position.update)
 
     def _report(self, number: int) -> None:
         """Log an update of an epoch, if one is due, and tell the caller."""
-        at = self.at
+        position = self.position
         config = self.learner.config
         accelerator = self.learner.accelerator
-        recent = at.losses[-config.log_every :]
+        recent = position.losses[-config.log_every :]
         step = Step(
-            update=at.update,
+            update=position.update,
             updates=config.epochs * self.learner.batching.updates,
             loss=sum(recent) / len(recent),
-            lr=at.lr,
+            lr=position.lr,
             samples_per_sec=self._speed(),
         )
-        if at.update % config.log_every == 0:
-            accelerator.log({"train_loss": step.loss, "lr": step.lr}, step=at.update)
+        if position.update % config.log_every == 0:
+            accelerator.log({"train_loss": step.loss, "lr": step.lr}, step=position.update)
             if self.record is not None and accelerator.is_main_process:
                 with checkpoints.written(self.record.folder / LOG):
                     self.record.add_step(step, number)
@@ -228,7 +228,7 @@ class Run:
 
     def _speed(self) -> float:
         """Return the training pictures a second of this epoch so far."""
-        return len(self.at.losses) * self.learner.config.batch_size / self.at.seconds
+        return len(self.position.losses) * self.learner.config.batch_size / self.position.seconds
 
     def _save(self) -> None:
         """Write a checkpoint; if this update has one already, rewrite only its progress."""
@@ -237,16 +237,16 @@ class Run:
         checkpoints.save(
             self.learner.accelerator,
             self.record.folder,
-            self.at,
+            self.position,
             ema=self.learner.average,
             keep=self.learner.config.keep,
             updates_per_epoch=self.learner.batching.updates,
-            again=self.saved == self.at.update,
+            again=self.saved == self.position.update,
         )
-        self.saved = self.at.update
+        self.saved = self.position.update
 
     def _stop_message(self) -> str:
-        text = f"asked to stop (SIGTERM) after update {self.at.update}"
+        text = f"asked to stop (SIGTERM) after update {self.position.update}"
         if self.record is None:
             return text
         return f"{text}; go on with resume=True from {self.record.folder}"

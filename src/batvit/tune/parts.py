@@ -65,8 +65,7 @@ def _search(job: Job, samples: list[Sample]) -> Search:
 
     After each part but the last the best are timed, so that the next part knows all costs better.
     """
-    # a part is begun anew if it was not opened before the interrupt, or its costs are not there yet
-    first = min(samples[-1].part, len(studies(job.folder)))
+    first = _first_part(job, samples)
     parts = _number_of_parts(job.settings, first)
     seconds = 60 * job.settings.minutes / (parts - first)
     for part in range(first, parts):
@@ -81,6 +80,16 @@ def _search(job: Job, samples: list[Sample]) -> Search:
     # where nothing is cheap enough for the last part, the one before has the best
     study = newest(studies(job.folder))
     return search if study is None else replace(search, study=study)
+
+
+def _first_part(job: Job, samples: list[Sample]) -> int:
+    """Return the part to go on with, from 0.
+
+    The last one that was opened is begun anew if the costs it needs were not timed yet.
+    """
+    opened = len(studies(job.folder))
+    with_costs = samples[-1].part
+    return min(opened, with_costs)
 
 
 def _number_of_parts(settings: Settings, first: int) -> int:
