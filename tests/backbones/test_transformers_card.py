@@ -5,22 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 import transformers
-from families import of_transformers
 from huggingface_hub import ModelCard
+from saved_vit import saved_reduced, vit
 
 import batvit
-from batvit.testing.run_contract import randomised
-
-
-def vit():
-    return randomised(of_transformers("ViTForImageClassification", "ViTConfig", 4, num_labels=5))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("saved") / "reduced"
-    batvit.patch(vit(), keep_rate=0.5, blocks=(1,)).save_pretrained(folder)
-    return folder
+    return saved_reduced(tmp_path_factory.mktemp("saved") / "reduced")
 
 
 def test_the_card_states_the_reduction_and_the_line_that_loads_it(folder):

@@ -6,7 +6,8 @@ import warnings
 
 import pytest
 import transformers
-from families import of_transformers, of_two_towers
+from families import of_two_towers
+from saved_vit import saved_reduced, vit
 
 import batvit
 from batvit.testing.run_contract import randomised
@@ -25,15 +26,9 @@ SOURCES = {
 }
 
 
-def vit():
-    return randomised(of_transformers("ViTForImageClassification", "ViTConfig", 4, num_labels=5))
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("saved") / "reduced"
-    batvit.patch(vit(), keep_rate=0.5, blocks=(1,)).save_pretrained(folder)
-    return folder
+    return saved_reduced(tmp_path_factory.mktemp("saved") / "reduced")
 
 
 def warned(load, folder):

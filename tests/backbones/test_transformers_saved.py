@@ -5,16 +5,11 @@ import json
 import pytest
 import torch
 import transformers
-from families import of_transformers, of_two_towers, pictures
+from families import of_two_towers, pictures
+from saved_vit import vit
 
 import batvit
 from batvit.testing.run_contract import randomised
-
-
-def vit(**settings):
-    return randomised(
-        of_transformers("ViTForImageClassification", "ViTConfig", 4, num_labels=5, **settings)
-    )
 
 
 def run(model, x, **arguments):

@@ -33,8 +33,10 @@ class InterfaceCapture(AttentionCapture):
         heads = self.queries.shape[1]
         if heads != self.module.config.num_attention_heads:
             raise TypeError(SPLIT_ATTENTION)
-        # several heads of queries may share one of keys
-        keys = self.keys.repeat_interleave(heads // self.keys.shape[1], dim=1)
+        keys = self.keys
+        # several heads of queries may share one of keys; else nothing is copied
+        if keys.shape[1] != heads:
+            keys = keys.repeat_interleave(heads // keys.shape[1], dim=1)
         return QueriesKeys(self.queries, keys, self.scale)
 
 

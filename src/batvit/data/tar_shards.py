@@ -1,7 +1,7 @@
 """Pictures of a folder of tar shards, read by timm: in a row, not by number."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -21,9 +21,6 @@ from batvit.storage.reading import LARGEST_TEXT, check_file
 
 INFO = ("_info.json", "info.json")
 """the files in which timm looks for the splits"""
-
-# the pictures of a sample, as timm looks for them
-INPUTS = ("jpg", "png", "webp")
 
 MOST_SHARDS = 100_000
 LETTERS = 52
@@ -136,16 +133,21 @@ class StrictReader(ReaderWds):
         super()._lazy_init()  # type: ignore[no-untyped-call]
         pipeline: Any = self.ds
         # before the two last stages, which decode and rename
-        pipeline.pipeline.insert(-2, installed("webdataset").map(_checked))
+        check = partial(_checked, self.input_key.split(";"))
+        pipeline.pipeline.insert(-2, installed("webdataset").map(check))
 
 
-def _checked(sample: dict[str, Any]) -> dict[str, Any]:
+def _checked(suffixes: Sequence[str], sample: dict[str, Any]) -> dict[str, Any]:
     """Refuse a picture by its header, before timm decodes it.
+
+    Args:
+        suffixes: of pictures, of which timm decodes the first that is there.
+        sample: the files of one name, by their suffixes.
 
     Raises:
         UnreadableError: as :func:`batvit.data.pictures.open_picture`.
     """
-    for suffix in INPUTS:
+    for suffix in suffixes:
         if suffix in sample:
             name = f"{sample['__url__']}: {sample['__key__']}.{suffix}"
             with opened(BytesIO(sample[suffix]), name):

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from batvit.deploy.format import Engine
-from batvit.deploy.formats import SUFFIXES, files_of, format_of, is_exported
+from batvit.deploy.formats import SUFFIXES, format_of, is_exported
 from batvit.storage.reading import check_file
 
 
@@ -35,10 +35,10 @@ def load_engine(path: str | Path, *, precision: str = "fp32", threads: int | Non
     if not is_exported(path):
         raise ValueError(f"{path}: an exported model is a file ending in {', '.join(SUFFIXES)}")
     check_file(path)
-    for file in files_of(path):
+    form = format_of(path)
+    for file in form.files_beside(path):
         if file.exists():
             check_file(file)
-    form = format_of(path)
     if precision not in form.precisions:
         raise ValueError(
             f"{path}: runs in fp32, got precision={precision}; OpenVINO's .xml runs in bf16, too"
